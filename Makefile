@@ -1,0 +1,61 @@
+# Two commands: `make sweep` (the main job on a real model) and `make test`. The rest is for developers.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+STORE := results/first-sweep
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s $$'\t'
+
+needs:
+	@missing=""; \
+	for tool in python3.11:python3.11 g++:g++ perl:perl git:git; do \
+	  command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
+	if command -v python3.11 >/dev/null; then \
+	  python3.11 -c 'import venv, ensurepip' 2>/dev/null || missing="$$missing python3.11-venv"; \
+	  python3.11 -c 'import ctypes.util, sysconfig, os, sys; \
+	lib = sysconfig.get_config_var("LDLIBRARY") or ""; dirs = [sysconfig.get_config_var("LIBDIR") or "", sysconfig.get_config_var("LIBPL") or ""]; \
+	sys.exit(0 if ctypes.util.find_library("python3.11") or any(os.path.exists(os.path.join(d, n)) for d in dirs for n in (lib, "libpython3.11.so", "libpython3.11.so.1.0") if n) else 1)' \
+	    || missing="$$missing libpython3.11"; \
+	fi; \
+	if [ -n "$$missing" ]; then echo "missing:$$missing; run: apt-get install$$missing" >&2; exit 3; fi
+
+$(STAMP): pyproject.toml requirements.txt requirements-nodeps.txt
+	@$(MAKE) --no-print-directory needs
+	@test -x $(BIN)/python || python3.11 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt "setuptools>=77" wheel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --no-build-isolation -e ".[hdl,test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
+	@touch $@
+
+install: $(STAMP) ## make .venv with everything (once)
+
+sweep: $(STAMP) ## the main job: the first design-space sweep and its report
+	$(BIN)/bitwright sweep examples/first-sweep.yaml --store $(STORE)
+	$(BIN)/bitwright report $(STORE) -o $(STORE)/report.html
+	@echo "open $(STORE)/report.html"
+
+test: $(STAMP) lint types ## lint, types and all tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rs
+
+lint: $(STAMP) ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy on the installed package, not on the source tree
+	@rm -rf build/types && mkdir -p build/types
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/types .
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p bitwright
+
+costs: $(STAMP) ## synthesise every PE and unit again and write arch/costs/nangate45.json
+	$(BIN)/python -m bitwright.rtl.asic.costs
+
+picture: $(STAMP) ## the README's picture, from the report of `make sweep`
+	$(BIN)/python -m bitwright.reports.screenshot $(STORE)/report.html docs/report.png --width 1400 --height 1100
+
+clean: ## remove what make made, but .venv and results
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help needs install sweep test lint types costs picture clean

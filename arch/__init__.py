@@ -1,0 +1,1 @@
+"""What a design is: number formats, PE specs, machines, programs, cost tables."""

@@ -1,0 +1,55 @@
+"""The one exception tree. A message says what was wrong, the value, the rule, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BitwrightError(Exception):
+    """Base of every error that bitwright raises on purpose.
+
+    `exit_code` is what the command line returns for it: 1 a check ran and failed, 2 wrong usage, config or
+    input file, 3 an external tool is missing or too old.
+    """
+
+    exit_code: int = 2
+
+
+class ConfigError(BitwrightError):
+    """A machine, space, workload or option that breaks a rule."""
+
+
+class FormatError(BitwrightError):
+    """A number format that does not exist, or values that it cannot hold."""
+
+
+class CheckpointError(BitwrightError):
+    """A model or text file that is missing, truncated, or not what its hash says."""
+
+
+class StoreError(BitwrightError):
+    """A result store that cannot be read, written or locked."""
+
+
+class ToolError(BitwrightError):
+    """An external tool that is missing or too old; the message says how to install it."""
+
+    exit_code = 3
+
+
+class MismatchError(BitwrightError):
+    """Two views that must agree do not; the message shows the first difference and how to replay it."""
+
+    exit_code = 1
+
+
+def suggest(value: str, known: Iterable[str]) -> str:
+    """The tail of a message for an unknown name: the closest known names, or all of them.
+
+    Returns text such as `did you mean 'int8-mac'? (known: fp16-mac, int8-mac)`.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(value, names, n=1)
+    listed = f"known: {', '.join(names)}"
+    return f"did you mean '{close[0]}'? ({listed})" if close else listed
