@@ -1,0 +1,164 @@
+"""When a systolic array accepts and delivers: the timing contract that RTL and simulator share.
+
+A *pass* is one tile command of the array: `m` activation rows by `k` reduction steps. Times are integers, the
+cycle in which an input is present at the array's edge or an output is valid. With R rows and P physical columns
+(the constant-one column of zero-point PEs included):
+
+weight-stationary (k <= R): weight row i of pass t is accepted in cycle L(t)+i, activation row j in T(t)+j,
+    L(t) = max(ready, T(t-1), L(t-1) + k(t-1)),  T(t) = max(L(t) + 1, T(t-1) + m(t-1)),
+    output row j valid in T(t) + j + R + P - 1.
+output-stationary (m <= R): element j is accepted in S(t)+j, with E(t) = S(t) + k(t) - 1,
+    S(t) = max(ready, E(t-1) + 1, E(t-1) + 2 m(t-1) - k(t)),
+    output row i valid in E(t) + m(t) + P - 1 + i.
+
+Exact against the RTL of `rtl/array` (tests/cross/test_array_cycles.py): difference 0 cycles. Not modelled: operand
+streams that stall in mid-pass; a pass starts when all its operands are in the buffers.
+Source: our own design; the published closed form it is compared with is SCALE-Sim's (no overlap between folds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One tile command: `m` activation rows (tokens) by `k` reduction steps."""
+
+    m: int
+    k: int
+
+
+@dataclass(frozen=True)
+class PassRun:
+    """`count` equal passes in a row."""
+
+    m: int
+    k: int
+    count: int
+
+
+@dataclass(frozen=True)
+class ArrayShape:
+    """What the timing depends on."""
+
+    rows: int
+    physical_cols: int
+    weight_stationary: bool
+
+
+@dataclass(frozen=True)
+class ArrayState:
+    """The array between two passes; all members are cycles.
+
+    Weight-stationary: `weights_free` is the earliest next L, `stream_free` the earliest next T.
+    Output-stationary: `stream_free` is E+1, `drain_free` the earliest next E (drain registers free again).
+    """
+
+    weights_free: int = 0
+    stream_free: int = 0
+    drain_free: int = 0
+
+    def moved(self, cycles: int) -> ArrayState:
+        """The same state, `cycles` later."""
+        return ArrayState(self.weights_free + cycles, self.stream_free + cycles, self.drain_free + cycles)
+
+
+IDLE = ArrayState(0, 0, 0)
+
+
+@dataclass(frozen=True)
+class PassesTiming:
+    """When a sequence of passes happened.
+
+    `first` the first operand accepted; `weights_done` and `stream_done` one past the last weight row and the last
+    activation accepted; `finish` the cycle in which the last output row is valid; `next_start` the earliest cycle
+    in which the following pass can take its first operand.
+    """
+
+    state: ArrayState
+    first: int
+    weights_done: int
+    stream_done: int
+    finish: int
+    next_start: int
+
+
+def step(shape: ArrayShape, state: ArrayState, ready: int, m: int, k: int) -> tuple[ArrayState, int, int]:
+    """One pass whose operands are there from cycle `ready`; gives the state after it, its start and its finish."""
+    if shape.weight_stationary:
+        load = max(ready, state.weights_free)
+        stream = max(load + 1, state.stream_free)
+        after = ArrayState(max(stream, load + k), stream + m, stream + m)
+        return after, load, stream + m - 1 + shape.rows + shape.physical_cols - 1
+    start = max(ready, state.stream_free, state.drain_free - k + 1)
+    end = start + k - 1
+    return ArrayState(end + 1, end + 1, end + 2 * m - 1), start, end + 2 * m - 1 + shape.physical_cols - 1
+
+
+def _relative(shape: ArrayShape, state: ArrayState) -> int:
+    """What must repeat for the sequence to be periodic: the distance between the two clocks of the state."""
+    if shape.weight_stationary:
+        return state.stream_free - state.weights_free
+    return state.drain_free - state.stream_free
+
+
+def run_passes(
+    shape: ArrayShape, state: ArrayState, ready: int, pattern: Sequence[PassRun], times: int = 1
+) -> PassesTiming:
+    """`pattern`, `times` over, all operands there from cycle `ready`.
+
+    Cost grows with the length of the transient, not with the number of passes: once the state repeats relative to
+    itself the rest is one multiplication. `pattern` must not be empty, `times` >= 1.
+    """
+    first: int | None = None
+    finish = 0
+    done = 0
+    load_end = 0
+    while done < times:
+        before = state
+        for item in pattern:
+            state, start, finish, load_end = _run_equal(shape, state, ready, item)
+            first = start if first is None else first
+        done += 1
+        delta = state.stream_free - before.stream_free
+        settled = done > 1 and _relative(shape, state) == _relative(shape, before)
+        if settled and done < times:
+            shift = (times - done) * delta
+            state, finish, load_end, done = state.moved(shift), finish + shift, load_end + shift, times
+    assert first is not None, "a pattern of passes is never empty"
+    stream_done = state.stream_free
+    weights_done = load_end if shape.weight_stationary else stream_done
+    next_start = state.weights_free if shape.weight_stationary else state.stream_free
+    return PassesTiming(state, first, weights_done, stream_done, finish, next_start)
+
+
+def _run_equal(shape: ArrayShape, state: ArrayState, ready: int, item: PassRun) -> tuple[ArrayState, int, int, int]:
+    """`count` equal passes; gives the state, the first start, the last finish and the end of the last weight load."""
+    first: int | None = None
+    finish = 0
+    start = 0
+    done = 0
+    while done < item.count:
+        before = state
+        state, start, finish = step(shape, state, ready, item.m, item.k)
+        first = start if first is None else first
+        done += 1
+        settled = done > 1 and _relative(shape, state) == _relative(shape, before)
+        if settled and done < item.count:
+            shift = (item.count - done) * (state.stream_free - before.stream_free)
+            state, finish, start, done = state.moved(shift), finish + shift, start + shift, item.count
+    assert first is not None, "a run of passes is never empty"
+    return state, first, finish, start + item.k
+
+
+def cycles(shape: ArrayShape, passes: Iterable[Pass]) -> int:
+    """Cycles from the first accepted operand to the last valid output, operands always there; one pass at a time."""
+    state, first, finish = IDLE, None, 0
+    for item in passes:
+        state, start, finish = step(shape, state, 0, item.m, item.k)
+        first = start if first is None else first
+    if first is None:
+        return 0
+    return finish - first + 1

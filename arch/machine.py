@@ -1,0 +1,181 @@
+"""The machine description: one PE array, its buffers, vector unit and memory, as a frozen config.
+
+A machine is named (`arch/machines/*.yaml`), or written `<pe>-<rows>x<cols>[-ws|-os]` (weight- or
+output-stationary, weight-stationary by default), or the path of a YAML file of the user's own.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from bitwright.arch import config, pe
+from bitwright.arch.config import Config
+from bitwright.arch.errors import ConfigError, suggest
+from pydantic import Field, field_validator, model_validator
+
+PositiveKib = Annotated[float, Field(gt=0, le=65536)]
+
+PE_ALIASES = {"fp16": "fp16-mac", "int8": "int8-mac"}
+
+
+class Dataflow(StrEnum):
+    """Which operand stays in the PE."""
+
+    WEIGHT_STATIONARY = "ws"
+    OUTPUT_STATIONARY = "os"
+
+
+class Array(Config):
+    """Systolic array of rows x cols PEs.
+
+    Weight-stationary: a row is one element of the reduction dimension, a column one output channel.
+    Output-stationary: a row is one token, a column one output channel.
+    """
+
+    rows: Annotated[int, Field(ge=1, le=256)]
+    cols: Annotated[int, Field(ge=1, le=256)]
+    dataflow: Dataflow = Dataflow.WEIGHT_STATIONARY
+
+
+class Buffers(Config):
+    """On-chip SRAM, total capacity of each buffer in KiB; half of each is one of two double-buffer slots."""
+
+    act_kib: PositiveKib = 32
+    wgt_kib: PositiveKib = 32
+    out_kib: PositiveKib = 32
+
+    def capacity_bytes(self, tensor: str) -> int:
+        """Total bytes of the buffer of `tensor`: 'act', 'wgt' or 'out'."""
+        return int(getattr(self, f"{tensor}_kib") * 1024)
+
+    def slot_bytes(self, tensor: str) -> int:
+        """Bytes of one double-buffer slot of `tensor`."""
+        return self.capacity_bytes(tensor) // 2
+
+
+class Vector(Config):
+    """Vector unit: `lanes` fp16 multiply-add lanes, one element operation a lane a cycle."""
+
+    lanes: Annotated[int, Field(ge=1, le=4096)] = 16
+
+
+class Machine(Config):
+    """A whole accelerator.
+
+    Members
+        pe : name of a PE spec (`bitwright list pes`)
+        array : rows, cols, dataflow
+        buffers : act_kib, wgt_kib, out_kib, each split into two slots
+        dram : name of a DRAM preset of `arch/costs/dram.json`, one channel, first come first served
+        clock_mhz : one clock for all; refused above the PE's own fmax at the node
+        node : cost table to use
+        vector : lanes
+    """
+
+    name: str
+    pe: str
+    array: Array
+    buffers: Buffers = Buffers()
+    dram: str = "ddr4-3200-x16"
+    clock_mhz: Annotated[float, Field(gt=0, le=10000)] = 250
+    node: str = "nangate45"
+    vector: Vector = Vector()
+
+    @field_validator("pe")
+    @classmethod
+    def _known_pe(cls, value: str) -> str:
+        name = PE_ALIASES.get(value, value)
+        if name not in pe.names():
+            raise ValueError(f"unknown PE; {suggest(value, pe.names())}")
+        return name
+
+    @model_validator(mode="after")
+    def _fits_pe(self) -> Machine:
+        spec = pe.get(self.pe)
+        if self.array.dataflow.value not in spec.dataflows:
+            raise ValueError(
+                f"array.dataflow = '{self.array.dataflow.value}': PE {self.pe} supports {', '.join(spec.dataflows)}"
+            )
+        return self
+
+    @property
+    def physical_cols(self) -> int:
+        """Columns of cells, with the constant-one column of PEs that correct zero points after the group."""
+        return self.array.cols + (1 if pe.get(self.pe).zero_point_column else 0)
+
+    @property
+    def cells(self) -> int:
+        """Number of PE cells in the array."""
+        return self.array.rows * self.physical_cols
+
+
+_GENERIC = re.compile(r"^(?P<pe>[a-z0-9-]+?)-(?P<rows>\d+)x(?P<cols>\d+)(?:-(?P<dataflow>ws|os))?$")
+
+
+def names() -> list[str]:
+    """Names of the machines that ship with bitwright; `<pe>-<rows>x<cols>[-ws|-os]` works beside them."""
+    folder = resources.files("bitwright.arch.machines")
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load(name_or_path: str) -> Machine:
+    """A machine by name, by the pattern `<pe>-<rows>x<cols>[-ws|-os]`, or from a YAML file.
+
+    Raises ConfigError for an unknown name, an unreadable file, an unknown key or a value out of range.
+    """
+    if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
+        return config.load(Machine, Path(name_or_path))
+    if name_or_path in names():
+        path = resources.files("bitwright.arch.machines").joinpath(f"{name_or_path}.yaml")
+        return config.load(Machine, Path(str(path)))
+    match = _GENERIC.match(name_or_path)
+    if match is None:
+        raise ConfigError(
+            f"machine '{name_or_path}': unknown; {suggest(name_or_path, names())}, "
+            "a pattern such as int8-16x16 or int8-16x16-os, or the path of a YAML file"
+        )
+    data: dict[str, Any] = {
+        "name": name_or_path,
+        "pe": match["pe"],
+        "array": {
+            "rows": int(match["rows"]),
+            "cols": int(match["cols"]),
+            "dataflow": match["dataflow"] or "ws",
+        },
+    }
+    return config.validate(Machine, data, f"machine '{name_or_path}'")
+
+
+def with_changes(
+    machine: Machine,
+    *,
+    buffers_kib: str | None = None,
+    dram: str | None = None,
+    clock_mhz: float | None = None,
+    vector_lanes: int | None = None,
+    node: str | None = None,
+) -> Machine:
+    """`machine` with some members replaced (None: left as it is).
+
+    `buffers_kib` is "act,wgt,out". Raises ConfigError for a value out of range.
+    """
+    data = machine.model_dump(mode="json")
+    if buffers_kib is not None:
+        parts = buffers_kib.split(",")
+        try:
+            act, wgt, out = (float(part) for part in parts)
+        except ValueError:
+            raise ConfigError(
+                f"buffers-kib = {buffers_kib}: must be three numbers act,wgt,out such as 32,32,32; the command line"
+            ) from None
+        data["buffers"] = {"act_kib": act, "wgt_kib": wgt, "out_kib": out}
+    for name, value in (("dram", dram), ("clock_mhz", clock_mhz), ("node", node)):
+        if value is not None:
+            data[name] = value
+    if vector_lanes is not None:
+        data["vector"] = {"lanes": vector_lanes}
+    return config.validate(Machine, data, "the command line")

@@ -1,0 +1,1 @@
+"""The named machines, one YAML file each."""
