@@ -1,0 +1,5 @@
+"""`python -m bitwright.cli` is `bitwright`."""
+
+from bitwright.cli.main import run
+
+run()

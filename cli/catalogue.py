@@ -1,0 +1,150 @@
+"""`bitwright doctor` and `bitwright list`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from bitwright.cli.output import print_json, print_table
+
+
+class Catalogue(StrEnum):
+    """What can be listed."""
+
+    FORMATS = "formats"
+    PES = "pes"
+    MACHINES = "machines"
+    MODELS = "models"
+    NODES = "nodes"
+    DRAMS = "drams"
+
+
+def list_(
+    what: Annotated[Catalogue, typer.Argument(help="formats, pes, machines, models, nodes or drams")],
+    json: Annotated[bool, typer.Option("--json", help="An array of objects with `name`.")] = False,
+) -> None:
+    """What bitwright knows by name.
+
+    Examples:
+
+      bitwright list formats
+
+      bitwright list pes --json
+    """
+    rows = {
+        Catalogue.FORMATS: _formats,
+        Catalogue.PES: _pes,
+        Catalogue.MACHINES: _machines,
+        Catalogue.MODELS: _models,
+        Catalogue.NODES: _nodes,
+        Catalogue.DRAMS: _drams,
+    }[what]()
+    if json:
+        print_json(rows)
+        return
+    columns = list(rows[0])
+    print_table(columns, [[_text(row[name]) for name in columns] for row in rows])
+
+
+def _text(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _formats() -> list[dict[str, Any]]:
+    from bitwright.arch import formats
+
+    return [formats.describe(name) for name in formats.names()]
+
+
+def _pes() -> list[dict[str, Any]]:
+    from bitwright.arch import formats, pe
+
+    rows = []
+    for name in pe.names():
+        spec = pe.get(name)
+        accepted = [item for item in formats.names() if spec.accepts(item, 64).kind != "refused"]
+        rows.append(
+            {
+                "name": name,
+                "act_bits": spec.act.bits,
+                "wgt_bits": spec.wgt.bits,
+                "psum_bits": spec.psum.bits,
+                "dataflows": list(spec.dataflows),
+                "latency_cycles": spec.timing.latency_cycles,
+                "formats": accepted,
+            }
+        )
+    return rows
+
+
+def _machines() -> list[dict[str, Any]]:
+    from bitwright.arch import machine
+
+    rows = []
+    for name in machine.names():
+        item = machine.load(name)
+        rows.append(
+            {
+                "name": name,
+                "pe": item.pe,
+                "rows": item.array.rows,
+                "cols": item.array.cols,
+                "dataflow": item.array.dataflow.value,
+                "clock_mhz": item.clock_mhz,
+                "dram": item.dram,
+            }
+        )
+    return rows
+
+
+def _models() -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    from bitwright.workloads import shapes
+
+    return [asdict(shapes.get(name)) for name in shapes.names()]
+
+
+def _nodes() -> list[dict[str, Any]]:
+    from bitwright.arch import costs
+
+    return [costs.describe(name) for name in costs.nodes()]
+
+
+def _drams() -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    from bitwright.arch import costs
+
+    table = costs.load(costs.nodes()[0])
+    return [asdict(table.dram(name)) for name in table.dram_names()]
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """The tools and packages found, their versions, and what each missing one disables.
+
+    Examples:
+
+      bitwright doctor
+
+      bitwright doctor --json
+    """
+    from bitwright.cli import tools
+
+    found = [
+        {
+            "name": item.name,
+            "version": item.version() or "missing",
+            "needed_for": item.needed_for,
+            "install": item.install,
+        }
+        for item in tools.TOOLS
+    ]
+    if json:
+        print_json(found)
+        return
+    print_table(("tool", "version", "needed for"), [(row["name"], row["version"], row["needed_for"]) for row in found])
+    for row in found:
+        if row["version"] == "missing":
+            print(f"missing {row['name']}: {row['needed_for']} will not work; {row['install']}")

@@ -1,0 +1,70 @@
+"""`bitwright generate`, `verify` and `synthesize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from bitwright.cli.output import print_json, print_table
+
+
+def generate(
+    name: Annotated[str, typer.Argument(metavar="PE|MACHINE", help="A PE (int8-mac) or a machine (int8-8x8-os).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The Verilog file to write.")],
+    dataflow: Annotated[str, typer.Option(help="Which cell of a PE: ws or os.")] = "ws",
+) -> None:
+    """Verilog of a PE cell, or of a machine's systolic array with its tile sequencer.
+
+    Examples:
+
+      bitwright generate int8-mac -o int8_mac_ws.v
+
+      bitwright generate shift-add-8x8-os -o array.v
+    """
+    from bitwright import rtl
+
+    print(rtl.generate(name, output, dataflow=dataflow))
+
+
+def verify(
+    name: Annotated[str, typer.Argument(metavar="PE", help="A PE (bitwright list pes), or all.")],
+) -> None:
+    """Run the cocotb testbenches of a PE's cells and array on Verilator.
+
+    Examples:
+
+      bitwright verify shift-add
+
+      bitwright verify all
+    """
+    from bitwright import rtl
+
+    rows = rtl.verify(name)
+    print_table(("bench", "tests", "failed"), rows)
+    if any(failed for _, _, failed in rows):
+        raise typer.Exit(1)
+
+
+def synthesize(
+    name: Annotated[str, typer.Argument(metavar="PE", help="A PE (bitwright list pes).")],
+    dataflow: Annotated[str, typer.Option(help="Which cell: ws or os.")] = "ws",
+    node: Annotated[str, typer.Option(help="Cell library.")] = "nangate45",
+    clock_mhz: Annotated[float, typer.Option(help="Target of the mapping.")] = 250,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Area and delay of a PE cell on real standard cells.
+
+    Examples:
+
+      bitwright synthesize int8-mac
+
+      bitwright synthesize fp16-mac --dataflow os --json
+    """
+    from bitwright import rtl
+
+    figures = rtl.synthesize(name, dataflow=dataflow, node=node, clock_mhz=clock_mhz)
+    if json:
+        print_json(figures)
+    else:
+        print_table(("figure", "value"), list(figures.items()))

@@ -1,0 +1,46 @@
+"""`bitwright`: the command line. Results on stdout, talk and progress on stderr.
+
+Exit codes: 0 done; 1 a check ran and failed; 2 wrong usage, config or input file; 3 an external tool is missing;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+from bitwright.arch.errors import BitwrightError
+from bitwright.cli import catalogue, hardware, simulating, sweeping
+
+app = typer.Typer(
+    name="bitwright",
+    help="Co-design low-bit number formats and the accelerators that run quantised LLMs on them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("doctor")(catalogue.doctor)
+app.command("list")(catalogue.list_)
+app.command("simulate")(simulating.simulate)
+app.add_typer(sweeping.app, name="sweep")
+app.command("report")(sweeping.report)
+app.command("generate")(hardware.generate)
+app.command("verify")(hardware.verify)
+app.command("synthesize")(hardware.synthesize)
+
+
+def run() -> None:
+    """Entry point: turns the exception tree into one message and an exit code."""
+    try:
+        app()
+    except BitwrightError as error:
+        print(f"bitwright: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("bitwright: interrupted; what was finished is kept", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

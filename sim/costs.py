@@ -1,0 +1,168 @@
+"""What a machine's parts cost: area of each part, energy of each event, leakage; from cost tables, never typed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from bitwright.arch import costs, formats, pe
+from bitwright.arch.costs.tables import CostTable, UnitCost
+from bitwright.arch.errors import ConfigError
+from bitwright.arch.machine import Dataflow, Machine
+from bitwright.arch.pe import PESpec
+
+SUM_BITS = 32  # a word of the output buffer, one column
+MAX_PORT_BITS, MIN_PORT_BITS = 512, 64
+
+
+@dataclass(frozen=True)
+class Sram:
+    """One buffer: energy of a word access, leakage and area of the whole capacity."""
+
+    read_pj: float
+    write_pj: float
+    leakage_uw: float
+    area_um2: float
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Energy of one of several equal units: `op_pj` in a cycle with work, `idle_pj` in one without (clock still on)."""
+
+    op_pj: float
+    idle_pj: float
+
+    def energy_pj(self, ops: float, unit_cycles: float) -> float:
+        """`ops` cycles of work among `unit_cycles` (units x cycles)."""
+        return ops * self.op_pj + max(0.0, unit_cycles - ops) * self.idle_pj
+
+
+NOTHING = Worker(0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class MachineCosts:
+    """Every unit cost of one machine with one weight format at its border.
+
+    cell            a PE cell, an active cycle against an idle one (weight loads left out)
+    weight_load_pj  loading one weight into a cell (weight-stationary; 0 else)
+    group, partial, border   one a column: the unit that takes finished groups, the one that adds unfinished ones (the
+                    same unit for fp16-mac: `partial` is then NOTHING), the decoder at the top (NOTHING if native)
+    skew_bits       flip-flops of the skew and deskew triangles, each skew_clock_pj a cycle and skew_toggle_pj a change
+    vector          a lane of the vector unit
+    Areas in um2, leakage in uW, energies in pJ.
+    """
+
+    cell: Worker
+    weight_load_pj: float
+    group: Worker
+    partial: Worker
+    border: Worker
+    act: Sram
+    wgt: Sram
+    out: Sram
+    dram_read_pj_per_bit: float
+    dram_write_pj_per_bit: float
+    skew_bits: int
+    skew_clock_pj: float
+    skew_toggle_pj: float
+    vector: Worker
+    array_um2: float
+    edge_um2: float
+    vector_um2: float
+    logic_leakage_uw: float
+
+    @property
+    def sram_um2(self) -> float:
+        """Area of the three buffers."""
+        return self.act.area_um2 + self.wgt.area_um2 + self.out.area_um2
+
+    @property
+    def leakage_uw(self) -> float:
+        """Leakage of everything on the chip."""
+        return self.logic_leakage_uw + self.act.leakage_uw + self.wgt.leakage_uw + self.out.leakage_uw
+
+
+def table(machine: Machine) -> CostTable:
+    """The cost table of the machine's node."""
+    return costs.load(machine.node)
+
+
+def check_clock(machine: Machine) -> None:
+    """Refuse a clock that the synthesised PE cell does not reach.
+
+    Raises ConfigError naming the clock and the PE's fmax at the node.
+    """
+    cell = table(machine).pe(machine.pe, machine.array.dataflow.value)
+    if machine.clock_mhz > cell.fmax_mhz:
+        raise ConfigError(
+            f"clock_mhz = {machine.clock_mhz:g}: PE {machine.pe} ({machine.array.dataflow.value} cell) reaches "
+            f"{cell.fmax_mhz:.0f} MHz at {machine.node}; choose a lower clock; machine {machine.name}"
+        )
+
+
+def _sram(tables: CostTable, capacity_bytes: int, width_bits: int) -> Sram:
+    """A buffer with a port of `width_bits`, as parallel banks of at most 512 bits; a port under 64 bits reads a 64-bit
+    word and uses it over several accesses."""
+    banks = -(-width_bits // MAX_PORT_BITS)
+    bank_bits = max(MIN_PORT_BITS, width_bits / banks)
+    bank = tables.sram(capacity_bytes / banks, bank_bits)
+    share = min(1.0, width_bits / MIN_PORT_BITS) * banks
+    return Sram(
+        bank.read_pj * share,
+        bank.write_pj * share,
+        bank.leakage_mw * 1e3 * banks,
+        bank.area_mm2 * 1e6 * banks,
+    )
+
+
+@lru_cache(maxsize=1024)
+def machine_costs(machine: Machine, weight_format: str, group: int | None) -> MachineCosts:
+    """Unit costs of `machine` when its border takes `weight_format`; the weight port is one code a column."""
+    tables, spec = table(machine), pe.get(machine.pe)
+    acceptance = spec.accepts(weight_format, group or spec.params.get("group"))
+    cell = tables.pe(machine.pe, machine.array.dataflow.value, weight_format)
+    edge = tables.unit(spec.edge_unit, machine.pe)
+    border = tables.unit(acceptance.unit, weight_format) if acceptance.unit else None
+    partial = tables.unit("int-accumulator") if spec.psum.kind == "int" else None
+    lane, register, dram = tables.pe("fp16-mac", "os"), tables.register(), tables.dram(machine.dram)
+    rows, cols, lanes = machine.array.rows, machine.array.cols, machine.vector.lanes
+    buffers, skew_bits = machine.buffers, _skew_bits(machine, spec)
+    units = [unit for unit in (edge, border, partial) if unit is not None]
+    return MachineCosts(
+        cell=Worker(cell.energy_pj_per_mac - cell.weight_load_pj / cell.macs_per_weight, cell.idle_energy_pj),
+        weight_load_pj=cell.weight_load_pj,
+        group=_worker(edge),
+        partial=_worker(partial),
+        border=_worker(border),
+        act=_sram(tables, buffers.capacity_bytes("act"), rows * spec.act.bits),
+        wgt=_sram(tables, buffers.capacity_bytes("wgt"), cols * formats.get(weight_format).bits),
+        out=_sram(tables, buffers.capacity_bytes("out"), cols * SUM_BITS),
+        dram_read_pj_per_bit=dram.pj_per_bit,
+        dram_write_pj_per_bit=dram.write_pj_per_bit,
+        skew_bits=skew_bits,
+        skew_clock_pj=register.clock_pj,
+        skew_toggle_pj=register.toggle_pj,
+        vector=Worker(lane.energy_pj_per_mac, lane.idle_energy_pj),
+        array_um2=machine.cells * cell.area_um2,
+        edge_um2=cols * sum(unit.area_um2 for unit in units) + skew_bits * register.area_um2,
+        vector_um2=lanes * lane.area_um2,
+        logic_leakage_uw=machine.cells * cell.leakage_uw
+        + cols * sum(unit.leakage_uw for unit in units)
+        + skew_bits * register.leakage_uw
+        + lanes * lane.leakage_uw,
+    )
+
+
+def _worker(unit: UnitCost | None) -> Worker:
+    return NOTHING if unit is None else Worker(unit.energy_pj_per_op, unit.idle_energy_pj)
+
+
+def _skew_bits(machine: Machine, spec: PESpec) -> int:
+    """Flip-flops of the skew and deskew triangles around the array."""
+    rows, cols = machine.array.rows, machine.physical_cols
+    sums = spec.psum.bits * cols * (cols - 1) // 2
+    weights = spec.wgt.bits * cols * (cols - 1) // 2
+    controls = 2 if machine.array.dataflow is Dataflow.WEIGHT_STATIONARY else 3
+    activations = (spec.act.bits + controls) * rows * (rows - 1) // 2
+    return sums + weights + activations

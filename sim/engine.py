@@ -1,0 +1,217 @@
+"""The SimPy machine: load, execute and store units that run a program, one DRAM channel, double buffers.
+
+One event is a transfer, a block, or a token; never a PE cycle.
+State: three in-order queues; token counters (arch.program.Token, two credits a buffer); the array's two clocks
+    (arch.array_timing.ArrayState); the DRAM channel (one transfer at a time; waiting loads go
+    before waiting stores).
+Latency rules:
+    transfer       busy ceil(bytes / bandwidth); a load's bytes are there `dram_latency_cycles` after that, during
+                   which the channel takes the next transfer;
+    execute        array_timing; outputs reach the output buffer `edge_latency_cycles` after they leave the array.
+Who waits: an execute starts when all its tokens are there, at the earliest when the array takes its next operand;
+    the load queue runs ahead by one slot a tensor; a store waits for its last output.
+Not modelled: DRAM rows, banks, refresh and turnaround (peak bandwidth is assumed); buffer bank conflicts; instruction
+    fetch; overlap between operators (each program starts on an idle machine and ends when its last store has left).
+Fidelity: array cycles exact against our RTL (tests/cross/test_array_cycles.py); the rest is by definition of the
+    machine and becomes checkable with the accelerator in RTL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import simpy
+from bitwright.arch.array_timing import IDLE, ArrayShape, run_passes
+from bitwright.arch.errors import ConfigError
+from bitwright.arch.program import INITIAL_TOKENS, Execute, Load, Program, Store, Token
+
+Process = Generator[simpy.Event, Any, None]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """DRAM channel as the engine sees it; bandwidth as integers so that cycles are exact."""
+
+    mbytes_per_s: int
+    clock_khz: int
+    latency_cycles: int
+
+    def busy_cycles(self, size_bytes: int) -> int:
+        """Cycles that `size_bytes` occupy the channel."""
+        return -(-size_bytes * self.clock_khz // (self.mbytes_per_s * 1000))
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What one program did. The four `cycles_*` sum to `cycles`.
+
+    cycles_stream        the array takes activations
+    cycles_array_stall   the array is held up by its own registers: weight rows still loading (weight-stationary), drain
+                         chain still occupied (output-stationary)
+    cycles_dram_wait     the array has nothing to do because a transfer has not arrived or left
+    cycles_fill_drain    from the last operand taken to the last output written to the buffer
+    """
+
+    cycles: int
+    cycles_stream: int
+    cycles_array_stall: int
+    cycles_dram_wait: int
+    cycles_fill_drain: int
+    dram_read_bytes: int
+    dram_write_bytes: int
+
+
+class _Tokens:
+    """A counter a token; each token has one taker, which sleeps while the counter is 0."""
+
+    def __init__(self, env: simpy.Environment) -> None:
+        self._env = env
+        self._count = {token: INITIAL_TOKENS.get(token, 0) for token in Token}
+        self._sleeping: dict[Token, simpy.Event] = {}
+
+    def take(self, token: Token) -> Process:
+        while self._count[token] == 0:
+            self._sleeping[token] = self._env.event()
+            yield self._sleeping[token]
+        self._count[token] -= 1
+
+    def give(self, token: Token) -> None:
+        self._count[token] += 1
+        sleeper = self._sleeping.pop(token, None)
+        if sleeper is not None:
+            sleeper.succeed()
+
+
+class _Channel:
+    """The DRAM channel: one transfer at a time; of those that wait, loads go before stores."""
+
+    def __init__(self, env: simpy.Environment, memory: Memory) -> None:
+        self._env, self._memory = env, memory
+        self._busy = False
+        self._waiting: dict[str, simpy.Event] = {}
+
+    def transfer(self, queue: str, size_bytes: int) -> Process:
+        if self._busy:
+            self._waiting[queue] = self._env.event()
+            yield self._waiting[queue]
+        self._busy = True
+        yield self._env.timeout(self._memory.busy_cycles(size_bytes))
+        for other in ("load", "store"):
+            if other in self._waiting:
+                self._waiting.pop(other).succeed()
+                return
+        self._busy = False
+
+
+class _Machine:
+    """One run of one program."""
+
+    def __init__(self, program: Program, shape: ArrayShape, memory: Memory, edge_latency_cycles: int) -> None:
+        self.env = simpy.Environment()
+        self.program, self.shape, self.memory = program, shape, memory
+        self.edge_latency_cycles = edge_latency_cycles
+        self.tokens = _Tokens(self.env)
+        self.channel = _Channel(self.env, memory)
+        self.end = 0
+        self.last_output = 0
+        self.stream_end = 0
+        self.streamed = 0
+        self.waited = 0
+        self.running = [
+            self.env.process(self._load()),
+            self.env.process(self._execute()),
+            self.env.process(self._store()),
+        ]
+
+    def _later(self, delay: int, token: Token) -> None:
+        def signal(_: simpy.Event) -> None:
+            self.tokens.give(token)
+
+        event = self.env.timeout(delay)
+        assert event.callbacks is not None, "a fresh timeout has callbacks"
+        event.callbacks.append(signal)
+
+    def _load(self) -> Process:
+        for load in self.program.loads:
+            yield from self._take(load)
+            yield from self.channel.transfer("load", load.size_bytes)
+            for token in load.signals:
+                self._later(self.memory.latency_cycles, token)
+
+    def _execute(self) -> Process:
+        state = IDLE
+        next_start = 0
+        for execute in self.program.executes:
+            if next_start > self.env.now:
+                yield self.env.timeout(next_start - self.env.now)
+            yield from self._take(execute)
+            ready = int(self.env.now)
+            at_once = self._first_stream(execute, state, 0)
+            self.waited += self._first_stream(execute, state, ready) - at_once
+            weights_done, finish = 0, 0
+            for pattern, times in execute.segments():
+                timing = run_passes(self.shape, state, ready, pattern, times)
+                state, weights_done, finish = timing.state, timing.weights_done, timing.finish
+                next_start = timing.next_start
+                self.streamed += times * sum(self._stream_cycles(run.m, run.k) * run.count for run in pattern)
+            self.stream_end = state.stream_free
+            self.last_output = finish + 1 + self.edge_latency_cycles
+            moments = {
+                Token.WGT_FREE: weights_done,
+                Token.ACT_FREE: state.stream_free,
+                Token.OUT_READY: self.last_output,
+            }
+            for token in execute.signals:
+                self._later(max(0, moments[token] - ready), token)
+
+    def _store(self) -> Process:
+        for store in self.program.stores:
+            yield from self._take(store)
+            yield from self.channel.transfer("store", store.size_bytes)
+            for token in store.signals:
+                self.tokens.give(token)
+            self.end = int(self.env.now)
+
+    def _take(self, instruction: Load | Execute | Store) -> Process:
+        for token in instruction.waits:
+            yield from self.tokens.take(token)
+
+    def _stream_cycles(self, m: int, k: int) -> int:
+        return m if self.shape.weight_stationary else k
+
+    def _first_stream(self, execute: Execute, state: Any, ready: int) -> int:
+        """The cycle in which the array would take the first activation of `execute`."""
+        pattern, _ = next(execute.segments())
+        first = pattern[0]
+        if self.shape.weight_stationary:
+            return max(max(ready, state.weights_free) + 1, state.stream_free)
+        return max(ready, state.stream_free, state.drain_free - first.k + 1)
+
+    def run(self) -> Counters:
+        self.env.run()
+        if any(process.is_alive for process in self.running):
+            self.program.check()
+            raise ConfigError("program ended with a queue still waiting; its tokens do not match its order")
+        cycles = max(self.end, self.last_output)
+        dram_tail = cycles - max(self.last_output, self.stream_end)
+        drain = max(0, self.last_output - self.stream_end)
+        own = self.stream_end - self.streamed - self.waited
+        return Counters(
+            cycles=cycles,
+            cycles_stream=self.streamed,
+            cycles_array_stall=own,
+            cycles_dram_wait=self.waited + dram_tail,
+            cycles_fill_drain=drain,
+            dram_read_bytes=sum(load.size_bytes for load in self.program.loads),
+            dram_write_bytes=sum(store.size_bytes for store in self.program.stores),
+        )
+
+
+def run(program: Program, shape: ArrayShape, memory: Memory, edge_latency_cycles: int) -> Counters:
+    """Run `program` from an idle machine to its last store.
+
+    Raises ConfigError when the program deadlocks (it names what each queue waits for).
+    """
+    return _Machine(program, shape, memory, edge_latency_cycles).run()

@@ -1,0 +1,153 @@
+"""One result as one flat row: stable keys with units, the sums they obey, the hashes and the command behind them."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields
+from importlib import metadata
+from typing import Any
+
+from bitwright.arch import costs, pe
+from bitwright.arch.space import Accuracy
+from bitwright.sim.simulate import NOT_MODELLED, Energy, Phase, Result
+from bitwright.sim.store import content_hash
+
+SCHEMA_VERSION = 1
+
+KINDS = ("attention_projections", "attention", "ffn", "head", "vector")
+
+
+def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, Any]:
+    """All figures of `result` but its accuracy (`accuracy` is how much text that is measured on, for the command).
+
+    `cycles` is the sum of the `cycles_*` causes and of the `cycles_op_*` kinds; `energy_uj` the sum of the
+    `energy_<part>_uj`; `area_mm2` the sum of the `area_*_mm2`.
+    """
+    total = result.prefill + result.decode
+    machine, policy = result.machine, result.policy
+    acceptance = pe.get(machine.pe).accepts(policy.weights, policy.group)
+    dram = costs.load(machine.node).dram(machine.dram)
+    row: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "bitwright_version": metadata.version("bitwright"),
+        "machine": machine.name,
+        "pe": machine.pe,
+        "rows": machine.array.rows,
+        "cols": machine.array.cols,
+        "dataflow": machine.array.dataflow.value,
+        "clock_mhz": machine.clock_mhz,
+        "node": machine.node,
+        "act_buffer_kib": machine.buffers.act_kib,
+        "wgt_buffer_kib": machine.buffers.wgt_kib,
+        "out_buffer_kib": machine.buffers.out_kib,
+        "dram": machine.dram,
+        "dram_bandwidth_bytes_per_cycle": dram.bandwidth_gbytes_per_s * 1000 / machine.clock_mhz,
+        "dram_scope": result.dram_scope,
+        "vector_lanes": machine.vector.lanes,
+        "weights": policy.weights,
+        "group": policy.group,
+        "acts": policy.acts,
+        "kv": policy.kv,
+        "head": policy.head_format,
+        "weight_path": acceptance.kind,
+        "weight_unit": acceptance.unit,
+        "model": result.shape.name,
+        "prompt_tokens": result.prompt_tokens,
+        "output_tokens": result.output_tokens,
+        "batch": result.batch,
+        "peak_macs_per_cycle": machine.array.rows * machine.array.cols,
+        "utilisation": total.macs / (machine.array.rows * machine.array.cols * total.cycles),
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "notes": list(NOT_MODELLED),
+        "command": command(result, accuracy),
+        "hashes": input_hashes(result),
+        "versions": {name: metadata.version(name) for name in ("numpy", "simpy", "pydantic")},
+    }
+    row |= _times(result, total)
+    row |= _energies(result, total)
+    for name, area_um2 in result.area_um2.items():
+        row[f"area_{name}_mm2"] = area_um2 * 1e-6
+    row["area_mm2"] = sum(row[f"area_{name}_mm2"] for name in result.area_um2)
+    for phase, figures in (("prefill_", result.prefill), ("decode_", result.decode)):
+        row[f"{phase}macs"] = figures.macs
+        row[f"{phase}dram_bytes"] = figures.dram_bytes
+        row[f"{phase}bound_cycles"] = figures.bound_cycles
+        row[f"{phase}macs_per_cycle"] = figures.macs / figures.cycles if figures.cycles else 0.0
+    row["macs"], row["dram_bytes"] = total.macs, total.dram_bytes
+    return row
+
+
+def _times(result: Result, total: Phase) -> dict[str, Any]:
+    def milliseconds(cycles: int) -> float:
+        return cycles / (result.machine.clock_mhz * 1e3)
+
+    prefill_ms, decode_ms = milliseconds(result.prefill.cycles), milliseconds(result.decode.cycles)
+    steps = result.output_tokens
+    return {
+        "cycles": total.cycles,
+        "prefill_cycles": result.prefill.cycles,
+        "decode_cycles": result.decode.cycles,
+        "latency_ms": milliseconds(total.cycles),
+        "ttft_ms": prefill_ms,
+        "tpot_ms": decode_ms / steps if steps else None,
+        "prefill_tokens_per_s": result.batch * result.prompt_tokens / prefill_ms * 1e3,
+        "decode_tokens_per_s": result.batch * steps / decode_ms * 1e3 if steps else None,
+        **{item.name: getattr(total, item.name) for item in fields(Phase) if item.name.startswith("cycles_")},
+        **{f"cycles_op_{kind}": total.by_kind.get(kind, 0) for kind in KINDS},
+    }
+
+
+def _energies(result: Result, total: Phase) -> dict[str, Any]:
+    parts = {f"energy_{item.name}_uj": getattr(total.energy, item.name) * 1e-6 for item in fields(Energy)}
+    energy_uj = sum(parts.values())
+    tokens = result.batch * (result.output_tokens or result.prompt_tokens)
+    decoded = result.batch * result.output_tokens
+    decode_uj = result.decode.energy.total_pj * 1e-6
+    return {
+        **parts,
+        "energy_uj": energy_uj,
+        "energy_uj_per_token": energy_uj / tokens,
+        "prefill_energy_uj": result.prefill.energy.total_pj * 1e-6,
+        "decode_energy_uj": decode_uj,
+        "decode_energy_uj_per_token": decode_uj / decoded if decoded else None,
+    }
+
+
+def command(result: Result, accuracy: Accuracy | None = None) -> str:
+    """The command line that computes this row again."""
+    machine, policy = result.machine, result.policy
+    words = ["bitwright", "simulate", f"{machine.pe}-{machine.array.rows}x{machine.array.cols}"]
+    words[-1] += f"-{machine.array.dataflow.value}"
+    words += [result.shape.name, "--prompt-tokens", str(result.prompt_tokens)]
+    words += ["--output-tokens", str(result.output_tokens), "--batch", str(result.batch)]
+    words += ["--weights", policy.weights]
+    words += ["--group", str(policy.group)] if policy.group is not None else []
+    words += ["--acts", policy.acts, "--kv", policy.kv]
+    words += ["--head", policy.head] if policy.head is not None else []
+    buffers = machine.buffers
+    words += ["--buffers-kib", f"{buffers.act_kib:g},{buffers.wgt_kib:g},{buffers.out_kib:g}"]
+    words += [
+        "--dram",
+        machine.dram,
+        "--clock-mhz",
+        f"{machine.clock_mhz:g}",
+        "--vector-lanes",
+        str(machine.vector.lanes),
+    ]
+    words += ["--node", machine.node]
+    words += (
+        ["--perplexity-tokens", str(accuracy.tokens), "--perplexity-window", str(accuracy.window)] if accuracy else []
+    )
+    words += ["--json"]
+    return shlex.join(words)
+
+
+def input_hashes(result: Result) -> dict[str, str]:
+    """Content hashes of what a row depends on."""
+    shape = {item.name: getattr(result.shape, item.name) for item in fields(result.shape)}
+    return {
+        "machine": content_hash(result.machine.model_dump(mode="json")),
+        "policy": content_hash(result.policy.model_dump(mode="json")),
+        "model_shape": content_hash(shape),
+        "cost_table": costs.load(result.machine.node).content_hash,
+    }

@@ -1,0 +1,338 @@
+"""Run every point of a design space in a pool of processes, each result stored as soon as it is whole.
+
+A sweep runs what its store lacks, so it goes on where Ctrl-C, kill -9 or a power cut stopped it. Everything that can be
+refused (formats, clocks, memories, buffers) is refused before the first point runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitwright.arch import costs
+from bitwright.arch import space as spaces
+from bitwright.arch.errors import BitwrightError, ConfigError
+from bitwright.arch.space import Accuracy, Point, Space
+from bitwright.sim.store import Store, content_hash
+from bitwright.workloads import mapping, operators, shapes
+from bitwright.workloads.policy import FormatPolicy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A point with the keys of its row and of its perplexity."""
+
+    point: Point
+    key: str
+    accuracy_key: str
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """How far a sweep is: points in the space, rows stored, points that failed."""
+
+    points: int
+    done: int
+    failed: int
+
+    @property
+    def missing(self) -> int:
+        """Points still to run."""
+        return self.points - self.done - self.failed
+
+
+@cache
+def code_hash() -> str:
+    """Hash of every source and data file that a result depends on (arch, workloads, sim)."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for room in ("arch", "workloads", "sim"):
+        for path in sorted((root / room).rglob("*")):
+            if path.suffix in (".py", ".yaml", ".json", ".txt", ".gz"):
+                digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def plan(space: Space) -> list[Planned]:
+    """All points of `space` with their keys; equal points stand once.
+
+    Raises ConfigError for the first point that could not run: a format its PE refuses, an unknown memory, a clock above
+    the PE's fmax, a buffer that cannot hold one tile.
+    """
+    from bitwright.workloads import checkpoint
+
+    weights = checkpoint.identity(space.model)
+    planned: dict[str, Planned] = {}
+    for point in space.points():
+        policy = FormatPolicy(**point.policy)
+        check_point(point, policy)
+        accuracy_inputs = {
+            "policy": policy.model_dump(mode="json"),
+            "model": point.model,
+            "weights": weights,
+            "accuracy": point.accuracy.model_dump(mode="json"),
+            "code": code_hash(),
+        }
+        row_inputs = accuracy_inputs | {
+            "machine": point.machine.model_dump(mode="json"),
+            "workload": point.workload.model_dump(mode="json"),
+        }
+        key = content_hash(row_inputs)
+        planned[key] = Planned(point, key, content_hash(accuracy_inputs))
+    return list(planned.values())
+
+
+def check_point(point: Point, policy: FormatPolicy) -> None:
+    """Refuse a point that cannot run, before any work. Raises ConfigError."""
+    from bitwright.sim.costs import check_clock
+
+    costs.load(point.machine.node).dram(point.machine.dram)
+    check_clock(point.machine)
+    shape = shapes.get(point.model)
+    work = point.workload
+    for new_tokens, context in ((work.prompt_tokens, 0), (1, work.prompt_tokens + max(0, work.output_tokens - 1))):
+        for gemm in operators.step(shape, policy, new_tokens, context, work.batch).gemms:
+            mapping.check_one_tile(point.machine, gemm)
+
+
+def sweep(
+    space: Space | Path | str,
+    store: Store | Path | str,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Run what `store` lacks of `space` and return all its rows as a table, in the order of the space.
+
+    `workers` processes (default: the machine's cores), each with one BLAS thread. `progress(stage, done, total)` is
+    called after every finished piece. A point that fails is stored as failed with its message and left out of the
+    table. Raises ConfigError or StoreError before any work; KeyboardInterrupt leaves all finished rows stored.
+    """
+    import pandas as pd
+
+    space = spaces.load(Path(space)) if isinstance(space, Path | str) else space
+    planned = plan(space)
+    store = Store(Path(store)) if isinstance(store, Path | str) else store
+    store.write_file(store.folder / "space.json", space.model_dump_json(indent=1) + "\n")
+    missing = [item for item in planned if not store.has("rows", item.key) and not store.has("failed", item.key)]
+    if missing:
+        _run(space, missing, store, workers or os.cpu_count() or 1, progress or (lambda *_: None))
+    return pd.DataFrame(stored_rows(space, store))
+
+
+def status(space: Space, store: Store) -> SweepStatus:
+    """Count what `store` holds of `space`."""
+    planned = plan(space)
+    done = sum(store.has("rows", item.key) for item in planned)
+    failed = sum(store.has("failed", item.key) for item in planned)
+    return SweepStatus(len(planned), done, failed)
+
+
+def _run(space: Space, missing: list[Planned], store: Store, workers: int, progress: Progress) -> None:
+    accuracies = {item.accuracy_key: item.point for item in missing if not store.has("accuracy", item.accuracy_key)}
+    before = {name: os.environ.get(name) for name in BLAS_VARIABLES}
+    os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
+    try:
+        pool = ProcessPoolExecutor(
+            min(workers, len(missing) + len(accuracies)),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(os.getpid(),),
+        )
+        try:
+            _collect(pool, space, missing, accuracies, store, progress)
+        except BaseException:
+            processes = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+            raise
+        pool.shutdown()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _collect(
+    pool: ProcessPoolExecutor,
+    space: Space,
+    missing: list[Planned],
+    accuracies: dict[str, Point],
+    store: Store,
+    progress: Progress,
+) -> None:
+    """Submit every piece of work, and write a row when both its halves are there."""
+    futures: dict[Future[dict[str, Any]], tuple[str, Any]] = {}
+    for key, point in accuracies.items():
+        futures[pool.submit(run_accuracy, point)] = ("accuracy", key)
+    for item in missing:
+        futures[pool.submit(run_point, item.point)] = ("point", item)
+    waiting: dict[str, list[tuple[Planned, dict[str, Any]]]] = {}
+    errors: dict[str, str] = {}
+    done, total = 0, len(futures)
+    progress("sweep", done, total)
+
+    def finish(item: Planned, row: dict[str, Any]) -> None:
+        accuracy = store.read("accuracy", item.accuracy_key)
+        if accuracy is not None:
+            store.write("rows", item.key, join(space.name, item, row, accuracy))
+
+    for future in as_completed(futures):
+        stage, subject = futures.pop(future)
+        try:
+            outcome = future.result()
+        except BitwrightError as error:
+            errors[subject if stage == "accuracy" else subject.key] = str(error)
+        else:
+            if stage == "accuracy":
+                store.write("accuracy", subject, outcome)
+                for item, row in waiting.pop(subject, []):
+                    finish(item, row)
+            elif store.has("accuracy", subject.accuracy_key):
+                finish(subject, outcome)
+            else:
+                waiting.setdefault(subject.accuracy_key, []).append((subject, outcome))
+        done += 1
+        progress("sweep", done, total)
+    for item in missing:
+        message = errors.get(item.key) or errors.get(item.accuracy_key)
+        if message is not None:
+            store.write(
+                "failed", item.key, {"key": item.key, "message": message, "point": item.point.model_dump(mode="json")}
+            )
+
+
+def join(space_name: str, item: Planned, row: dict[str, Any], accuracy: dict[str, Any]) -> dict[str, Any]:
+    """A whole result row: key, figures of the machine, accuracy of its formats."""
+    notes = [*row["notes"], *accuracy.get("notes", [])]
+    hashes = row.get("hashes", {}) | {"code": code_hash()}
+    figures = {name: value for name, value in accuracy.items() if name != "notes"}
+    return row | figures | {"key": item.key, "space_name": space_name, "notes": notes, "hashes": hashes}
+
+
+def run_point(point: Point) -> dict[str, Any]:
+    """Simulate one point (in a worker). Raises the BitwrightError of `simulate`."""
+    from bitwright.sim.row import result_row
+    from bitwright.sim.simulate import simulate
+
+    work = point.workload
+    result = simulate(
+        point.machine,
+        point.model,
+        policy=FormatPolicy(**point.policy),
+        prompt_tokens=work.prompt_tokens,
+        output_tokens=work.output_tokens,
+        batch=work.batch,
+    )
+    return result_row(result, point.accuracy)
+
+
+def run_accuracy(point: Point) -> dict[str, Any]:
+    """Perplexity of one point's formats (in a worker), as the accuracy keys of a row."""
+    return measure_accuracy(point.model, FormatPolicy(**point.policy), point.accuracy)
+
+
+def measure_accuracy(model: str, policy: FormatPolicy, accuracy: Accuracy) -> dict[str, Any]:
+    """Perplexity of `model` under `policy`, as the accuracy keys of a row."""
+    from bitwright.workloads.perplexity import perplexity
+
+    measured = asdict(perplexity(model, policy, tokens=accuracy.tokens, window=accuracy.window))
+    return {
+        "perplexity": measured["perplexity"],
+        "bits_per_byte": measured["bits_per_byte"],
+        "bits_per_weight": measured["bits_per_weight"],
+        "perplexity_predictions": measured["predictions"],
+        "perplexity_window": measured["window"],
+        "text_sha256": measured["text_sha256"],
+        "weights_sha256": measured["weights_sha256"],
+        "notes": list(measured["notes"]),
+    }
+
+
+def _start_worker(parent: int) -> None:
+    """A worker leaves Ctrl-C to its parent and ends when its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def retry(store: Store) -> int:
+    """Forget the failed points of `store`, so that the next sweep runs them again; gives how many."""
+    failed = [entry["key"] for entry in store.entries("failed")]
+    for key in failed:
+        store.remove("failed", key)
+    return len(failed)
+
+
+def space_of(store: Store) -> Space:
+    """The space last swept into `store`. Raises ConfigError when the store holds none."""
+    path = store.folder / "space.json"
+    if not path.exists():
+        raise ConfigError(f"{path}: missing; run `bitwright sweep SPACE.yaml --store {store.folder}` first")
+    return spaces.load(path)
+
+
+def failures(store: Store) -> Iterator[str]:
+    """One line a failed point."""
+    for entry in store.entries("failed"):
+        yield f"{entry['point']['machine']['name']}: {entry['message']}"
+
+
+def stored_rows(space: Space, store: Store) -> list[dict[str, Any]]:
+    """The rows that `store` holds of `space`, in the order of the space."""
+    rows = (store.read("rows", item.key) for item in plan(space))
+    return [row for row in rows if row is not None]
+
+
+def export(store: Store, output: Path) -> int:
+    """Write the rows of the store's last space to FILE.csv or FILE.parquet; gives how many.
+
+    Nested values (notes, hashes, versions) are written as JSON text. Raises ConfigError for another ending or an
+    unwritable file.
+    """
+    import json
+
+    import pandas as pd
+
+    if output.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"output = {output}: must end in .csv or .parquet")
+    rows = stored_rows(space_of(store), store)
+    if not rows:
+        raise ConfigError(f"{store.folder}: holds no results yet; run the sweep first")
+    flat = [
+        {name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in row.items()}
+        for row in rows
+    ]
+    table = pd.DataFrame(flat)
+    try:
+        if output.suffix == ".csv":
+            table.to_csv(output, index=False)
+        else:
+            table.to_parquet(output, index=False)
+    except OSError as error:
+        raise ConfigError(f"output = {output}: cannot be written ({error.strerror}); choose another path") from error
+    return len(rows)
