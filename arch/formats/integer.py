@@ -1,0 +1,99 @@
+"""Integer formats: int2..int8 (symmetric) and int2_asym..int8_asym (unsigned code and integer zero point).
+
+Symmetric: qmax = 2**(bits-1) - 1; step = max|w| / qmax; scale = step rounded to the scale format; code =
+two's complement of round-to-nearest-even(w / scale), clipped to -qmax..qmax. The code -2**(bits-1) is never
+written; it decodes to -2**(bits-1) * scale, as a two's complement PE would read it.
+
+Asymmetric: qmax = 2**bits - 1; low = min(0, min w), high = max(0, max w); step = (high - low) / qmax, the
+difference in float64; zero = round-to-nearest-even(-low / scale) clipped to 0..qmax; code =
+round-to-nearest-even(w / scale) + zero, clipped to 0..qmax; value = scale * (code - zero). Zero is always
+exact.
+
+Source: the usual round-to-nearest baselines, as in GPTQ (Frantar et al., ICLR 2023) and BitMoD (HPCA 2025,
+Table VI).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from bitwright.arch.formats.base import FloatArray
+from bitwright.arch.formats.blocks import Layout, extents, peaks
+from bitwright.arch.formats.scaled import Fit, GroupBytes, ScaledFormat
+from bitwright.arch.formats.scales import divisors, fit_scales
+
+
+class SymmetricInt(ScaledFormat):
+    """intN: two's complement integers in -qmax..qmax times a scale; see the module docstring.
+
+    Parameters
+        bits : int, 2..8
+    """
+
+    def __init__(self, bits: int) -> None:
+        self.qmax = (1 << (bits - 1)) - 1
+        super().__init__(
+            name=f"int{bits}",
+            bits=bits,
+            family="integer",
+            source="round-to-nearest integer baseline; BitMoD, HPCA 2025, section II",
+            scale_rule=f"scale = max|w| / {self.qmax}; nearest, ties to even",
+            default_group=None if bits == 8 else 128,
+        )
+
+    def _tables(self) -> FloatArray:
+        codes = np.arange(1 << self.bits)
+        return np.where(codes > self.qmax, codes - (1 << self.bits), codes).astype(np.float32)[None]
+
+    def values(self) -> FloatArray:
+        """-qmax..qmax: the values that `encode` writes."""
+        return np.arange(-self.qmax, self.qmax + 1, dtype=np.float32)
+
+    def _fit(self, matrix: FloatArray, layout: Layout, scale_format: str, shape: tuple[int, ...]) -> Fit:
+        where = f"{self.name}.encode"
+        steps = peaks(matrix, layout, shape, where).astype(np.float64) / self.qmax
+        return Fit(fit_scales(steps, scale_format, layout, shape, where))
+
+    def _round(self, x: FloatArray, zeros: GroupBytes | None, selectors: GroupBytes | None) -> GroupBytes:
+        np.rint(x, out=x)
+        np.clip(x, -self.qmax, self.qmax, out=x)
+        codes = x.astype(np.int8).view(np.uint8)
+        codes &= np.uint8((1 << self.bits) - 1)
+        return codes
+
+
+class AsymmetricInt(ScaledFormat):
+    """intN_asym: unsigned integers with a zero point of the same width; see the module docstring.
+
+    Parameters
+        bits : int, 2..8
+    """
+
+    def __init__(self, bits: int) -> None:
+        self.qmax = (1 << bits) - 1
+        super().__init__(
+            name=f"int{bits}_asym",
+            bits=bits,
+            family="integer-asymmetric",
+            source="round-to-nearest integer baseline; BitMoD, HPCA 2025, section II",
+            scale_rule=f"scale = (max - min, both with 0) / {self.qmax}, zero = -min / scale; nearest, ties to even",
+            default_group=None if bits == 8 else 128,
+            zero_bits=bits,
+        )
+
+    def _tables(self) -> FloatArray:
+        return np.arange(1 << self.bits, dtype=np.float32)[None]
+
+    def _fit(self, matrix: FloatArray, layout: Layout, scale_format: str, shape: tuple[int, ...]) -> Fit:
+        where = f"{self.name}.encode"
+        low, high = extents(matrix, layout, shape, where)
+        steps = (high.astype(np.float64) - low) / self.qmax
+        scales = fit_scales(steps, scale_format, layout, shape, where)
+        zeros = np.clip(np.rint(-low / divisors(scales.effective)), 0, self.qmax).astype(np.uint8)
+        return Fit(scales, zeros=zeros)
+
+    def _round(self, x: FloatArray, zeros: GroupBytes | None, selectors: GroupBytes | None) -> GroupBytes:
+        assert zeros is not None, "an asymmetric fit always has zero points"
+        np.rint(x, out=x)
+        x += zeros
+        np.clip(x, 0, self.qmax, out=x)
+        return x.astype(np.uint8)

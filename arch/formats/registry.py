@@ -1,0 +1,93 @@
+"""The formats by name: those built in, those registered in this process, those of installed packages.
+
+A package adds formats by entry points of the group "bitwright.formats": the entry point's name is the
+format's name, its object is the format, or a function without arguments that returns it. An entry point is
+loaded when its name is first asked for; listing names loads none. See docs/formats.md.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from bitwright.arch.errors import FormatError, suggest
+from bitwright.arch.formats.base import Format
+from bitwright.arch.formats.bitmod import BITMOD_FORMATS
+from bitwright.arch.formats.floats import BF16, FP3_E2M0, FP4_E2M1, FP16
+from bitwright.arch.formats.integer import AsymmetricInt, SymmetricInt
+
+ENTRY_POINT_GROUP = "bitwright.formats"
+
+_formats: dict[str, Format] = {}
+
+
+def get(name: str) -> Format:
+    """The format of this name; FormatError with the closest name if there is none."""
+    if name in _formats:
+        return _formats[name]
+    point = _outside().get(name)
+    if point is None:
+        raise FormatError(f"format = {name}: not a known format; {suggest(str(name), names())}; formats.get")
+    _formats[name] = _load(point)
+    return _formats[name]
+
+
+def names() -> tuple[str, ...]:
+    """All names: built in and registered first, in that order, then those of installed packages, sorted."""
+    return (*_formats, *(name for name in sorted(_outside()) if name not in _formats))
+
+
+def register(fmt: Format) -> Format:
+    """Add a format to this process and return it; FormatError if the name is taken or it is not a Format."""
+    _check(fmt, "formats.register")
+    if fmt.name in _formats or fmt.name in _outside():
+        raise FormatError(f"format = {fmt.name}: the name is taken (choose another); formats.register")
+    _formats[fmt.name] = fmt
+    return fmt
+
+
+@cache
+def _outside() -> dict[str, EntryPoint]:
+    """Entry points by name; FormatError if two packages, or a package and bitwright, claim one name."""
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name in found or point.name in _BUILT_IN:
+            owner = found[point.name].value if point.name in found else "bitwright"
+            raise FormatError(
+                f"entry point = {point.name}: the name is taken by {owner} "
+                f"(rename or uninstall one); {ENTRY_POINT_GROUP}, {point.value}"
+            )
+        found[point.name] = point
+    return found
+
+
+def _load(point: EntryPoint) -> Format:
+    where = f"entry point {ENTRY_POINT_GROUP}, {point.value}"
+    loaded: object = point.load()
+    if callable(loaded) and not isinstance(loaded, Format):
+        loaded = loaded()
+    fmt = _check(loaded, where)
+    if fmt.name != point.name:
+        raise FormatError(f"format = {fmt.name}: must be {point.name}, the name of its entry point; {where}")
+    return fmt
+
+
+def _check(fmt: object, where: str) -> Format:
+    if isinstance(fmt, Format):
+        return fmt
+    members = (member for member in vars(Format) if not member.startswith("_"))
+    missing = sorted(member for member in members if not hasattr(fmt, member))
+    raise FormatError(f"format = {fmt!r}: not a Format, it lacks {', '.join(missing)}; {where}")
+
+
+_built_in: tuple[Format, ...] = (
+    FP16,
+    BF16,
+    *(SymmetricInt(bits) for bits in range(2, 9)),
+    *(AsymmetricInt(bits) for bits in range(2, 9)),
+    FP4_E2M1,
+    FP3_E2M0,
+    *BITMOD_FORMATS,
+)
+_formats.update({fmt.name: fmt for fmt in _built_in})
+_BUILT_IN = frozenset(_formats)

@@ -1,0 +1,290 @@
+"""The common part of every format that has a scale a group: the codec around a table of code values.
+
+A subclass says what its codes mean (`_tables`), how a group's scale is found (`_fit`) and how a scaled value
+is rounded (`_round`); this class cuts the array, checks, decodes, and counts bits.
+
+Arithmetic of `encode`, exactly: x = fl32(w / scale), one IEEE float32 division; the code is the one whose
+value is nearest to x, with the format's tie rule. For fp16 scales (11 significant bits) x lies on the same
+side of every midpoint, and on it in the same cases, as the exact quotient does, because midpoint * scale fits
+in float32; so the code is the nearest to the exact quotient. With fp32 scales, or int8 scales under int7,
+int8 and int6_asym..int8_asym, a quotient within one float32 rounding of a midpoint counts as a tie.
+
+Arithmetic of `decode`: fl32(value of the code * scale), one float32 product. It is exact whenever the
+significant bits of both add up to at most 24: all formats here with fp16 scales, and with int8 scales all but
+int8, int7_asym and int8_asym. Otherwise `decode` is the float32 nearest to the product, and `integers` gives
+the exact value.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from bitwright.arch.errors import FormatError
+from bitwright.arch.formats.base import Encoded, FloatArray, IntegerCodes, StorageBits
+from bitwright.arch.formats.blocks import Block, Layout, layout_of, not_finite, prepare
+from bitwright.arch.formats.scales import Scales, check_scale_format, divisors, scale_storage_bits
+from numpy.typing import NDArray
+
+GroupBytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What a format chose a group: scales, and zeros and selectors uint8 [rows, G] where it has them."""
+
+    scales: Scales
+    zeros: GroupBytes | None = None
+    selectors: GroupBytes | None = None
+
+
+class ScaledFormat(ABC):
+    """A format of at most 8 bits with one scale a group; see the module docstring for its arithmetic.
+
+    Parameters
+        name, family, source, scale_rule : str   As in `base.Format`.
+        bits : int, 2..8
+        integer_step : float      Every code value is an integer multiple of it; a power of two.
+        default_group, default_scale_format      As in `base.Format`.
+        zero_bits, selector_bits : int           As in `base.Format`.
+    """
+
+    block = 1
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        bits: int,
+        family: str,
+        source: str,
+        scale_rule: str,
+        integer_step: float = 1.0,
+        default_group: int | None = 128,
+        default_scale_format: str = "fp16",
+        zero_bits: int = 0,
+        selector_bits: int = 0,
+    ) -> None:
+        self.name = name
+        self.bits = bits
+        self.family = family
+        self.source = source
+        self.scale_rule = scale_rule
+        self.integer_step = integer_step
+        self.default_group = default_group
+        self.default_scale_format = default_scale_format
+        self.zero_bits = zero_bits
+        self.selector_bits = selector_bits
+
+    def __repr__(self) -> str:
+        return f"<format {self.name}>"
+
+    # What a subclass defines.
+
+    @abstractmethod
+    def _tables(self) -> FloatArray:
+        """Value of each code at unit scale and zero point 0: float32 [selectors, 2**bits]."""
+
+    @abstractmethod
+    def _fit(self, matrix: FloatArray, layout: Layout, scale_format: str, shape: tuple[int, ...]) -> Fit:
+        """Scales, zeros and selectors of all groups of matrix [rows, K]."""
+
+    @abstractmethod
+    def _round(self, x: FloatArray, zeros: GroupBytes | None, selectors: GroupBytes | None) -> GroupBytes:
+        """Codes of x [block rows, count, length], already divided by the scale; may overwrite x.
+
+        zeros and selectors are [block rows, count, 1] where the format has them.
+        """
+
+    # The code table.
+
+    @cached_property
+    def _table(self) -> FloatArray:
+        return self._tables()
+
+    def code_values(self, selector: int = 0, zero: int = 0) -> FloatArray:
+        """Value of each code at unit scale, float32 [2**bits]; FormatError: selector or zero out of range."""
+        where = f"{self.name}.code_values"
+        if not 0 <= selector < len(self._table):
+            raise FormatError(f"selector = {selector}: must be in 0..{len(self._table) - 1}; {where}")
+        if not 0 <= zero < 1 << self.zero_bits:
+            raise FormatError(f"zero = {zero}: must be in 0..{(1 << self.zero_bits) - 1}; {where}")
+        table: FloatArray = self._table[selector] - np.float32(zero)
+        return table
+
+    def values(self) -> FloatArray:
+        """Distinct values at unit scale over all selectors and zero points, ascending."""
+        zeros = np.arange(1 << self.zero_bits, dtype=np.float32)
+        return np.unique(self._table.reshape(-1, 1) - zeros)
+
+    @property
+    def min_value(self) -> float:
+        """Least value at unit scale, over all selectors and zero points."""
+        return float(self.values()[0])
+
+    @property
+    def max_value(self) -> float:
+        """Greatest value at unit scale, over all selectors and zero points."""
+        return float(self.values()[-1])
+
+    # The codec.
+
+    def encode(self, values: NDArray[Any], *, group: int | None = None, scale_format: str | None = None) -> Encoded:
+        """Quantise values [..., K] (float32, or a dtype that converts to it exactly).
+
+        FormatError: NaN or infinity, empty last axis, group < 1, unknown scale_format, scale out of range.
+        """
+        where = f"{self.name}.encode"
+        shape = np.shape(values)
+        matrix, layout = prepare(values, group, where)
+        checked = check_scale_format(scale_format or self.default_scale_format, where)
+        fit = self._fit(matrix, layout, checked, shape)
+        codes = self._codes(matrix, layout, fit.scales.effective, fit.zeros, fit.selectors)
+        per_group = (*shape[:-1], layout.groups)
+        scales = fit.scales
+        return Encoded(
+            format=self.name,
+            codes=codes.reshape(shape),
+            scales=scales.stored.reshape(per_group),
+            zeros=None if fit.zeros is None else fit.zeros.reshape(per_group),
+            selectors=None if fit.selectors is None else fit.selectors.reshape(per_group),
+            group=group,
+            scale_format=checked,
+            scale_codes=None if scales.codes is None else scales.codes.reshape(per_group),
+            channel_scales=None if scales.channels is None else scales.channels.reshape(*shape[:-1], 1),
+        )
+
+    def encode_codes(self, values: NDArray[Any], like: Encoded) -> NDArray[np.uint8]:
+        """Codes [..., K] nearest to values under the scales, zero points and selectors of `like`.
+
+        Values beyond the range saturate. FormatError for NaN or infinity, or a shape other than like's.
+        """
+        where = f"{self.name}.encode_codes"
+        matrix, layout = prepare(values, like.group, where)
+        if np.shape(values) != like.shape:
+            raise FormatError(f"values.shape = {np.shape(values)}: must be {like.shape}, as like.codes; {where}")
+        if not np.isfinite(matrix).all():
+            raise not_finite(matrix, like.shape, where)
+        scales, zeros, selectors = self._metadata(like, layout, where)
+        return self._codes(matrix, layout, scales, zeros, selectors).reshape(like.shape)
+
+    def _codes(
+        self,
+        matrix: FloatArray,
+        layout: Layout,
+        effective: FloatArray,
+        zeros: GroupBytes | None,
+        selectors: GroupBytes | None,
+    ) -> GroupBytes:
+        codes = np.empty(matrix.shape, np.uint8)
+        safe = divisors(effective)
+        for block in layout.blocks():
+            x = block.cut(matrix) / block.per_group(safe)
+            block_zeros = None if zeros is None else block.per_group(zeros)
+            block_selectors = None if selectors is None else block.per_group(selectors)
+            block.paste(codes, self._round(x, block_zeros, block_selectors))
+        return codes
+
+    def decode(self, encoded: Encoded) -> FloatArray:
+        """Values [..., K] of the codes, float32: value of the code times the group's scale.
+
+        FormatError: another format's codes, codes or selectors out of range, metadata of the wrong shape.
+        """
+        where = f"{self.name}.decode"
+        layout = layout_of(encoded.shape, encoded.group, where)
+        scales, zeros, selectors = self._metadata(encoded, layout, where)
+        out = np.empty((layout.rows, layout.width), np.float32)
+        flat = self._table.reshape(-1)
+        for block, index in self._indices(encoded, layout, selectors):
+            part = np.take(flat, index, mode="clip")
+            if zeros is not None:
+                part -= block.per_group(zeros)
+            part *= block.per_group(scales)
+            block.paste(out, part)
+        return out.reshape(encoded.shape)
+
+    def integers(self, encoded: Encoded) -> IntegerCodes:
+        """Codes as integers: value == scales * (ints - zeros) exactly; ints are code values / integer_step.
+
+        FormatError: as for `decode`.
+        """
+        where = f"{self.name}.integers"
+        layout = layout_of(encoded.shape, encoded.group, where)
+        scales, zeros, selectors = self._metadata(encoded, layout, where)
+        out = np.empty((layout.rows, layout.width), np.int16)
+        flat = (self._table / self.integer_step).astype(np.int16).reshape(-1)
+        for block, index in self._indices(encoded, layout, selectors):
+            block.paste(out, np.take(flat, index, mode="clip"))
+        per_group = (*encoded.shape[:-1], layout.groups)
+        steps = scales * np.float32(self.integer_step)
+        offsets = np.zeros(per_group, np.int16) if zeros is None else zeros.astype(np.int16).reshape(per_group)
+        return IntegerCodes(out.reshape(encoded.shape), steps.reshape(per_group), offsets, encoded.group)
+
+    def storage_bits(self, shape: tuple[int, ...], group: int | None, scale_format: str | None = None) -> StorageBits:
+        """Bits of an array of this shape; a short last group is charged its full metadata.
+
+        FormatError: empty last axis, group < 1, unknown scale_format.
+        """
+        where = f"{self.name}.storage_bits"
+        layout = layout_of(shape, group, where)
+        checked = check_scale_format(scale_format or self.default_scale_format, where)
+        values, groups = layout.rows * layout.width, layout.rows * layout.groups
+        return StorageBits(
+            codes=values * self.bits,
+            scales=scale_storage_bits(layout, checked),
+            zeros=groups * self.zero_bits,
+            selectors=groups * self.selector_bits,
+            values=values,
+        )
+
+    def _indices(
+        self, encoded: Encoded, layout: Layout, selectors: GroupBytes | None
+    ) -> Iterator[tuple[Block, GroupBytes]]:
+        """Each block with its codes as indices into the flattened table: selector * 2**bits + code."""
+        codes = encoded.codes.astype(np.uint8, copy=False).reshape(layout.rows, layout.width)
+        for block in layout.blocks():
+            index = block.cut(codes)
+            if selectors is not None:
+                index = index + (block.per_group(selectors) << np.uint8(self.bits))
+            yield block, index
+
+    def _metadata(
+        self, encoded: Encoded, layout: Layout, where: str
+    ) -> tuple[FloatArray, GroupBytes | None, GroupBytes | None]:
+        """Scales float32, zeros and selectors as [rows, G], checked to belong to this format."""
+        if encoded.format != self.name:
+            raise FormatError(
+                f"encoded.format = {encoded.format}: must be {self.name} (use formats.get({encoded.format!r})); {where}"
+            )
+        if encoded.codes.size and int(encoded.codes.max()) >> self.bits:
+            raise FormatError(
+                f"encoded.codes: largest is {int(encoded.codes.max())}, "
+                f"must be below {1 << self.bits} ({self.bits} bits); {where}"
+            )
+        expected = (*encoded.shape[:-1], layout.groups)
+        scales = _per_group("scales", encoded.scales, expected, layout, where).astype(np.float32, copy=False)
+        zeros = selectors = None
+        if self.zero_bits:
+            zeros = _per_group("zeros", encoded.zeros, expected, layout, where)
+        if self.selector_bits:
+            selectors = _per_group("selectors", encoded.selectors, expected, layout, where)
+            if selectors.size and int(selectors.max()) >> self.selector_bits:
+                raise FormatError(
+                    f"encoded.selectors: largest is {int(selectors.max())}, "
+                    f"must be below {1 << self.selector_bits}; {where}"
+                )
+        return scales, zeros, selectors
+
+
+def _per_group(
+    what: str, array: NDArray[Any] | None, expected: tuple[int, ...], layout: Layout, where: str
+) -> NDArray[Any]:
+    """array as [rows, G], or FormatError if it is missing or has another shape."""
+    if array is None or array.shape != expected:
+        found = None if array is None else array.shape
+        raise FormatError(f"encoded.{what}.shape = {found}: must be {expected}, one a group; {where}")
+    return array.reshape(layout.rows, layout.groups)

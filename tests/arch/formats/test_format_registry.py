@@ -1,0 +1,283 @@
+"""Names, outside formats, and every error message of the format room, whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bitwright.arch import formats
+from bitwright.arch.errors import FormatError
+from bitwright.arch.formats import registry
+from bitwright.arch.formats.integer import SymmetricInt
+from numpy.typing import NDArray
+
+BUILT_IN = [
+    "fp16",
+    "bf16",
+    *(f"int{bits}" for bits in range(2, 9)),
+    *(f"int{bits}_asym" for bits in range(2, 9)),
+    "fp4_e2m1",
+    "fp3_e2m0",
+    "bitmod_fp4",
+    "bitmod_fp3",
+    "bitmod_fp4_er",
+    "bitmod_fp4_ea",
+    "bitmod_fp3_er",
+    "bitmod_fp3_ea",
+]
+KNOWN = ", ".join(sorted(BUILT_IN))
+
+
+def f32(values: object) -> NDArray[np.float32]:
+    """values as a float32 array."""
+    return np.array(values, np.float32)
+
+
+def message_of(call: object, *args: object, **kwargs: object) -> str:
+    """The whole text of the FormatError that call raises."""
+    with pytest.raises(FormatError) as error:
+        call(*args, **kwargs)  # type: ignore[operator]
+    return str(error.value)
+
+
+class Int9(SymmetricInt):
+    """A format from outside: int8 under another name."""
+
+    def __init__(self, name: str = "int9") -> None:
+        super().__init__(8)
+        self.name = name
+
+
+@pytest.fixture
+def clean_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Restores names and forgets entry points after the test."""
+    monkeypatch.setattr(registry, "_formats", dict(registry._formats))
+    registry._outside.cache_clear()
+    yield monkeypatch
+    registry._outside.cache_clear()
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
+    """Pretend that installed packages have these entry points (name, object)."""
+    found = [EntryPoint(name, value, registry.ENTRY_POINT_GROUP) for name, value in points]
+    monkeypatch.setattr(registry, "entry_points", lambda group: found)
+
+
+# names
+
+
+def test_names_lists_the_built_in_formats_in_order() -> None:
+    assert list(formats.names()) == BUILT_IN
+
+
+def test_every_format_tells_what_list_formats_shows() -> None:
+    for name in formats.names():
+        fmt = formats.get(name)
+        assert isinstance(fmt, formats.Format)
+        assert fmt.name == name
+        assert repr(fmt) == f"<format {name}>"
+        assert fmt.family in {"float", "integer", "integer-asymmetric", "bitmod"}
+        assert fmt.block == 1
+        assert fmt.source
+        assert fmt.scale_rule
+        values = fmt.values()
+        assert values.dtype == np.float32
+        assert (np.diff(values) > 0).all()
+        assert (values[0], values[-1]) == (fmt.min_value, fmt.max_value)
+        assert fmt.code_values().shape == (2**fmt.bits,)
+        assert set(values.tolist()) >= {0.0}
+
+
+def test_the_docs_table_has_exactly_these_names() -> None:
+    page = Path(__file__).parents[3] / "docs" / "formats.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    listed = [line.split("`")[1] for line in lines if line.startswith("| `")]
+    assert listed == BUILT_IN
+
+
+def test_importing_formats_loads_no_heavy_library() -> None:
+    code = "import sys, bitwright.arch.formats; print(*sorted({n.split('.')[0] for n in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"ml_dtypes", "pandas", "plotly", "amaranth", "simpy", "gguf", "pydantic"} & set(loaded)
+
+
+# outside formats
+
+
+def test_a_registered_format_is_found_by_name(clean_registry: pytest.MonkeyPatch) -> None:
+    fmt = Int9()
+    assert formats.register(fmt) is fmt
+    assert formats.get("int9") is fmt
+    assert formats.names()[-1] == "int9"
+
+
+def test_an_entry_point_loads_when_its_name_is_asked_for(clean_registry: pytest.MonkeyPatch) -> None:
+    module = "bitwright_test_plugin"
+    plugin = type(sys)(module)
+    plugin.make = lambda: Int9("plug_a")  # type: ignore[attr-defined]
+    plugin.fmt = Int9("plug_b")  # type: ignore[attr-defined]
+    install(clean_registry, ("plug_a", f"{module}:make"), ("plug_b", f"{module}:fmt"))
+    assert formats.names()[-2:] == ("plug_a", "plug_b")  # the module does not exist yet: nothing was loaded
+    clean_registry.setitem(sys.modules, module, plugin)
+    assert formats.get("plug_a").name == "plug_a"
+    assert formats.get("plug_a") is formats.get("plug_a")
+    assert formats.get("plug_b") is plugin.fmt
+
+
+# errors: names
+
+
+def test_unknown_names_suggest_the_closest() -> None:
+    assert message_of(formats.get, "int44") == (
+        f"format = int44: not a known format; did you mean 'int4'? (known: {KNOWN}); formats.get"
+    )
+    assert message_of(formats.get, "zzz") == f"format = zzz: not a known format; known: {KNOWN}; formats.get"
+
+
+def test_a_taken_name_is_refused(clean_registry: pytest.MonkeyPatch) -> None:
+    expected = "format = int4: the name is taken (choose another); formats.register"
+    assert message_of(formats.register, Int9("int4")) == expected
+
+
+def test_an_entry_point_may_not_take_a_name(clean_registry: pytest.MonkeyPatch) -> None:
+    install(clean_registry, ("int4", "a:b"))
+    assert message_of(formats.names) == (
+        "entry point = int4: the name is taken by bitwright (rename or uninstall one); bitwright.formats, a:b"
+    )
+    assert formats.get("int4").bits == 4  # the built-in formats still work
+    install(clean_registry, ("mine", "a:b"), ("mine", "c:d"))
+    assert message_of(formats.get, "mine") == (
+        "entry point = mine: the name is taken by a:b (rename or uninstall one); bitwright.formats, c:d"
+    )
+
+
+def test_an_entry_point_must_give_a_format_of_its_name(clean_registry: pytest.MonkeyPatch) -> None:
+    module = "bitwright_test_plugin"
+    plugin = type(sys)(module)
+    plugin.fmt = Int9("other")  # type: ignore[attr-defined]
+    plugin.number = 3  # type: ignore[attr-defined]
+    clean_registry.setitem(sys.modules, module, plugin)
+    install(clean_registry, ("plug", f"{module}:fmt"), ("three", f"{module}:number"))
+    assert message_of(formats.get, "plug") == (
+        "format = other: must be plug, the name of its entry point; "
+        "entry point bitwright.formats, bitwright_test_plugin:fmt"
+    )
+    assert message_of(formats.get, "three") == (
+        "format = 3: not a Format, it lacks bits, block, code_values, decode, default_group, default_scale_format, "
+        "encode, family, integer_step, integers, max_value, min_value, name, scale_rule, selector_bits, source, "
+        "storage_bits, values, zero_bits; entry point bitwright.formats, bitwright_test_plugin:number"
+    )
+
+
+# errors: values
+
+
+@pytest.mark.parametrize("name", ["int4", "int4_asym", "fp4_e2m1", "bitmod_fp3", "fp16", "bf16"])
+@pytest.mark.parametrize(("bad", "text"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
+def test_the_first_value_that_is_not_finite_is_named(name: str, bad: float, text: str) -> None:
+    values = np.zeros((2, 3, 10), np.float32)
+    values[1, 0, 7] = bad
+    values[1, 2, 0] = np.nan
+    assert message_of(formats.get(name).encode, values, group=4) == (
+        f"values[1, 0, 7] = {text}: must be finite (replace NaN and infinity before encoding); {name}.encode"
+    )
+
+
+@pytest.mark.parametrize("name", ["int4", "bitmod_fp4", "bf16"])
+def test_group_shape_and_dtype_rules(name: str) -> None:
+    fmt = formats.get(name)
+    ones = np.ones((2, 4), np.float32)
+    for bad in (0, -3, 2.0, True):
+        rule = f"group = {bad}: must be None (one group a row) or an int >= 1; {name}"
+        assert message_of(fmt.encode, ones, group=bad) == f"{rule}.encode"
+        assert message_of(fmt.storage_bits, (2, 4), bad) == f"{rule}.storage_bits"
+    assert message_of(fmt.encode, np.empty((3, 0), np.float32)) == (
+        f"values.shape = (3, 0): the last axis must not be empty (it holds the groups); {name}.encode"
+    )
+    assert message_of(fmt.encode, f32(1)) == (
+        f"values.shape = (): must have at least one axis (reshape to (1,)); {name}.encode"
+    )
+    assert message_of(fmt.encode, np.ones(4)) == (
+        "values.dtype = float64: must convert to float32 without loss "
+        f"(round it first with .astype(np.float32)); {name}.encode"
+    )
+
+
+def test_unknown_scale_formats_suggest_the_closest() -> None:
+    rule = "scale_format = fp61: not a scale format; did you mean 'fp16'? (known: fp16, fp32, int8); int4"
+    assert message_of(formats.get("int4").encode, np.ones(4, np.float32), scale_format="fp61") == f"{rule}.encode"
+    assert message_of(formats.get("int4").storage_bits, (4,), None, "fp61") == f"{rule}.storage_bits"
+
+
+def test_scales_beyond_the_scale_format_are_refused_and_the_limit_accepted() -> None:
+    values = np.zeros((2, 3, 10), np.float32)
+    values[1, 2, 9] = -1e6
+    assert message_of(formats.get("int4").encode, values, group=4) == (
+        "scale = 142857: fp16 scales reach 65504 (use scale_format='fp32' or smaller values); "
+        "values[1, 2, 8:10], int4.encode"
+    )
+    assert message_of(formats.get("bitmod_fp3").encode, values[1, 2]) == (
+        "scale = 250000: fp16 scales reach 65504 (use scale_format='fp32' or smaller values); "
+        "values[0:10], bitmod_fp3.encode"
+    )
+    assert message_of(formats.get("int4").encode, values * np.float32(1e30), scale_format="fp32") == (
+        "scale = 1.42857e+35: fp32 scales reach 1.26765e+30 (use smaller values); values[1, 2, 0:10], int4.encode"
+    )
+    limit = f32([7 * 65504.0, 0])
+    for name in ("int4", "int2_asym"):
+        fmt = formats.get(name)
+        top = limit if name == "int4" else limit / 7 * 3
+        assert fmt.decode(fmt.encode(top)).tolist() == top.tolist()
+
+
+def test_codes_of_another_format_or_out_of_range_are_refused() -> None:
+    fmt = formats.get("bitmod_fp3")
+    good = fmt.encode(np.linspace(-1, 1, 12, dtype=np.float32).reshape(2, 6), group=4)
+    for method in ("decode", "integers"):
+        where = f"bitmod_fp3.{method}"
+        call = getattr(fmt, method)
+        assert message_of(call, replace(good, format="int4")) == (
+            f"encoded.format = int4: must be bitmod_fp3 (use formats.get('int4')); {where}"
+        )
+        assert message_of(call, replace(good, codes=good.codes | np.uint8(8))) == (
+            f"encoded.codes: largest is {int((good.codes | 8).max())}, must be below 8 (3 bits); {where}"
+        )
+        assert good.selectors is not None
+        assert message_of(call, replace(good, selectors=good.selectors | np.uint8(4))) == (
+            f"encoded.selectors: largest is {int((good.selectors | 4).max())}, must be below 4; {where}"
+        )
+        assert message_of(call, replace(good, scales=None)) == (
+            f"encoded.scales.shape = None: must be (2, 2), one a group; {where}"
+        )
+        assert message_of(call, replace(good, group=2)) == (
+            f"encoded.scales.shape = (2, 2): must be (2, 3), one a group; {where}"
+        )
+
+
+def test_selectors_and_zeros_of_a_code_table_are_checked() -> None:
+    assert (
+        message_of(formats.get("bitmod_fp3").code_values, 4) == "selector = 4: must be in 0..3; bitmod_fp3.code_values"
+    )
+    assert (
+        message_of(formats.get("int4_asym").code_values, zero=16)
+        == "zero = 16: must be in 0..15; int4_asym.code_values"
+    )
+    assert message_of(formats.get("int4").code_values, zero=1) == "zero = 1: must be in 0..0; int4.code_values"
+
+
+def test_encode_codes_wants_the_shape_of_its_model() -> None:
+    fmt = formats.get("int4")
+    like = fmt.encode(np.ones((2, 4), np.float32))
+    assert message_of(fmt.encode_codes, np.ones((4, 2), np.float32), like) == (  # type: ignore[attr-defined]
+        "values.shape = (4, 2): must be (2, 4), as like.codes; int4.encode_codes"
+    )
+    bad = f32([[0, 0, 0, 0], [0, np.nan, 0, 0]])
+    assert message_of(fmt.encode_codes, bad, like) == (  # type: ignore[attr-defined]
+        "values[1, 1] = nan: must be finite (replace NaN and infinity before encoding); int4.encode_codes"
+    )
