@@ -1,0 +1,49 @@
+"""Processing elements: their operands, golden arithmetic and timing contract."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from bitwright.arch.errors import ConfigError, suggest
+from bitwright.arch.pe.base import Acceptance, Dataflow, Evidence, OperandType, PESpec, Timing
+from bitwright.arch.pe.fp16_mac import Fp16Mac
+from bitwright.arch.pe.int8_mac import Int8Mac
+from bitwright.arch.pe.shift_add import ShiftAdd
+
+__all__ = [
+    "Acceptance",
+    "Dataflow",
+    "Evidence",
+    "Fp16Mac",
+    "Int8Mac",
+    "OperandType",
+    "PESpec",
+    "ShiftAdd",
+    "Timing",
+    "get",
+    "names",
+]
+
+_SPECS: dict[str, type[PESpec]] = {cls.name: cls for cls in (Fp16Mac, Int8Mac, ShiftAdd)}
+
+
+def names() -> list[str]:
+    """The names of all processing elements, sorted."""
+    return sorted(_SPECS)
+
+
+def get(name: str, **params: Any) -> PESpec:
+    """The spec of PE `name`; `params` are its fields (int8-mac: psum_bits, shift-add: group).
+
+    Raises ConfigError for an unknown PE or parameter, naming the closest known one.
+    """
+    if name not in _SPECS:
+        raise ConfigError(f"pe = {name!r}: no such processing element ({suggest(name, names())})")
+    cls = _SPECS[name]
+    known = [item.name for item in fields(cls)]
+    for param in params:
+        if param not in known:
+            hint = suggest(param, known) if known else "it has none"
+            raise ConfigError(f"{name}.{param}: no such parameter ({hint})")
+    return cls(**params)

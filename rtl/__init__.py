@@ -1,0 +1,70 @@
+"""How a design is built: Amaranth hardware, Verilog, testbenches, synthesis.
+
+`generate`, `verify` and `synthesize` are the commands of the same name. Importing this module imports no tool.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bitwright.arch.errors import ConfigError
+
+
+def generate(name: str, output: Path, *, dataflow: str = "ws") -> Path:
+    """Write the Verilog of a PE cell (`name` a PE, its `dataflow` cell) or of a machine's systolic array.
+
+    Raises ConfigError for an unknown name or dataflow and for a path that cannot be written; ToolError without Amaranth.
+    """
+    text = verilog_of(name, dataflow=dataflow)
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"output = {output}: cannot be written ({error.strerror}); choose another path") from error
+    return output
+
+
+def verilog_of(name: str, *, dataflow: str = "ws") -> str:
+    """The text that `generate` writes."""
+    from bitwright.arch import machine, pe
+
+    _require_amaranth()
+    if name in pe.names():
+        from bitwright.rtl import pe as cells
+
+        return cells.verilog(name, dataflow)
+    from bitwright.rtl import array
+
+    loaded = machine.load(name)
+    return array.verilog(loaded.pe, loaded.array.rows, loaded.array.cols, loaded.array.dataflow.value)
+
+
+def _require_amaranth() -> None:
+    from importlib.util import find_spec
+
+    from bitwright.arch.errors import ToolError
+
+    if find_spec("amaranth") is None:
+        raise ToolError("amaranth: not installed; run: pip install -e '.[hdl]'")
+
+
+def verify(name: str) -> list[tuple[str, int, int]]:
+    """Run the cocotb benches of PE `name` ("all": of every PE) on Verilator: (bench, tests, failed) each.
+
+    Raises ConfigError for an unknown PE, ToolError when a tool is missing.
+    """
+    from bitwright.arch import pe
+    from bitwright.rtl.bench import cocotb_runner
+
+    names = pe.names() if name == "all" else [pe.get(name).name]
+    return [row for item in names for row in cocotb_runner.run(item)]
+
+
+def synthesize(name: str, *, dataflow: str = "ws", node: str = "nangate45", clock_mhz: float = 200) -> dict[str, Any]:
+    """Area and delay of PE `name`'s `dataflow` cell on the standard cells of `node`, sized for `clock_mhz`.
+
+    Raises ConfigError for an unknown PE, dataflow or node, ToolError when the library or Yosys is missing.
+    """
+    from bitwright.rtl.asic import cells
+
+    return cells.synthesize(name, dataflow, node, clock_mhz)

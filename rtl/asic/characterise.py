@@ -1,0 +1,194 @@
+"""Area, timing and energy of one entry of a cost table, with a cache of finished pieces."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bitwright.rtl.asic import unit_stimulus
+from bitwright.rtl.asic.activity import Activity, NetlistSimulator
+from bitwright.rtl.asic.entries import REGISTER_BITS, REGISTER_STAGES, Entry
+from bitwright.rtl.asic.jsonout import rounded, write_json
+from bitwright.rtl.asic.liberty import library_path, read_library
+from bitwright.rtl.asic.power import Energy, PowerModel
+from bitwright.rtl.asic.stimulus import BUSY, IDLE, PERIOD, STEADY, Stimulus
+from bitwright.rtl.asic.synthesis import (
+    MAPPING,
+    SCRIPT,
+    Synthesis,
+    sha256_text,
+    synthesize_verilog,
+    yosys_version,
+)
+from bitwright.rtl.asic.timing import Conditions, Timing, analyse
+
+FORMATS_AT_ONCE = 8
+METHOD_VERSION = 1
+"""Part of every cache key: raise it when the arithmetic of timing, activity or power changes."""
+
+
+class Builder:
+    """Characterises entries of one node. `cache` is the folder of finished pieces; None keeps nothing."""
+
+    def __init__(self, node: str, clock_mhz: float, cache: Path | None) -> None:
+        self.liberty = library_path(node)
+        self.library = read_library(self.liberty)
+        self.node, self.clock_mhz, self.cache = node, clock_mhz, cache
+        self.conditions = Conditions()
+        self.base = {
+            "method": METHOD_VERSION,
+            "library": self.library.sha256,
+            "tool": yosys_version(),
+            "script": [*SCRIPT, *MAPPING],
+            "clock_mhz": clock_mhz,
+            "conditions": asdict(self.conditions),
+        }
+
+    def _path(self, entry: Entry, piece: str, more: dict[str, Any]) -> Path | None:
+        if self.cache is None:
+            return None
+        identity = {**self.base, "rtl": sha256_text(entry.verilog), "piece": piece, **more}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+        return self.cache / self.node / f"{entry.top}-{piece}-{digest}.json"
+
+    def build(self, entry: Entry) -> dict[str, Any]:
+        """The entry as JSON data."""
+        model = _Lazy(self, entry)
+        physical_path = self._path(entry, "physical", {})
+        physical = _read(physical_path) or _write(physical_path, model.physical())
+        result: dict[str, Any] = {**physical, **entry.extra, "default": entry.default, "energies": {}}
+        missing: dict[str, tuple[Stimulus, Stimulus]] = {}
+        paths: dict[str, Path | None] = {}
+        for name, measure in sorted(entry.measures.items()):
+            real, random = measure(random=False), measure(random=True)
+            paths[name] = self._path(entry, name, {"stimulus": [real.sha256, random.sha256]})
+            kept = _read(paths[name])
+            if kept is None:
+                missing[name] = real, random
+            else:
+                result["energies"][name] = kept
+        for names in _batches(sorted(missing), FORMATS_AT_ONCE):
+            for name, made in model.energies({name: missing[name] for name in names}).items():
+                result["energies"][name] = _write(paths[name], made)
+        return _register_result(result) if entry.key == "register" else result
+
+
+def _read(path: Path | None) -> dict[str, Any] | None:
+    """A finished piece, if it is there."""
+    if path is None or not path.is_file():
+        return None
+    kept: dict[str, Any] = json.loads(path.read_text())
+    return kept
+
+
+def _write(path: Path | None, made: dict[str, Any]) -> dict[str, Any]:
+    """Round a new piece as the table is rounded, and keep it."""
+    result: dict[str, Any] = rounded(made)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, result)
+    return result
+
+
+def _batches(names: list[str], size: int) -> list[list[str]]:
+    return [names[start : start + size] for start in range(0, len(names), size)]
+
+
+class _Lazy:
+    """Synthesis, timing and simulator of one entry, made when first needed."""
+
+    def __init__(self, builder: Builder, entry: Entry) -> None:
+        self.builder, self.entry = builder, entry
+        self._made: tuple[Synthesis, Timing, NetlistSimulator, PowerModel] | None = None
+
+    def parts(self) -> tuple[Synthesis, Timing, NetlistSimulator, PowerModel]:
+        """Everything that the measurements share."""
+        if self._made is None:
+            library, conditions = self.builder.library, self.builder.conditions
+            period_ps = round(1e6 / self.builder.clock_mhz)
+            made = synthesize_verilog(self.entry.verilog, self.entry.top, self.builder.liberty, period_ps=period_ps)
+            timing = analyse(made.netlist, library, conditions)
+            model = PowerModel(made.netlist, library, timing, conditions)
+            self._made = made, timing, NetlistSimulator(made.netlist, library), model
+        return self._made
+
+    def physical(self) -> dict[str, Any]:
+        """Area, timing, leakage and provenance."""
+        made, timing, _, _ = self.parts()
+        return {
+            "area_um2": made.area.total_um2,
+            "combinational_um2": made.area.combinational_um2,
+            "sequential_um2": made.area.sequential_um2,
+            "combinational_cells": made.area.combinational_cells,
+            "sequential_cells": made.area.sequential_cells,
+            "min_period_ns": timing.min_period_ns,
+            "fmax_mhz": timing.fmax_mhz,
+            "logic_levels": len(timing.critical_path) - 1,
+            "leakage_uw": made.netlist.leakage_uw(self.builder.library),
+            "provenance": {"top": self.entry.top, "rtl_sha256": made.provenance.rtl_sha256},
+        }
+
+    def energies(self, stimuli: dict[str, tuple[Stimulus, Stimulus]]) -> dict[str, dict[str, Any]]:
+        """Energies by name, on its (real, random) stimuli; the idle energy is of the real one."""
+        _, _, simulator, model = self.parts()
+        found: dict[str, dict[str, Any]] = {name: {} for name in stimuli}
+        runs = [(name, kind, pair[kind]) for name, pair in stimuli.items() for kind in (0, 1)]
+        for same in {stimulus.bins for _, _, stimulus in runs}:
+            chosen = [run for run in runs if run[2].bins == same]
+            activities = simulator.run_many([stimulus.ports for _, _, stimulus in chosen], bins=same)
+            for (name, kind, stimulus), activity in zip(chosen, activities, strict=True):
+                found[name] |= self._summary(model, activity, stimulus, random=kind == 1)
+        for name, energy in found.items():
+            print(f"{self.entry.key} {name}: {energy['energy_pj']:.3f} pJ", file=sys.stderr, flush=True)
+        return found
+
+    def _summary(self, model: PowerModel, activity: Activity, stimulus: Stimulus, *, random: bool) -> dict[str, Any]:
+        bins = {
+            chosen: model.energy(activity, chosen) for chosen in (STEADY, BUSY, IDLE) if activity.lane_cycles[chosen]
+        }
+        cycles = {chosen: int(activity.lane_cycles[chosen]) for chosen in bins}
+        active = _weighted({chosen: energy for chosen, energy in bins.items() if chosen != IDLE}, cycles)
+        prefix = "random_" if random else ""
+        found: dict[str, Any] = {
+            f"{prefix}energy_pj": active.total_pj,
+            f"{prefix}parts": asdict(active),
+            f"{prefix}stimulus_sha256": stimulus.sha256,
+        }
+        if not random:
+            found["idle_energy_pj"] = bins[IDLE].total_pj
+            if self.entry.key.endswith("/ws"):
+                found["weight_load_pj"] = PERIOD * (active.total_pj - bins[STEADY].total_pj)
+        return found
+
+
+def _weighted(bins: dict[int, Energy], cycles: dict[int, int]) -> Energy:
+    """Mean energy over several bins."""
+    total = sum(cycles[chosen] for chosen in bins)
+    parts = {
+        name: sum(getattr(energy, name) * cycles[chosen] for chosen, energy in bins.items()) / total
+        for name in ("wire_pj", "logic_pj", "register_pj", "clock_pj")
+    }
+    return Energy(**parts)
+
+
+def _register_result(result: dict[str, Any]) -> dict[str, Any]:
+    """One bit's share of the delay line. Random words toggle half of the bits in a cycle."""
+    bits = REGISTER_BITS * REGISTER_STAGES
+    measured = result["energies"]["words"]
+    clock_pj = measured["energy_pj"] / bits
+    toggle_pj = (measured["random_energy_pj"] / bits - clock_pj) / unit_stimulus.RANDOM_TOGGLES_PER_CYCLE
+    shares: dict[str, Any] = rounded(
+        {
+            "area_um2": result["area_um2"] / bits,
+            "clock_pj": clock_pj,
+            "toggle_pj": toggle_pj,
+            "leakage_uw": result["leakage_uw"] / bits,
+            "measured_on": f"{REGISTER_BITS} bits x {REGISTER_STAGES} stages",
+            "provenance": result["provenance"],
+        }
+    )
+    return shares

