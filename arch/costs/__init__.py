@@ -1,0 +1,29 @@
+"""Cost tables as data: PE cells, edge units, SRAM and DRAM, with their provenance."""
+
+from bitwright.arch.costs.tables import (
+    CostTable,
+    DramCost,
+    PECost,
+    RegisterCost,
+    SramCost,
+    UnitCost,
+    dram,
+    dram_names,
+    load,
+    nodes,
+    sram,
+)
+
+__all__ = [
+    "CostTable",
+    "DramCost",
+    "PECost",
+    "RegisterCost",
+    "SramCost",
+    "UnitCost",
+    "dram",
+    "dram_names",
+    "load",
+    "nodes",
+    "sram",
+]

@@ -1,0 +1,355 @@
+"""Reads the cost tables: PE cells and units of a node, SRAM, DRAM.
+
+The JSON files beside this module are written by programs (`bitwright.rtl.asic.costs`, `bitwright.rtl.asic.sram_table`)
+or, for DRAM, hold published currents from which this module computes energies. Nothing here imports a tool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+from bitwright.arch.errors import ConfigError, suggest
+
+DEFAULT_CELL_TYPE = "itrs-lstp"
+DRAM_NODES_FILE = "dram.json"
+SRAM_FILE = "sram.json"
+REGENERATE = "python -m bitwright.rtl.asic.costs"
+_NOT_NODES = {DRAM_NODES_FILE, SRAM_FILE}
+
+
+@dataclass(frozen=True)
+class PECost:
+    """One PE cell of one dataflow, with weights of one format.
+
+    area_um2                 Cells only; combinational_um2 + sequential_um2.
+    min_period_ns, fmax_mhz  Of the netlist made for the table's clock.
+    energy_pj_per_mac        Dynamic energy of one active cycle on operands of a real model, clock included.
+    random_pj_per_mac        The same on uniform random operand codes.
+    idle_energy_pj           Of a cycle with valid = 0 and operands held: the clock still runs.
+    leakage_uw               At the library's corner.
+    weight_load_pj           Weight-stationary: what loading and swapping in one weight adds (this is already in
+                             energy_pj_per_mac once in `macs_per_weight` active cycles). 0 for output-stationary.
+    parts                    energy_pj_per_mac split: wire_pj, logic_pj, register_pj, clock_pj.
+    """
+
+    pe: str
+    dataflow: str
+    weight_format: str
+    area_um2: float
+    combinational_um2: float
+    sequential_um2: float
+    min_period_ns: float
+    energy_pj_per_mac: float
+    random_pj_per_mac: float
+    idle_energy_pj: float
+    leakage_uw: float
+    weight_load_pj: float
+    macs_per_weight: int
+    parts: Mapping[str, float]
+
+    @property
+    def fmax_mhz(self) -> float:
+        """1000 / min_period_ns."""
+        return 1e3 / self.min_period_ns
+
+
+@dataclass(frozen=True)
+class UnitCost:
+    """One unit at the edge of an array. `energy_pj_per_op` is one result, clock of that cycle included."""
+
+    name: str
+    variant: str
+    area_um2: float
+    combinational_um2: float
+    sequential_um2: float
+    min_period_ns: float
+    energy_pj_per_op: float
+    random_pj_per_op: float
+    idle_energy_pj: float
+    leakage_uw: float
+
+    @property
+    def fmax_mhz(self) -> float:
+        """1000 / min_period_ns."""
+        return 1e3 / self.min_period_ns
+
+
+@dataclass(frozen=True)
+class RegisterCost:
+    """One bit of a plain register (skew registers, delay lines).
+
+    clock_pj    A cycle in which the bit does not change.
+    toggle_pj   What one change of the bit adds (the next register's data pin included).
+    """
+
+    area_um2: float
+    clock_pj: float
+    toggle_pj: float
+    leakage_uw: float
+
+    def energy_pj(self, toggles_per_cycle: float) -> float:
+        """Energy of one bit and cycle at a given rate of change (0 to 1)."""
+        return self.clock_pj + self.toggle_pj * toggles_per_cycle
+
+
+@dataclass(frozen=True)
+class SramCost:
+    """One memory with one read-write port of `width_bits`; energies are of one whole word."""
+
+    capacity_bytes: float
+    width_bits: float
+    cell_type: str
+    read_pj: float
+    write_pj: float
+    leakage_mw: float
+    area_mm2: float
+    access_ns: float
+    cycle_ns: float
+
+
+@dataclass(frozen=True)
+class DramCost:
+    """One DRAM preset. Never compare `pj_per_bit` across scopes.
+
+    pj_per_bit           Reading whole rows at full rate: pj of a read bit, its share of the background power and of
+                         the row's activation.
+    write_pj_per_bit     The same for writing.
+    latency_ns           First data of a closed row: tRCD + CL.
+    activate_pj          One activation and precharge of one row in every device of the bus (0: not separable).
+    background_mw        Standby power with rows open, all devices and channels; at full rate it is already in the
+                         energies a bit (0: not separable).
+    """
+
+    name: str
+    scope: str
+    scope_text: str
+    source: str
+    bandwidth_gbytes_per_s: float
+    pj_per_bit: float
+    write_pj_per_bit: float
+    latency_ns: float
+    activate_pj: float
+    background_mw: float
+
+
+@lru_cache(maxsize=16)
+def _read(file: str) -> tuple[dict[str, Any], str]:
+    path = resources.files("bitwright.arch.costs").joinpath(file)
+    text = path.read_text(encoding="utf-8")
+    data: dict[str, Any] = json.loads(text)
+    return data, hashlib.sha256(text.encode()).hexdigest()
+
+
+def nodes() -> tuple[str, ...]:
+    """Nodes that have a cost table."""
+    folder = resources.files("bitwright.arch.costs")
+    files = sorted(item.name for item in folder.iterdir() if item.name.endswith(".json"))
+    return tuple(name.removesuffix(".json") for name in files if name not in _NOT_NODES)
+
+
+class CostTable:
+    """Costs of one node. Made by `load`.
+
+    node : str             `nangate45`, ...
+    clock_mhz : float      Clock that the netlists were sized for.
+    content_hash : str     sha256 over the node's table and the memory tables.
+    """
+
+    def __init__(self, node: str, data: Mapping[str, Any], content_hash: str) -> None:
+        self.node = node
+        self.content_hash = content_hash
+        self.clock_mhz = float(data["clock_mhz"])
+        self.provenance: Mapping[str, Any] = data["provenance"]
+        self._entries: Mapping[str, Any] = data["entries"]
+
+    def entries(self) -> tuple[str, ...]:
+        """Keys of all entries: `pe/int8-mac/ws`, `unit/fp32-accumulator`, `register`, ..."""
+        return tuple(sorted(self._entries))
+
+    def entry(self, key: str) -> Mapping[str, Any]:
+        """One entry as plain data, with its provenance. Raises ConfigError for an unknown key."""
+        if key not in self._entries:
+            raise ConfigError(f"cost table {self.node}: no entry {key}: {suggest(key, self._entries)}")
+        found: Mapping[str, Any] = self._entries[key]
+        return found
+
+    def pe(self, pe: str, dataflow: str, weight_format: str | None = None) -> PECost:
+        """Cost of a PE cell; without a format, that of the PE's native one.
+
+        Raises ConfigError when the table has no such cell, or no energy for weights of that format.
+        """
+        entry = self.entry(f"pe/{pe}/{dataflow}")
+        name, energy = self._energy(entry, f"PE {pe} ({dataflow})", weight_format)
+        return PECost(
+            pe=pe,
+            dataflow=dataflow,
+            weight_format=name,
+            energy_pj_per_mac=energy["energy_pj"],
+            random_pj_per_mac=energy["random_energy_pj"],
+            idle_energy_pj=energy["idle_energy_pj"],
+            weight_load_pj=energy.get("weight_load_pj", 0.0),
+            macs_per_weight=entry.get("macs_per_weight", 1),
+            parts=energy["parts"],
+            **_physical(entry),
+        )
+
+    def unit(self, unit: str, variant: str | None = None, weight_format: str | None = None) -> UnitCost:
+        """Cost of an edge unit.
+
+        variant         The PE that a per-PE unit belongs to (`group-dequantiser`) or the weight format that a decoding
+                        unit reads; None or a name the unit does not depend on: the only one.
+        weight_format   Whose results the unit works on; where a PE has a second unit for formats with two-level
+                        scales, this chooses it. None: the PE's own format.
+        Raises ConfigError for an unknown unit, variant or format.
+        """
+        keys = [key for key in (f"unit/{unit}/{variant}", f"unit/{unit}") if key in self._entries]
+        entry = self.entry(keys[0] if keys else f"unit/{unit}/{variant}" if variant else f"unit/{unit}")
+        two_level = self._entries.get(f"unit/{unit}/{variant}/two-level")
+        if two_level is not None and weight_format in two_level["energies"]:
+            entry = two_level
+        wanted = weight_format if len(entry["energies"]) > 1 else None
+        _, energy = self._energy(entry, f"unit {unit} {variant or ''}".strip(), wanted)
+        return UnitCost(
+            name=unit,
+            variant=variant or "",
+            energy_pj_per_op=energy["energy_pj"],
+            random_pj_per_op=energy["random_energy_pj"],
+            idle_energy_pj=energy["idle_energy_pj"],
+            **_physical(entry),
+        )
+
+    def _energy(self, entry: Mapping[str, Any], what: str, wanted: str | None) -> tuple[str, Mapping[str, Any]]:
+        name = wanted or entry["default"]
+        if name not in entry["energies"]:
+            raise ConfigError(
+                f"cost table {self.node}, {what}: no energy for weights in {name}; "
+                f"measure it with {REGENERATE} --format {name}; {suggest(name, entry['energies'])}"
+            )
+        return name, entry["energies"][name]
+
+    def register(self) -> RegisterCost:
+        """Cost of one bit of a plain register."""
+        entry = self.entry("register")
+        return RegisterCost(entry["area_um2"], entry["clock_pj"], entry["toggle_pj"], entry["leakage_uw"])
+
+    def sram(self, capacity_bytes: float, width_bits: float, cell_type: str = DEFAULT_CELL_TYPE) -> SramCost:
+        """One SRAM, interpolated linearly in the logarithms of capacity, width and value between table entries.
+
+        Raises ConfigError outside the table's range and for an unknown cell type.
+        """
+        return sram(capacity_bytes, width_bits, cell_type)
+
+    def dram(self, name: str) -> DramCost:
+        """One DRAM preset. Raises ConfigError for an unknown name."""
+        return dram(name)
+
+
+def _physical(entry: Mapping[str, Any]) -> dict[str, float]:
+    names = ("area_um2", "combinational_um2", "sequential_um2", "min_period_ns", "leakage_uw")
+    return {name: float(entry[name]) for name in names}
+
+
+@lru_cache(maxsize=8)
+def load(node: str) -> CostTable:
+    """The cost table of a node. Raises ConfigError for a node without one."""
+    if node not in nodes():
+        raise ConfigError(f"node = {node}: no cost table: {suggest(node, nodes())}")
+    data, content_hash = _read(f"{node}.json")
+    parts = [content_hash, _read(SRAM_FILE)[1], _read(DRAM_NODES_FILE)[1]]
+    return CostTable(node, data, hashlib.sha256(" ".join(parts).encode()).hexdigest())
+
+
+_SRAM_VALUES = ("read_pj", "write_pj", "leakage_mw", "area_mm2", "access_ns", "cycle_ns")
+
+
+@lru_cache(maxsize=4096)
+def sram(capacity_bytes: float, width_bits: float, cell_type: str = DEFAULT_CELL_TYPE) -> SramCost:
+    """See CostTable.sram."""
+    rows = [row for row in _read(SRAM_FILE)[0]["rows"] if row["cell_type"] == cell_type]
+    if not rows:
+        known = {row["cell_type"] for row in _read(SRAM_FILE)[0]["rows"]}
+        raise ConfigError(f"sram cell_type = {cell_type}: not in the table: {suggest(cell_type, known)}")
+    capacities = sorted({row["capacity_bytes"] for row in rows})
+    widths = sorted({row["width_bits"] for row in rows})
+    i, a = _log_segment(capacities, capacity_bytes, "sram capacity_bytes")
+    j, b = _log_segment(widths, width_bits, "sram width_bits")
+    grid = {(row["capacity_bytes"], row["width_bits"]): row for row in rows}
+    corners = [
+        (grid[capacities[i + di], widths[j + dj]], (a if di else 1 - a) * (b if dj else 1 - b))
+        for di in (0, 1)
+        for dj in (0, 1)
+    ]
+    values = {name: math.exp(sum(weight * math.log(row[name]) for row, weight in corners)) for name in _SRAM_VALUES}
+    return SramCost(capacity_bytes, width_bits, cell_type, **values)
+
+
+def _log_segment(axis: list[int], value: float, what: str) -> tuple[int, float]:
+    if not axis[0] <= value <= axis[-1]:
+        raise ConfigError(f"{what} = {value:g}: the table covers {axis[0]} to {axis[-1]}")
+    i = min(bisect_right(axis, value) - 1, len(axis) - 2)
+    return i, math.log(value / axis[i]) / math.log(axis[i + 1] / axis[i])
+
+
+def dram_names() -> tuple[str, ...]:
+    """Names of the DRAM presets."""
+    return tuple(sorted(_read(DRAM_NODES_FILE)[0]["presets"]))
+
+
+def dram(name: str) -> DramCost:
+    """See CostTable.dram. Formulas of `_from_currents` for presets with data-sheet currents."""
+    data = _read(DRAM_NODES_FILE)[0]
+    if name not in data["presets"]:
+        raise ConfigError(f"dram = {name}: no such preset: {suggest(name, data['presets'])}")
+    preset = data["presets"][name]
+    scope, source = preset["scope"], preset["source"]
+    if "device" in preset:
+        return DramCost(name, scope, data["scopes"][scope], source, **_from_currents(preset))
+    return DramCost(
+        name,
+        scope,
+        data["scopes"][scope],
+        source,
+        bandwidth_gbytes_per_s=preset["bandwidth_gb_per_s"],
+        pj_per_bit=preset["pj_per_bit"],
+        write_pj_per_bit=preset["pj_per_bit"],
+        latency_ns=preset["first_access_ns"],
+        activate_pj=0.0,
+        background_mw=0.0,
+    )
+
+
+def _from_currents(preset: Mapping[str, Any]) -> dict[str, float]:
+    """Core energy from data-sheet currents (mA x V x ns = pJ).
+
+    read (or write) bit at full rate   VDD * IDD4 / (device rate in bits/ns): background included
+    activation and precharge of a row  VDD * (IDD0 * tRC - IDD3N * tRAS - IDD2N * tRP), tRC = tRAS + tRP
+    a bit's share of it                over columns * device width bits: one activation a row streamed in full
+    The clock period is that of the nominal data rate. Source: Micron TN-40-07 method, as in DRAMsim3.
+    """
+    device = preset["device"]
+    rate_per_ns = preset["data_rate_mtps"] / 1e3
+    period_ns = device["data_per_cycle"] / rate_per_ns
+    bits_per_ns = rate_per_ns * device["width_bits"]
+    active = device["tras_cycles"] * period_ns
+    precharge = device["trp_cycles"] * period_ns
+    activate_pj = device["vdd_v"] * (
+        device["idd0_ma"] * (active + precharge) - device["idd3n_ma"] * active - device["idd2n_ma"] * precharge
+    )
+    share = activate_pj / (device["columns"] * device["width_bits"])
+    devices = preset["bus_width_bits"] // device["width_bits"]
+    return {
+        "bandwidth_gbytes_per_s": rate_per_ns * preset["bus_width_bits"] * preset["channels"] / 8,
+        "pj_per_bit": device["vdd_v"] * device["idd4r_ma"] / bits_per_ns + share,
+        "write_pj_per_bit": device["vdd_v"] * device["idd4w_ma"] / bits_per_ns + share,
+        "latency_ns": (device["trcd_cycles"] + device["cl_cycles"]) * period_ns,
+        "activate_pj": activate_pj * devices,
+        "background_mw": device["vdd_v"] * device["idd3n_ma"] * devices * preset["channels"],
+    }
