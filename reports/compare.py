@@ -1,0 +1,78 @@
+"""How designs are compared for display: Pareto dominance, perplexity budgets, and what counts as destroyed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bitwright.reports.labels import Row
+
+BUDGETS: tuple[tuple[str, float], ...] = (
+    ("within 5 %", 1.05),
+    ("within 10 %", 1.10),
+    ("within 25 %", 1.25),
+    ("any", math.inf),
+)
+"""(name, largest perplexity as a multiple of the best one): the budgets at which designs are compared."""
+
+DEFAULT_BUDGET = 2
+
+DESTROYED_RATIO = 3.0
+"""Above this multiple of the best perplexity a design keeps no colour: it would flatten everyone else's."""
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points that no other point beats, by rising x; less x is better, more y is better.
+
+    Of equal points the first is kept. Points with a coordinate that is not positive and finite are left out.
+    """
+    usable = [i for i, (x, y) in enumerate(points) if 0 < x < math.inf and 0 < y < math.inf]
+    front: list[int] = []
+    for index in sorted(usable, key=lambda i: (points[i][0], -points[i][1], i)):
+        if not front or points[index][1] > points[front[-1]][1]:
+            front.append(index)
+    return front
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Perplexity within one workload: the best, what counts as destroyed, and the colour range between.
+
+    best : lowest perplexity of the rows; limit : `DESTROYED_RATIO` times it; top : worst one not above limit.
+    """
+
+    best: float
+    limit: float
+    top: float
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Accuracy:
+        best = min(row["perplexity"] for row in rows)
+        limit = best * DESTROYED_RATIO
+        return cls(best, limit, max(p for row in rows if (p := row["perplexity"]) <= limit))
+
+    def usable(self, row: Row) -> bool:
+        """Whether the row's format leaves the model alive."""
+        return math.isfinite(row["perplexity"]) and bool(row["perplexity"] <= self.limit)
+
+    def within(self, row: Row, ratio: float) -> bool:
+        """Whether the row's perplexity is at most `ratio` times the best."""
+        # The relative slack keeps "the best itself" inside every budget, whatever the float product does.
+        return bool(row["perplexity"] <= self.best * ratio * (1 + 1e-12))
+
+    def logarithmic(self) -> bool:
+        """Whether the usable perplexities are wide enough apart for a logarithmic colour scale."""
+        return self.top > 1.5 * self.best
+
+    def colour(self, perplexity: float) -> float:
+        """The perplexity on the colour scale: its log10 when `logarithmic`."""
+        return math.log10(perplexity) if self.logarithmic() else perplexity
+
+
+def phase_values(row: Row, phase: str) -> tuple[float, float]:
+    """(energy per token in uJ, tokens/s) of "prefill" or "decode"; prefill energy is shared by its tokens."""
+    if phase == "decode":
+        return float(row["decode_energy_uj_per_token"]), float(row["decode_tokens_per_s"])
+    tokens = row["prompt_tokens"] * row["batch"]
+    return (float(row["prefill_energy_uj"]) / tokens if tokens else 0.0), float(row["prefill_tokens_per_s"])
