@@ -52,10 +52,15 @@ types: $(STAMP) ## mypy on the installed package, not on the source tree
 costs: $(STAMP) ## synthesise every PE and unit again and write arch/costs/nangate45.json
 	$(BIN)/python -m bitwright.rtl.asic.costs
 
+docs: $(STAMP) ## write the generated pages and schemas again
+	$(BIN)/python docs/schemas.py
+	$(BIN)/python docs/one_layer.py > build/one-layer.md && mv build/one-layer.md docs/one-layer.md
+	$(BIN)/python docs/pes.py > build/pes.md && mv build/pes.md docs/pes.md
+
 picture: $(STAMP) ## the README's picture, from the report of `make sweep`
 	$(BIN)/python -m bitwright.reports.screenshot $(STORE)/report.html docs/report.png --width 1400 --height 1100
 
 clean: ## remove what make made, but .venv and results
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help needs install sweep test lint types costs picture clean
+.PHONY: help needs install sweep test lint types costs docs picture clean

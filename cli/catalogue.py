@@ -54,7 +54,23 @@ def _text(value: Any) -> Any:
 def _formats() -> list[dict[str, Any]]:
     from bitwright.arch import formats
 
-    return [formats.describe(name) for name in formats.names()]
+    rows = []
+    for name in formats.names():
+        item = formats.get(name)
+        rows.append(
+            {
+                "name": name,
+                "bits": item.bits,
+                "family": item.family,
+                "min": item.min_value,
+                "max": item.max_value,
+                "values": len(item.values()),
+                "default_group": item.default_group,
+                "scale": item.default_scale_format,
+                "source": item.source,
+            }
+        )
+    return rows
 
 
 def _pes() -> list[dict[str, Any]]:
@@ -109,7 +125,11 @@ def _models() -> list[dict[str, Any]]:
 def _nodes() -> list[dict[str, Any]]:
     from bitwright.arch import costs
 
-    return [costs.describe(name) for name in costs.nodes()]
+    rows = []
+    for name in costs.nodes():
+        table = costs.load(name)
+        rows.append({"name": name, "clock_mhz": table.clock_mhz, "entries": len(table.entries())})
+    return rows
 
 
 def _drams() -> list[dict[str, Any]]:
@@ -117,8 +137,7 @@ def _drams() -> list[dict[str, Any]]:
 
     from bitwright.arch import costs
 
-    table = costs.load(costs.nodes()[0])
-    return [asdict(table.dram(name)) for name in table.dram_names()]
+    return [asdict(costs.dram(name)) for name in costs.dram_names()]
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:

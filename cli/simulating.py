@@ -38,7 +38,7 @@ def simulate(
     """
     from bitwright.arch import machine as machines
     from bitwright.arch.space import Accuracy
-    from bitwright.sim import simulate as simulator
+    from bitwright.sim import inference as simulator
     from bitwright.sim.row import result_row
 
     loaded = machines.with_changes(
@@ -55,7 +55,7 @@ def simulate(
     )
     row = result_row(result)
     if perplexity_tokens:
-        from bitwright.sim.sweep import measure_accuracy
+        from bitwright.sim.sweeping import measure_accuracy
 
         accuracy = measure_accuracy(model, policy, Accuracy(tokens=perplexity_tokens, window=perplexity_window))
         row |= accuracy | {"notes": [*row["notes"], *accuracy["notes"]]}

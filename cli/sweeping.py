@@ -40,24 +40,28 @@ StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of 
 @app.command("run")
 def run(
     space: Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="The design space.")],
-    store: Annotated[Path, typer.Option("--store", help="Folder for the results; a sweep goes on where it stopped.")],
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Folder for the results; a sweep goes on where it stopped.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: one a core.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the space and list its points only.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Run the points of SPACE.yaml that STORE lacks (`bitwright sweep SPACE.yaml --store DIR`)."""
     from bitwright.arch import space as spaces
-    from bitwright.sim import sweep as sweeps
+    from bitwright.sim import sweeping as sweeps
     from bitwright.sim.store import Store
 
     loaded = spaces.load(space)
     if dry_run:
         _print_points(sweeps.plan(loaded), json)
         return
+    if store is None:
+        raise typer.BadParameter("name a folder for the results", param_hint="--store")
     results = Store(store)
     with progress() as show:
         sweeps.sweep(loaded, results, workers=workers, progress=show)
-    state = sweeps.status(loaded, results)
+    state = sweeps.status(results)
     if json:
         print_json({"schema_version": 1, "points": state.points, "done": state.done, "failed": state.failed})
     else:
@@ -88,11 +92,11 @@ def status(store: StoreArgument, json: Annotated[bool, typer.Option("--json", he
 
     Examples: `bitwright sweep status results/first-sweep`, `bitwright sweep status results/first-sweep --json`
     """
-    from bitwright.sim import sweep as sweeps
+    from bitwright.sim import sweeping as sweeps
     from bitwright.sim.store import Store
 
     results = Store(store, create=False)
-    state = sweeps.status(sweeps.space_of(results), results)
+    state = sweeps.status(results)
     if json:
         counts = {"points": state.points, "done": state.done, "failed": state.failed, "missing": state.missing}
         print_json({"schema_version": 1, **counts})
@@ -108,7 +112,7 @@ def retry(store: StoreArgument) -> None:
 
     Examples: `bitwright sweep retry results/first-sweep`
     """
-    from bitwright.sim import sweep as sweeps
+    from bitwright.sim import sweeping as sweeps
     from bitwright.sim.store import Store
 
     print(f"{sweeps.retry(Store(store, create=False))} failed points forgotten; run the sweep again")
@@ -123,7 +127,7 @@ def export(
 
     Examples: `bitwright sweep export results/first-sweep -o rows.csv`, `... -o rows.parquet`
     """
-    from bitwright.sim import sweep as sweeps
+    from bitwright.sim import sweeping as sweeps
     from bitwright.sim.store import Store
 
     results = Store(store, create=False)
@@ -144,10 +148,9 @@ def report(
       bitwright report results/mine -o mine.html
     """
     from bitwright import reports
-    from bitwright.sim import sweep as sweeps
+    from bitwright.sim import sweeping as sweeps
     from bitwright.sim.store import Store
 
     results = Store(store, create=False)
-    space = sweeps.space_of(results)
-    rows = sweeps.stored_rows(space, results)
-    print(reports.report(rows, output, title=f"bitwright: {space.name}"))
+    name = results.plan()["space"]["name"]
+    print(reports.report(sweeps.stored_rows(results), output, title=f"bitwright: {name}"))

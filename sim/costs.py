@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bitwright.arch import costs, formats, pe
-from bitwright.arch.costs.tables import CostTable, UnitCost
+from bitwright.arch.costs.tables import CostTable, PECost, UnitCost
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.machine import Dataflow, Machine
 from bitwright.arch.pe import PESpec
@@ -46,8 +46,9 @@ class MachineCosts:
 
     cell            a PE cell, an active cycle against an idle one (weight loads left out)
     weight_load_pj  loading one weight into a cell (weight-stationary; 0 else)
-    group, partial, border   one a column: the unit that takes finished groups, the one that adds unfinished ones (the
-                    same unit for fp16-mac: `partial` is then NOTHING), the decoder at the top (NOTHING if native)
+    group, partial, border   one a column: the unit that takes finished groups, the one that adds unfinished ones (for
+                    fp16-mac the same unit: `partial` is NOTHING), the decoder of these weights (NOTHING if native)
+    bypassed_pj     idle energy a cycle and column of decoders installed for other formats
     skew_bits       flip-flops of the skew and deskew triangles, each skew_clock_pj a cycle and skew_toggle_pj a change
     vector          a lane of the vector unit
     Areas in um2, leakage in uW, energies in pJ.
@@ -58,6 +59,7 @@ class MachineCosts:
     group: Worker
     partial: Worker
     border: Worker
+    bypassed_pj: float
     act: Sram
     wgt: Sram
     out: Sram
@@ -88,16 +90,43 @@ def table(machine: Machine) -> CostTable:
     return costs.load(machine.node)
 
 
-def check_clock(machine: Machine) -> None:
-    """Refuse a clock that the synthesised PE cell does not reach.
+def blocks(machine: Machine, installed: tuple[str, ...]) -> dict[str, PECost | UnitCost]:
+    """The synthesised blocks of the array: its cell, and one of each edge unit a column.
 
-    Raises ConfigError naming the clock and the PE's fmax at the node.
+    `installed` are the weight formats whose decoders stand at the border. Keys: `cell`, `edge`, `partial`,
+    `border <format>`.
     """
-    cell = table(machine).pe(machine.pe, machine.array.dataflow.value)
-    if machine.clock_mhz > cell.fmax_mhz:
+    tables, spec = table(machine), pe.get(machine.pe)
+    two_level = any(formats.get(name).default_scale_format == "int8" for name in installed)
+    variant = f"{machine.pe}/two-level" if two_level and spec.psum.kind == "int" else machine.pe
+    found: dict[str, PECost | UnitCost] = {
+        "cell": tables.pe(machine.pe, machine.array.dataflow.value),
+        "edge": tables.unit(spec.edge_unit, variant),
+    }
+    if spec.psum.kind == "int":
+        found["partial"] = tables.unit("int-accumulator")
+    for name in installed:
+        unit = spec.accepts(name, spec.params.get("group", 1)).unit
+        if unit is not None:
+            found[f"border {name}"] = tables.unit(unit, name)
+    return found
+
+
+def check_clock(machine: Machine, installed: tuple[str, ...]) -> None:
+    """Refuse a clock that a synthesised block of the machine does not reach.
+
+    Raises ConfigError naming the clock, the slowest block and its fmax at the node.
+    """
+    name, slowest = min(blocks(machine, installed).items(), key=lambda item: item[1].fmax_mhz)
+    if machine.clock_mhz > slowest.fmax_mhz:
+        what = {
+            "cell": f"PE {machine.pe} ({machine.array.dataflow.value} cell)",
+            "edge": f"the {pe.get(machine.pe).edge_unit} of {machine.pe}",
+            "partial": "the int-accumulator",
+        }.get(name, f"the {name.removeprefix('border ')} decoder")
         raise ConfigError(
-            f"clock_mhz = {machine.clock_mhz:g}: PE {machine.pe} ({machine.array.dataflow.value} cell) reaches "
-            f"{cell.fmax_mhz:.0f} MHz at {machine.node}; choose a lower clock; machine {machine.name}"
+            f"clock_mhz = {machine.clock_mhz:g}: {what} reaches {slowest.fmax_mhz:.0f} MHz at {machine.node}; "
+            f"choose a lower clock; machine {machine.name}"
         )
 
 
@@ -117,24 +146,26 @@ def _sram(tables: CostTable, capacity_bytes: int, width_bits: int) -> Sram:
 
 
 @lru_cache(maxsize=1024)
-def machine_costs(machine: Machine, weight_format: str, group: int | None) -> MachineCosts:
-    """Unit costs of `machine` when its border takes `weight_format`; the weight port is one code a column."""
+def machine_costs(machine: Machine, installed: tuple[str, ...], weight_format: str) -> MachineCosts:
+    """Unit costs of `machine`, built for the weight formats `installed`, while its weights are `weight_format`.
+
+    The weight port is one code a column. A weight that needs no decoder passes the installed ones by.
+    """
     tables, spec = table(machine), pe.get(machine.pe)
-    acceptance = spec.accepts(weight_format, group or spec.params.get("group"))
+    found = blocks(machine, installed)
     cell = tables.pe(machine.pe, machine.array.dataflow.value, weight_format)
-    edge = tables.unit(spec.edge_unit, machine.pe)
-    border = tables.unit(acceptance.unit, weight_format) if acceptance.unit else None
-    partial = tables.unit("int-accumulator") if spec.psum.kind == "int" else None
     lane, register, dram = tables.pe("fp16-mac", "os"), tables.register(), tables.dram(machine.dram)
     rows, cols, lanes = machine.array.rows, machine.array.cols, machine.vector.lanes
     buffers, skew_bits = machine.buffers, _skew_bits(machine, spec)
-    units = [unit for unit in (edge, border, partial) if unit is not None]
+    units = [unit for name, unit in found.items() if name != "cell"]
+    borders = {name: unit for name, unit in found.items() if name.startswith("border ")}
     return MachineCosts(
         cell=Worker(cell.energy_pj_per_mac - cell.weight_load_pj / cell.macs_per_weight, cell.idle_energy_pj),
         weight_load_pj=cell.weight_load_pj,
-        group=_worker(edge),
-        partial=_worker(partial),
-        border=_worker(border),
+        group=_worker(found["edge"]),
+        partial=_worker(found.get("partial")),
+        border=_worker(borders.get(f"border {weight_format}")),
+        bypassed_pj=sum(unit.idle_energy_pj for name, unit in borders.items() if name != f"border {weight_format}"),
         act=_sram(tables, buffers.capacity_bytes("act"), rows * spec.act.bits),
         wgt=_sram(tables, buffers.capacity_bytes("wgt"), cols * formats.get(weight_format).bits),
         out=_sram(tables, buffers.capacity_bytes("out"), cols * SUM_BITS),
@@ -154,8 +185,8 @@ def machine_costs(machine: Machine, weight_format: str, group: int | None) -> Ma
     )
 
 
-def _worker(unit: UnitCost | None) -> Worker:
-    return NOTHING if unit is None else Worker(unit.energy_pj_per_op, unit.idle_energy_pj)
+def _worker(unit: PECost | UnitCost | None) -> Worker:
+    return Worker(unit.energy_pj_per_op, unit.idle_energy_pj) if isinstance(unit, UnitCost) else NOTHING
 
 
 def _skew_bits(machine: Machine, spec: PESpec) -> int:

@@ -19,7 +19,8 @@ from bitwright.arch.program import Program
 from bitwright.sim import activity, engine
 from bitwright.sim.activity import Activity
 from bitwright.sim.costs import MachineCosts, check_clock, machine_costs, table
-from bitwright.workloads import mapping, shapes
+from bitwright.sim.engine import Counters
+from bitwright.workloads import mapping, models
 from bitwright.workloads.operators import Gemm, Step, step
 from bitwright.workloads.policy import FormatPolicy
 from bitwright.workloads.shapes import ModelShape
@@ -150,17 +151,17 @@ def simulate(
     that the PE refuses, a clock above the PE's fmax, and a buffer that cannot hold one tile.
     """
     machine = machines.load(machine) if isinstance(machine, str) else machine
-    shape = shapes.get(model) if isinstance(model, str) else model
+    shape = models.shape_of(model) if isinstance(model, str) else model
     policy = policy or default_policy(machine.pe)
     _check_policy(machine, policy)
     if output_tokens < 0:
         raise ConfigError(f"output_tokens = {output_tokens}: must be at least 0; the workload")
-    check_clock(machine)
+    check_clock(machine, installed(policy))
     prefill = _phase(machine, step(shape, policy, prompt_tokens, 0, batch), policy)
     decode = Phase()
     for index in range(output_tokens):
         decode += _phase(machine, step(shape, policy, 1, prompt_tokens + index, batch), policy)
-    unit_costs = machine_costs(machine, policy.weights, policy.group)
+    unit_costs = machine_costs(machine, installed(policy), policy.weights)
     areas = {
         "array": unit_costs.array_um2,
         "edge": unit_costs.edge_um2,
@@ -183,6 +184,11 @@ def simulate(
     )
 
 
+def installed(policy: FormatPolicy) -> tuple[str, ...]:
+    """The weight formats whose decoders a machine has for `policy`."""
+    return tuple(sorted({policy.weights, policy.head_format}))
+
+
 def _check_policy(machine: Machine, policy: FormatPolicy) -> None:
     if policy.pe != machine.pe:
         raise ConfigError(
@@ -190,26 +196,28 @@ def _check_policy(machine: Machine, policy: FormatPolicy) -> None:
         )
 
 
-def _memory(machine: Machine) -> engine.Memory:
+def dram_of(machine: Machine) -> engine.Memory:
+    """The machine's DRAM as the engine sees it."""
     dram = table(machine).dram(machine.dram)
-    port = _port(machine)
+    port = port_of(machine)
     return engine.Memory(port.mbytes_per_s, port.clock_khz, -(-round(dram.latency_ns * machine.clock_mhz) // 1000))
 
 
-def _port(machine: Machine) -> mapping.MemoryPort:
+def port_of(machine: Machine) -> mapping.MemoryPort:
+    """The machine's DRAM bandwidth as the mapper sees it."""
     dram = table(machine).dram(machine.dram)
     return mapping.MemoryPort(round(dram.bandwidth_gbytes_per_s * 1000), round(machine.clock_mhz * 1000))
 
 
 @lru_cache(maxsize=65536)
-def _operator(machine: Machine, gemm: Gemm) -> Phase:
+def _operator(machine: Machine, gemm: Gemm, formats_installed: tuple[str, ...]) -> Phase:
     """One repetition of one matrix product."""
-    port = _port(machine)
+    port = port_of(machine)
     program = mapping.compile_gemm(machine, gemm, port)
     stationary = machine.array.dataflow is Dataflow.WEIGHT_STATIONARY
-    counters = engine.run(program, mapping.array_shape(machine), _memory(machine), EDGE_LATENCY_CYCLES)
+    counters = engine.run(program, mapping.array_shape(machine), dram_of(machine), EDGE_LATENCY_CYCLES)
     counts = activity.count(program, stationary, machine.array.cols, machine.physical_cols, gemm.group)
-    unit = machine_costs(machine, gemm.weight_format, gemm.group)
+    unit = machine_costs(machine, formats_installed, gemm.weight_format)
     smallest = _bytes(gemm.weight_bits(gemm.n, gemm.k)) + _bytes(
         (gemm.m * gemm.k + gemm.m * gemm.n) * mapping.act_bits(machine)
     )
@@ -223,15 +231,16 @@ def _operator(machine: Machine, gemm: Gemm) -> Phase:
         macs=program.macs,
         dram_bytes=program.dram_bytes,
         bound_cycles=max(compute, port.cycles(smallest)),
-        energy=_energy(machine, gemm, program, counts, unit, counters.cycles, counters.cycles_stream),
+        energy=energy_of(machine, gemm, program, counts, unit, counters),
         by_kind={gemm.kind: counters.cycles},
     )
 
 
-def _energy(
-    machine: Machine, gemm: Gemm, program: Program, counts: Activity, unit: MachineCosts, cycles: int, streamed: int
+def energy_of(
+    machine: Machine, gemm: Gemm, program: Program, counts: Activity, unit: MachineCosts, counters: Counters
 ) -> Energy:
     """Events times unit costs. A weight word carries its share of scales, zero points and selectors."""
+    cycles, streamed = counters.cycles, counters.cycles_stream
     weight_bits = gemm.weight_bits(gemm.n, gemm.k) / (gemm.n * gemm.k)
     code_bits = formats.get(gemm.weight_format).bits
     filled = {"act": 0, "wgt": 0}
@@ -247,7 +256,8 @@ def _energy(
         skew=unit.skew_bits * (unit.skew_clock_pj * cycles + unit.skew_toggle_pj * SKEW_TOGGLES * streamed),
         edge=unit.group.energy_pj(counts.group_results, columns)
         + unit.partial.energy_pj(counts.partial_sums, columns)
-        + unit.border.energy_pj(counts.border_weights, columns),
+        + unit.border.energy_pj(counts.border_weights, columns)
+        + unit.bypassed_pj * columns,
         sram_act=counts.act_words * unit.act.read_pj + filled["act"] / act_word * unit.act.write_pj,
         sram_wgt=counts.wgt_words * (weight_bits / code_bits) * unit.wgt.read_pj
         + filled["wgt"] / wgt_word * unit.wgt.write_pj,
@@ -272,8 +282,8 @@ def _phase(machine: Machine, work: Step, policy: FormatPolicy) -> Phase:
     """One forward pass: every operator, then the element-wise work."""
     total = Phase()
     for gemm in work.gemms:
-        total += _repeat(_operator(machine, gemm), gemm.count)
-    unit = machine_costs(machine, policy.weights, policy.group)
+        total += _repeat(_operator(machine, gemm, installed(policy)), gemm.count)
+    unit = machine_costs(machine, installed(policy), policy.weights)
     vector_cycles = sum(-(-item.elements * item.ops // machine.vector.lanes) * item.count for item in work.vector)
     lane_ops = sum(item.lane_ops for item in work.vector)
     return total + Phase(
@@ -283,7 +293,9 @@ def _phase(machine: Machine, work: Step, policy: FormatPolicy) -> Phase:
             vector=unit.vector.energy_pj(lane_ops, machine.vector.lanes * vector_cycles),
             array_idle=machine.cells * vector_cycles * unit.cell.idle_pj,
             skew=unit.skew_bits * unit.skew_clock_pj * vector_cycles,
-            edge=(unit.group.idle_pj + unit.partial.idle_pj + unit.border.idle_pj) * machine.array.cols * vector_cycles,
+            edge=(unit.group.idle_pj + unit.partial.idle_pj + unit.border.idle_pj + unit.bypassed_pj)
+            * machine.array.cols
+            * vector_cycles,
             leakage=_leakage_pj(machine, unit, vector_cycles),
         ),
         by_kind={"vector": vector_cycles},

@@ -9,7 +9,7 @@ from typing import Any
 
 from bitwright.arch import costs, pe
 from bitwright.arch.space import Accuracy
-from bitwright.sim.simulate import NOT_MODELLED, Energy, Phase, Result
+from bitwright.sim.inference import NOT_MODELLED, Energy, Phase, Result
 from bitwright.sim.store import content_hash
 
 SCHEMA_VERSION = 1

@@ -1,6 +1,6 @@
 """The result store: a folder of small files, one a result, each written whole or not at all.
 
-    STORE/space.json            the space last swept into this store
+    STORE/sweep.json            the space last swept into this store and the keys of its points, in order
     STORE/rows/<key>.json       one result row
     STORE/accuracy/<key>.json   one perplexity, shared by all points with its formats
     STORE/failed/<key>.json     the message of a point that could not be run
@@ -88,6 +88,20 @@ class Store:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
             raise StoreError(f"{path}: cannot be written ({error.strerror}); what was stored before is kept") from error
+
+    def write_plan(self, plan: dict[str, Any]) -> None:
+        """Remember which points were last asked for: `space` (plain data) and `keys`."""
+        self.write_file(self.folder / "sweep.json", json.dumps(plan, sort_keys=True) + "\n")
+
+    def plan(self) -> dict[str, Any]:
+        """What `write_plan` wrote. Raises StoreError when nothing was swept into this store."""
+        try:
+            plan: dict[str, Any] = json.loads((self.folder / "sweep.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{self.folder / 'sweep.json'}: missing or broken; run `bitwright sweep SPACE.yaml --store {self.folder}`"
+            ) from error
+        return plan
 
     def remove(self, kind: str, key: str) -> None:
         """Forget one entry."""

@@ -24,13 +24,22 @@ from bitwright.arch import space as spaces
 from bitwright.arch.errors import BitwrightError, ConfigError
 from bitwright.arch.space import Accuracy, Point, Space
 from bitwright.sim.store import Store, content_hash
-from bitwright.workloads import mapping, operators, shapes
+from bitwright.workloads import mapping, models, operators
 from bitwright.workloads.policy import FormatPolicy
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+ACCURACY_KEYS = (
+    "perplexity",
+    "bits_per_byte",
+    "bits_per_weight",
+    "perplexity_predictions",
+    "perplexity_window",
+    "text_sha256",
+    "weights_sha256",
+)
 Progress = Callable[[str, int, int], None]
 
 
@@ -75,9 +84,7 @@ def plan(space: Space) -> list[Planned]:
     Raises ConfigError for the first point that could not run: a format its PE refuses, an unknown memory, a clock above
     the PE's fmax, a buffer that cannot hold one tile.
     """
-    from bitwright.workloads import checkpoint
-
-    weights = checkpoint.identity(space.model)
+    weights = models.weights_sha256(space.model)
     planned: dict[str, Planned] = {}
     for point in space.points():
         policy = FormatPolicy(**point.policy)
@@ -101,10 +108,11 @@ def plan(space: Space) -> list[Planned]:
 def check_point(point: Point, policy: FormatPolicy) -> None:
     """Refuse a point that cannot run, before any work. Raises ConfigError."""
     from bitwright.sim.costs import check_clock
+    from bitwright.sim.inference import installed
 
     costs.load(point.machine.node).dram(point.machine.dram)
-    check_clock(point.machine)
-    shape = shapes.get(point.model)
+    check_clock(point.machine, installed(policy))
+    shape = models.shape_of(point.model)
     work = point.workload
     for new_tokens, context in ((work.prompt_tokens, 0), (1, work.prompt_tokens + max(0, work.output_tokens - 1))):
         for gemm in operators.step(shape, policy, new_tokens, context, work.batch).gemms:
@@ -129,19 +137,19 @@ def sweep(
     space = spaces.load(Path(space)) if isinstance(space, Path | str) else space
     planned = plan(space)
     store = Store(Path(store)) if isinstance(store, Path | str) else store
-    store.write_file(store.folder / "space.json", space.model_dump_json(indent=1) + "\n")
+    store.write_plan({"space": space.model_dump(mode="json"), "keys": [item.key for item in planned]})
     missing = [item for item in planned if not store.has("rows", item.key) and not store.has("failed", item.key)]
     if missing:
         _run(space, missing, store, workers or os.cpu_count() or 1, progress or (lambda *_: None))
-    return pd.DataFrame(stored_rows(space, store))
+    return pd.DataFrame(stored_rows(store))
 
 
-def status(space: Space, store: Store) -> SweepStatus:
-    """Count what `store` holds of `space`."""
-    planned = plan(space)
-    done = sum(store.has("rows", item.key) for item in planned)
-    failed = sum(store.has("failed", item.key) for item in planned)
-    return SweepStatus(len(planned), done, failed)
+def status(store: Store) -> SweepStatus:
+    """Count what `store` holds of the points last swept into it."""
+    keys = store.plan()["keys"]
+    done = sum(store.has("rows", key) for key in keys)
+    failed = sum(store.has("failed", key) for key in keys)
+    return SweepStatus(len(keys), done, failed)
 
 
 def _run(space: Space, missing: list[Planned], store: Store, workers: int, progress: Progress) -> None:
@@ -231,8 +239,8 @@ def join(space_name: str, item: Planned, row: dict[str, Any], accuracy: dict[str
 
 def run_point(point: Point) -> dict[str, Any]:
     """Simulate one point (in a worker). Raises the BitwrightError of `simulate`."""
+    from bitwright.sim.inference import simulate
     from bitwright.sim.row import result_row
-    from bitwright.sim.simulate import simulate
 
     work = point.workload
     result = simulate(
@@ -252,20 +260,15 @@ def run_accuracy(point: Point) -> dict[str, Any]:
 
 
 def measure_accuracy(model: str, policy: FormatPolicy, accuracy: Accuracy) -> dict[str, Any]:
-    """Perplexity of `model` under `policy`, as the accuracy keys of a row."""
+    """Perplexity of `model` under `policy`, as the accuracy keys of a row; None each where no weights are here."""
+    if models.weights_sha256(model) is None:
+        return dict.fromkeys(ACCURACY_KEYS) | {"notes": [f"no weights of {model} are here: perplexity is not measured"]}
     from bitwright.workloads.perplexity import perplexity
 
     measured = asdict(perplexity(model, policy, tokens=accuracy.tokens, window=accuracy.window))
-    return {
-        "perplexity": measured["perplexity"],
-        "bits_per_byte": measured["bits_per_byte"],
-        "bits_per_weight": measured["bits_per_weight"],
-        "perplexity_predictions": measured["predictions"],
-        "perplexity_window": measured["window"],
-        "text_sha256": measured["text_sha256"],
-        "weights_sha256": measured["weights_sha256"],
-        "notes": list(measured["notes"]),
-    }
+    figures = {key: measured.get(key, measured.get(key.removeprefix("perplexity_"))) for key in ACCURACY_KEYS}
+    biased = policy.weights not in ("fp16", "bf16")
+    return figures | {"notes": list(measured["notes"]) if biased else []}
 
 
 def _start_worker(parent: int) -> None:
@@ -288,23 +291,15 @@ def retry(store: Store) -> int:
     return len(failed)
 
 
-def space_of(store: Store) -> Space:
-    """The space last swept into `store`. Raises ConfigError when the store holds none."""
-    path = store.folder / "space.json"
-    if not path.exists():
-        raise ConfigError(f"{path}: missing; run `bitwright sweep SPACE.yaml --store {store.folder}` first")
-    return spaces.load(path)
-
-
 def failures(store: Store) -> Iterator[str]:
     """One line a failed point."""
     for entry in store.entries("failed"):
         yield f"{entry['point']['machine']['name']}: {entry['message']}"
 
 
-def stored_rows(space: Space, store: Store) -> list[dict[str, Any]]:
-    """The rows that `store` holds of `space`, in the order of the space."""
-    rows = (store.read("rows", item.key) for item in plan(space))
+def stored_rows(store: Store) -> list[dict[str, Any]]:
+    """The rows of the points last swept into `store`, in the order of their space."""
+    rows = (store.read("rows", key) for key in store.plan()["keys"])
     return [row for row in rows if row is not None]
 
 
@@ -320,7 +315,7 @@ def export(store: Store, output: Path) -> int:
 
     if output.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"output = {output}: must end in .csv or .parquet")
-    rows = stored_rows(space_of(store), store)
+    rows = stored_rows(store)
     if not rows:
         raise ConfigError(f"{store.folder}: holds no results yet; run the sweep first")
     flat = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from bitwright.arch import pe
 from bitwright.arch.array_timing import IDLE, ArrayShape, PassRun, run_passes
@@ -235,6 +235,8 @@ def emit(machine: Machine, gemm: Gemm, tiling: Tiling) -> Program:
     executes: list[Execute] = []
     stores: list[Store] = []
     value_bits = act_bits(machine)
+    weight_bytes = cache(lambda n, k: _bytes(gemm.weight_bits(n, k)))
+    passes = cache(lambda m, k0, k, n: block_passes(machine, gemm.group, m, k0, k, n))
     for index, ((m0, m), (k0, k), (n0, n)) in enumerate(blocks):
         before = blocks[index - 1] if index else None
         after = blocks[index + 1] if index + 1 < len(blocks) else None
@@ -245,7 +247,7 @@ def emit(machine: Machine, gemm: Gemm, tiling: Tiling) -> Program:
         ):
             here = tuple(blocks[index][axis] for axis in pick)
             if before is None or here != tuple(before[axis] for axis in pick):
-                size = _bytes(gemm.weight_bits(n, k)) if tensor == "wgt" else _bytes(m * k * value_bits)
+                size = weight_bytes(n, k) if tensor == "wgt" else _bytes(m * k * value_bits)
                 loads.append(Load(tensor, size, (free,), (ready,)))
                 waits.append(ready)
             if after is None or here != tuple(after[axis] for axis in pick):
@@ -255,8 +257,8 @@ def emit(machine: Machine, gemm: Gemm, tiling: Tiling) -> Program:
         if k0 + k == gemm.k:
             signals.append(Token.OUT_READY)
             stores.append(Store(_bytes(m * n * value_bits), (Token.OUT_READY,), (Token.OUT_FREE,)))
-        passes = block_passes(machine, gemm.group, m, k0, k, n)
-        executes.append(Execute(m0, k0, n0, m, k, n, *passes, tuple(waits), tuple(signals)))
+        walk = passes(m, k0 % (gemm.group or 1), k, n)  # only the place within a group matters
+        executes.append(Execute(m0, k0, n0, m, k, n, *walk, tuple(waits), tuple(signals)))
     return Program(gemm.m, gemm.k, gemm.n, tuple(loads), tuple(executes), tuple(stores))
 
 

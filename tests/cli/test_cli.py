@@ -1,0 +1,120 @@
+"""The front door: exit codes, one message, stdout for results and stderr for talk."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def bitwright(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bitwright.cli", *arguments], capture_output=True, text=True, cwd=cwd, timeout=300
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['bitwright', '--help']\n"
+        "from bitwright.cli.main import app\n"
+        "try: app()\nexcept SystemExit: pass\n"
+        "heavy = {'numpy', 'torch', 'amaranth', 'plotly', 'pandas', 'simpy', 'pydantic', 'yaml', 'rich'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+@pytest.mark.parametrize("command", ["doctor", "list", "simulate", "sweep", "report", "generate", "verify", "synthesize"])
+def test_every_command_has_examples(command: str) -> None:
+    done = bitwright(command, "--help")
+    assert done.returncode == 0
+    assert done.stdout.count("bitwright " + command) >= 2
+
+
+@pytest.mark.parametrize("what", ["formats", "pes", "machines", "models", "nodes", "drams"])
+def test_lists_are_arrays_of_named_objects(what: str) -> None:
+    done = bitwright("list", what, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert rows
+    assert all(row["name"] for row in rows)
+    assert bitwright("list", what).stdout.splitlines()[0].startswith("name")
+
+
+def test_simulate_prints_a_row_whose_parts_sum() -> None:
+    done = bitwright("simulate", "int8-32x32", "smollm2-135m", "--prompt-tokens", "8", "--output-tokens", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    for key in (
+        "cycles", "latency_ms", "ttft_ms", "tpot_ms", "prefill_tokens_per_s", "decode_tokens_per_s", "energy_uj",
+        "energy_uj_per_token", "area_mm2", "peak_memory_bytes", "schema_version",
+    ):  # fmt: skip
+        assert row[key] > 0, key
+    causes = [row[key] for key in row if key.startswith("cycles_") and not key.startswith("cycles_op_")]
+    kinds = [row[key] for key in row if key.startswith("cycles_op_")]
+    assert sum(causes) == sum(kinds) == row["cycles"] == row["prefill_cycles"] + row["decode_cycles"]
+    energies = [row[key] for key in row if key.startswith("energy_") and key not in ("energy_uj", "energy_uj_per_token")]
+    assert sum(energies) == pytest.approx(row["energy_uj"], rel=1e-12)
+    areas = [row[key] for key in row if key.startswith("area_") and key != "area_mm2"]
+    assert sum(areas) == pytest.approx(row["area_mm2"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("simulate", "int8-0x8", "smollm2-135m"),
+            "array.rows = 0: must be greater than or equal to 1; machine 'int8-0x8'",
+        ),
+        (
+            ("simulate", "int8-8x8", "smollm2-135m", "--weights", "fp16"),
+            "policy.weights = 'fp16': refused by int8-mac: fp16 codes are not int8 values",
+        ),
+        (
+            ("simulate", "int8-8x8", "smollm2-135m", "--prompt-tokens", "0"),
+            "new_tokens = 0: must be at least 1; the workload",
+        ),
+        (
+            ("simulate", "int8-8x8", "smollm2-135m", "--clock-mhz", "9999"),
+            None,
+        ),
+        (
+            ("simulate", "int8-8x8", "smollm2-135m", "--buffers-kib", "1,1"),
+            "buffers-kib = 1,1: must be three numbers act,wgt,out such as 32,32,32; the command line",
+        ),
+        (
+            ("report", "nowhere"),
+            "store = nowhere: is not a result store; run `bitwright sweep` into it first",
+        ),
+    ],
+)
+def test_wrong_input_is_one_message_and_exit_code_2(
+    tmp_path: Path, arguments: tuple[str, ...], message: str | None
+) -> None:
+    done = bitwright(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("bitwright: ")
+    if message is not None:
+        assert lines[0] == f"bitwright: {message}"
+    assert "Traceback" not in done.stderr
+
+
+def test_clock_above_fmax_names_both() -> None:
+    done = bitwright("simulate", "int8-8x8", "smollm2-135m", "--clock-mhz", "9999")
+    assert "clock_mhz = 9999: PE int8-mac (ws cell) reaches " in done.stderr
+
+
+def test_truncated_model_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(b"GGUF\x03\x00\x00\x00")
+    done = bitwright("simulate", "int8-8x8", str(path))
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert str(path) in done.stderr

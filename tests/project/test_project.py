@@ -1,0 +1,79 @@
+"""The project's own rules: packages as listed, walls between rooms, generated pages not aged."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bitwright.arch.machine import Machine
+from bitwright.arch.space import Space
+from pydantic import BaseModel
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("arch", "workloads", "rtl", "sim", "reports", "cli")
+
+# room -> rooms of ours it may import, and libraries it may not.
+WALLS: dict[str, tuple[set[str], set[str]]] = {
+    "arch": (set(), {"amaranth", "simpy"}),
+    "workloads": ({"arch"}, {"amaranth", "simpy"}),
+    "rtl": ({"arch"}, {"simpy"}),
+    "sim": ({"arch", "workloads"}, {"amaranth"}),
+    "reports": ({"arch", "workloads", "sim"}, {"amaranth", "simpy"}),
+    "cli": ({"arch", "workloads", "rtl", "sim", "reports"}, {"amaranth", "simpy", "plotly"}),
+}
+
+
+def test_listed_packages_are_the_tree() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {
+        "bitwright." + path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for room in ROOMS
+        for path in (ROOT / room).rglob("__init__.py")
+    }
+    assert listed == found
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_walls_between_rooms_hold(room: str) -> None:
+    allowed, forbidden = WALLS[room]
+    for path in (ROOT / room).rglob("*.py"):
+        for name in imports(path):
+            parts = name.split(".")
+            assert parts[0] not in forbidden, f"{path.relative_to(ROOT)} imports {name}"
+            if parts[0] == "bitwright" and len(parts) > 1:
+                assert parts[1] in allowed | {room}, f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize(("name", "model"), [("machine", Machine), ("space", Space)])
+def test_committed_json_schema_is_the_generated_one(name: str, model: type[BaseModel]) -> None:
+    committed = json.loads((ROOT / "docs" / "schemas" / f"{name}.json").read_text())
+    assert committed == model.model_json_schema(), "run `make docs`"
+
+
+@pytest.mark.parametrize("page", ["one-layer.md", "pes.md"])
+def test_generated_page_has_not_aged(page: str) -> None:
+    script = ROOT / "docs" / f"{page.removesuffix('.md').replace('-', '_')}.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=ROOT, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert (ROOT / "docs" / page).read_text() == done.stdout, "run `make docs`"
+
+
+def test_example_space_has_at_least_sixty_designs() -> None:
+    from bitwright.arch import space
+
+    assert sum(1 for _ in space.load(ROOT / "examples" / "first-sweep.yaml").points()) >= 60

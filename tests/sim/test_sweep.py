@@ -1,0 +1,159 @@
+"""Sweeps: resumed after kill -9, shared by two processes, interrupted, and refused before any work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from bitwright.arch import space as spaces
+from bitwright.arch.errors import ConfigError
+from bitwright.arch.space import Space
+from bitwright.sim import sweeping as sweeps
+from bitwright.sim.store import Store
+
+# Shape-only models measure no perplexity, so these spaces are quick.
+TINY = """\
+name: tiny
+model: opt-1.3b
+workload: {prompt_tokens: 4, output_tokens: 1}
+machines: {array: [[16, 16], [32, 32]], buffers_kib: [512]}
+designs:
+  - {pe: int8-mac, formats: [{weights: int8, acts: int8, kv: int8}]}
+  - {pe: fp16-mac, formats: [{weights: fp16}]}
+"""
+LONG = TINY.replace("[512]", "[64, 96, 128, 192, 256]").replace("opt-1.3b", "llama-2-7b")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Space:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return spaces.load(path)
+
+
+def command(space: Path, store: Path) -> list[str]:
+    return [sys.executable, "-m", "bitwright.cli", "sweep", str(space), "--store", str(store)]
+
+
+def test_sweep_gives_a_table_in_the_order_of_the_space(tiny: Space, tmp_path: Path) -> None:
+    table = sweeps.sweep(tiny, tmp_path / "store", workers=2)
+    assert list(table["machine"]) == [
+        "int8-mac-16x16-ws", "int8-mac-32x32-ws", "fp16-mac-16x16-ws", "fp16-mac-32x32-ws",
+    ]  # fmt: skip
+    assert table["perplexity"].isna().all()
+    assert (table["cycles"] > 0).all()
+
+
+def test_second_sweep_runs_nothing_and_gives_the_same_rows(
+    tiny: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    first = sweeps.sweep(tiny, store, workers=2)
+    monkeypatch.setattr(sweeps, "_run", lambda *_: pytest.fail("nothing was missing"))
+    second = sweeps.sweep(tiny, store)
+    assert first.to_dict("records") == second.to_dict("records")
+    assert sweeps.status(store) == sweeps.SweepStatus(points=4, done=4, failed=0)
+
+
+def test_failed_point_is_kept_apart_and_can_be_retried(tiny: Space, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    sweeps.sweep(tiny, store, workers=2)
+    item = sweeps.plan(tiny)[1]
+    store.remove("rows", item.key)
+    store.write("failed", item.key, {"key": item.key, "message": "m", "point": item.point.model_dump(mode="json")})
+    assert sweeps.status(store) == sweeps.SweepStatus(points=4, done=3, failed=1)
+    assert list(sweeps.failures(store)) == ["int8-mac-32x32-ws: m"]
+    assert len(sweeps.sweep(tiny, store)) == 3
+    assert sweeps.retry(store) == 1
+    assert len(sweeps.sweep(tiny, store)) == 4
+
+
+def wait_for_rows(store: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if len(list((store / "rows").glob("*.json"))) >= count:
+            return
+        time.sleep(0.05)
+    pytest.fail("no rows within two minutes")
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state != "Z"
+
+
+def test_killed_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    path, store = tmp_path / "long.yaml", tmp_path / "store"
+    path.write_text(LONG)
+    process = subprocess.Popen(command(path, store), stderr=subprocess.DEVNULL)
+    wait_for_rows(store, 2)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {item.name: item.read_bytes() for item in (store / "rows").glob("*.json")}
+    assert 2 <= len(before) < 20
+    deadline = time.monotonic() + 15
+    while any(alive(int(child)) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(alive(int(child)) for child in children), "workers end with their parent"
+    done = subprocess.run(command(path, store), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    after = {item.name: item.read_bytes() for item in (store / "rows").glob("*.json")}
+    assert len(after) == 20
+    assert {name: after[name] for name in before} == before
+
+
+def test_two_sweeps_on_one_store_at_once(tmp_path: Path) -> None:
+    path, store = tmp_path / "tiny.yaml", tmp_path / "store"
+    path.write_text(TINY)
+    both = [subprocess.Popen(command(path, store), stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors.decode()
+    rows = [json.loads(item.read_text()) for item in (store / "rows").iterdir()]
+    assert len(rows) == 4
+    assert all(row["key"] + ".json" in {item.name for item in (store / "rows").iterdir()} for row in rows)
+
+
+def test_interrupt_ends_with_130_and_keeps_rows(tmp_path: Path) -> None:
+    path, store = tmp_path / "long.yaml", tmp_path / "store"
+    path.write_text(LONG)
+    process = subprocess.Popen(command(path, store), stderr=subprocess.PIPE, text=True)
+    wait_for_rows(store, 1)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "bitwright: interrupted; what was finished is kept"
+    assert all(json.loads(item.read_text()) for item in (store / "rows").glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("buffers_kib: [512]", "buffers_kib: [0.25]"),
+            "buffers.act_kib = 0.25: one tile of 'query' (4 x 16 x 16) needs",
+        ),
+        (("weights: fp16", "weights: fp15"), "policy.weights = 'fp15': no such format; did you mean 'fp16'?"),
+        (("pe: int8-mac", "pe: int9-mac"), "unknown PE; did you mean 'int8-mac'?"),
+        (("[16, 16]", "[0, 16]"), "machines.array[0][0] = 0: must be greater than or equal to 1; space.yaml, line 4"),
+        (("workload:", "worklaod:"), "worklaod: unknown key; did you mean 'workload'?"),
+        (("opt-1.3b", "opt-1.3"), "did you mean 'opt-1.3b'?"),
+    ],
+)
+def test_bad_space_is_refused_before_any_work(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(TINY.replace(*change))
+    with pytest.raises(ConfigError) as caught:
+        sweeps.sweep(path, tmp_path / "store")
+    assert message in str(caught.value)
+    assert not (tmp_path / "store" / "rows").exists()
