@@ -38,9 +38,10 @@ def run() -> None:
     except BitwrightError as error:
         print(f"bitwright: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("bitwright: interrupted; what was finished is kept", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:  # how typer answers Ctrl-C
+            print("bitwright: interrupted; what was finished is kept", file=sys.stderr)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

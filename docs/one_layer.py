@@ -7,6 +7,8 @@ Every number on the page is computed here; a test fails when the committed page 
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 from bitwright.arch import formats, pe
 from bitwright.arch import machine as machines
@@ -97,12 +99,14 @@ def cycles_and_energy() -> str:
     counts = activity.count(program, True, machine.array.cols, machine.physical_cols, GROUP)
     unit = machine_costs(machine, (FORMAT,), FORMAT)
     energy = energy_of(machine, gemm, program, counts, unit, counters)
-    first = program.executes[0]
     passes = sum(1 for execute in program.executes for _ in execute.passes())
     parts = [[name, f"{getattr(energy, name):,.1f}"] for name in Energy.__dataclass_fields__]
-    load_cycles = [
-        f"{item.tensor} {item.size_bytes:,} B: {memory.busy_cycles(item.size_bytes)}" for item in program.loads
-    ]
+    loads = Counter((item.tensor, item.size_bytes) for item in program.loads)
+    load_cycles = [f"{count} x {tensor} {size:,} B: {memory.busy_cycles(size)}" for (tensor, size), count in loads.items()]
+    arrive = sum(memory.busy_cycles(item.size_bytes) for item in program.loads[:2]) + memory.latency_cycles
+    store = memory.busy_cycles(program.stores[0].size_bytes)
+    by_hand = arrive + (passes - 1) * 16 + 2 + counters.cycles_fill_drain + store
+    assert by_hand == counters.cycles, "the page's own arithmetic"
     causes = [
         ["the array takes activations", counters.cycles_stream],
         ["the array waits for its own weight registers", counters.cycles_array_stall],
@@ -125,9 +129,10 @@ def cycles_and_energy() -> str:
 At {machine.clock_mhz:g} MHz `{machine.dram}` moves {port.mbytes_per_s * 1000 / port.clock_khz:.1f} bytes a cycle; a load keeps the channel busy for ceil(bytes / that) cycles
 and arrives {memory.latency_cycles} cycles later. {"; ".join(load_cycles)} cycles.
 
-A weight-stationary pass of one token needs max(1, 16) = 16 cycles, because 16 weight rows must be loaded for each; the first block's
-{sum(1 for _ in first.passes())} passes take about {16 * sum(1 for _ in first.passes())}. After the last activation, {machine.array.rows} + {machine.physical_cols} - 1 cycles of skew and {EDGE_LATENCY_CYCLES} stages of the
-column edge follow, then the store.
+The first block's two loads are there in cycle {arrive}. A weight-stationary pass of one token takes max(1, 16) = 16 cycles, because each needs its own
+16 weight rows; later loads hide behind the passes. So the last of {passes} passes takes its one activation in cycle {arrive} + {passes - 1} x 16 + 1, and the array
+is done with operands one cycle later. {machine.array.rows} + {machine.physical_cols} - 1 cycles of skew and {EDGE_LATENCY_CYCLES} stages of the column edge follow ({counters.cycles_fill_drain} cycles), then the store ({store}):
+{arrive} + {(passes - 1) * 16 + 2:,} + {counters.cycles_fill_drain} + {store} = {by_hand:,} cycles, which is what the engine counts:
 
 {table(["cause", "cycles"], causes)}
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from bitwright.arch.errors import ConfigError
 def generate(name: str, output: Path, *, dataflow: str = "ws") -> Path:
     """Write the Verilog of a PE cell (`name` a PE, its `dataflow` cell) or of a machine's systolic array.
 
-    Raises ConfigError for an unknown name or dataflow and for a path that cannot be written; ToolError without Amaranth.
+    Raises ConfigError for an unknown name or dataflow and for a path that cannot be written, ToolError without
+    Amaranth.
     """
     text = verilog_of(name, dataflow=dataflow)
     try:
@@ -48,16 +50,19 @@ def _require_amaranth() -> None:
         raise ToolError("amaranth: not installed; run: pip install -e '.[hdl]'")
 
 
-def verify(name: str) -> list[tuple[str, int, int]]:
-    """Run the cocotb benches of PE `name` ("all": of every PE) on Verilator: (bench, tests, failed) each.
+def verify(name: str) -> Iterator[tuple[str, list[str]]]:
+    """Run the cocotb benches of PE `name` ("all": of every PE) on Verilator: (design, tests that passed) as they end.
 
-    Raises ConfigError for an unknown PE, ToolError when a tool is missing.
+    Raises ConfigError for an unknown PE, MismatchError when a test fails, ToolError when a tool is missing.
     """
     from bitwright.arch import pe
-    from bitwright.rtl.bench import cocotb_runner
 
     names = pe.names() if name == "all" else [pe.get(name).name]
-    return [row for item in names for row in cocotb_runner.run(item)]
+    _require_amaranth()
+    from bitwright.rtl.bench.verification import verify_pe
+
+    for item in names:
+        yield from verify_pe(item)
 
 
 def synthesize(name: str, *, dataflow: str = "ws", node: str = "nangate45", clock_mhz: float = 200) -> dict[str, Any]:

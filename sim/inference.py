@@ -31,6 +31,7 @@ NOT_MODELLED = (
     "element-wise work (softmax, norms, rotary embedding, activation functions, quantisation) is an estimate: lane "
     "operations over vector lanes, charged as fp16 multiply-adds, not overlapped with the array",
     "no area or energy for control logic, instruction fetch, wires between blocks or the clock tree outside cells",
+    "nothing is clock-gated: idle cells, edge units and skew registers are charged their clock every cycle",
     "SRAM figures are CACTI estimates; cell energies leave out glitches",
 )
 

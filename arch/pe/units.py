@@ -70,7 +70,11 @@ class GroupDequantiser(UnitSpec):
     name: ClassVar[str] = "group-dequantiser"
     timing: ClassVar[Timing] = Timing(latency_cycles=3)
     evidence: ClassVar[tuple[Evidence, ...]] = (
-        Evidence("unit equals dequantise, random and corner operands", 1_000_000, "tests/rtl/pe/test_units.py"),
+        Evidence(
+            "unit equals dequantise, random and corner operands, three sets of parameters",
+            1_500_000,
+            "tests/rtl/pe/test_units.py",
+        ),
     )
 
     def __post_init__(self) -> None:
@@ -191,8 +195,8 @@ class WeightDequantiser(UnitSpec):
     name: ClassVar[str] = "weight-dequantiser"
     evidence: ClassVar[tuple[Evidence, ...]] = (
         Evidence(
-            "unit equals dequantise: every code, zero point and selector at corner and random scales",
-            1 << 16,
+            "unit equals dequantise: every code, zero point and selector of every format, corner and random scales",
+            1_116_416,
             "tests/rtl/pe/test_units.py",
         ),
     )
@@ -257,7 +261,11 @@ class WeightDecoder(UnitSpec):
 
     name: ClassVar[str] = "weight-decoder"
     evidence: ClassVar[tuple[Evidence, ...]] = (
-        Evidence("unit equals integers on every code, zero point and selector", 1 << 14, "tests/rtl/pe/test_units.py"),
+        Evidence(
+            "unit equals integers on every code, zero point and selector of every format",
+            22_056,
+            "tests/rtl/pe/test_units.py",
+        ),
     )
 
     def __post_init__(self) -> None:

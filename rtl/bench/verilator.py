@@ -243,10 +243,9 @@ class Compiled:
         for name, values in inputs.items():
             port = _port(self.inputs, name, self.top)
             part = np.asarray(values) if port.bits > 64 else from_integers(np.atleast_1d(values), port.bits)
+            wanted = f"{cycles} values" if port.bits <= 64 else f"{cycles} rows of {port.words} words"
             if part.shape not in ((cycles, port.words), (1, port.words)):
-                raise ConfigError(
-                    f"{self.top}.{name} shape = {np.shape(values)}: must be {cycles} values of {port.words} words"
-                )
+                raise ConfigError(f"{self.top}.{name} shape = {np.shape(values)}: must be {wanted}")
             words[:, port.word : port.word + port.words] = part
         return words
 

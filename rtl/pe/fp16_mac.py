@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-
 from bitwright.arch.pe.fp16_mac import Fp16Mac
 from bitwright.rtl.pe.floats import (
     Unpacked,

@@ -72,7 +72,7 @@ def test_simulate_prints_a_row_whose_parts_sum() -> None:
         ),
         (
             ("simulate", "int8-8x8", "smollm2-135m", "--weights", "fp16"),
-            "policy.weights = 'fp16': refused by int8-mac: fp16 codes are not int8 values",
+            "policy.weights = 'fp16': refused by int8-mac: fp16 has no values that are int8 times a scale",
         ),
         (
             ("simulate", "int8-8x8", "smollm2-135m", "--prompt-tokens", "0"),
@@ -108,7 +108,7 @@ def test_wrong_input_is_one_message_and_exit_code_2(
 
 def test_clock_above_fmax_names_both() -> None:
     done = bitwright("simulate", "int8-8x8", "smollm2-135m", "--clock-mhz", "9999")
-    assert "clock_mhz = 9999: PE int8-mac (ws cell) reaches " in done.stderr
+    assert "clock_mhz = 9999: the group-dequantiser of int8-mac reaches " in done.stderr
 
 
 def test_truncated_model_file_is_refused(tmp_path: Path) -> None:

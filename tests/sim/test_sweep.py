@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from bitwright.arch import space as spaces
-from bitwright.arch.errors import ConfigError
+from bitwright.arch.errors import BitwrightError
 from bitwright.arch.space import Space
 from bitwright.sim import sweeping as sweeps
 from bitwright.sim.store import Store
@@ -141,7 +141,7 @@ def test_interrupt_ends_with_130_and_keeps_rows(tmp_path: Path) -> None:
     [
         (
             ("buffers_kib: [512]", "buffers_kib: [0.25]"),
-            "buffers.act_kib = 0.25: one tile of 'query' (4 x 16 x 16) needs",
+            "buffers.wgt_kib = 0.25: one tile of 'query' (1 x 16 x 16) needs 288 bytes and a slot",
         ),
         (("weights: fp16", "weights: fp15"), "policy.weights = 'fp15': no such format; did you mean 'fp16'?"),
         (("pe: int8-mac", "pe: int9-mac"), "unknown PE; did you mean 'int8-mac'?"),
@@ -153,7 +153,7 @@ def test_interrupt_ends_with_130_and_keeps_rows(tmp_path: Path) -> None:
 def test_bad_space_is_refused_before_any_work(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(TINY.replace(*change))
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(BitwrightError) as caught:
         sweeps.sweep(path, tmp_path / "store")
     assert message in str(caught.value)
     assert not (tmp_path / "store" / "rows").exists()
