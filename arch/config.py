@@ -136,16 +136,15 @@ def _line_of(location: Location, lines: dict[Location, int]) -> int | None:
 
 def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
     """The field names of the nested model that `location` points to."""
-    current: Any = model
+    current: type[BaseModel] = model
     for part in location:
         if isinstance(part, int):
             continue
-        field = current.model_fields.get(part) if isinstance(current, type) else None
-        if field is None:
+        field = current.model_fields.get(part)
+        inner = _model_in(field.annotation) if field is not None else None
+        if inner is None:
             return []
-        current = _model_in(field.annotation)
-        if current is None:
-            return []
+        current = inner
     return list(current.model_fields)
 
 

@@ -163,7 +163,11 @@ class Program:
         Raises ConfigError naming what each stuck queue waits for when the program cannot end.
         """
         tokens: Counter[Token] = Counter(INITIAL_TOKENS)
-        queues = {"load": list(self.loads), "execute": list(self.executes), "store": list(self.stores)}
+        queues: dict[str, tuple[Load | Execute | Store, ...]] = {
+            "load": self.loads,
+            "execute": self.executes,
+            "store": self.stores,
+        }
         heads = dict.fromkeys(queues, 0)
         moved = True
         while moved:

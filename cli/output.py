@@ -44,8 +44,9 @@ def progress() -> Iterator[Progress]:
             tasks: dict[str, Any] = {}
 
             def show(stage: str, done: int, total: int) -> None:
-                task = tasks.setdefault(stage, bar.add_task(stage, total=total) if stage not in tasks else None)
-                bar.update(task, completed=done)
+                if stage not in tasks:
+                    tasks[stage] = bar.add_task(stage, total=total)
+                bar.update(tasks[stage], completed=done)
 
             yield show
         return

@@ -102,7 +102,9 @@ def cycles_and_energy() -> str:
     passes = sum(1 for execute in program.executes for _ in execute.passes())
     parts = [[name, f"{getattr(energy, name):,.1f}"] for name in Energy.__dataclass_fields__]
     loads = Counter((item.tensor, item.size_bytes) for item in program.loads)
-    load_cycles = [f"{count} x {tensor} {size:,} B: {memory.busy_cycles(size)}" for (tensor, size), count in loads.items()]
+    load_cycles = [
+        f"{count} x {tensor} {size:,} B: {memory.busy_cycles(size)}" for (tensor, size), count in loads.items()
+    ]
     arrive = sum(memory.busy_cycles(item.size_bytes) for item in program.loads[:2]) + memory.latency_cycles
     store = memory.busy_cycles(program.stores[0].size_bytes)
     by_hand = arrive + (passes - 1) * 16 + 2 + counters.cycles_fill_drain + store

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import simpy
-from bitwright.arch.array_timing import IDLE, ArrayShape, run_passes
+from bitwright.arch.array_timing import IDLE, ArrayShape, ArrayState, run_passes
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.program import INITIAL_TOKENS, Execute, Load, Program, Store, Token
 
@@ -181,7 +181,7 @@ class _Machine:
     def _stream_cycles(self, m: int, k: int) -> int:
         return m if self.shape.weight_stationary else k
 
-    def _first_stream(self, execute: Execute, state: Any, ready: int) -> int:
+    def _first_stream(self, execute: Execute, state: ArrayState, ready: int) -> int:
         """The cycle in which the array would take the first activation of `execute`."""
         pattern, _ = next(execute.segments())
         first = pattern[0]

@@ -57,7 +57,7 @@ class Energy:
     @property
     def total_pj(self) -> float:
         """Sum of all parts."""
-        return sum(getattr(self, item.name) for item in fields(self))
+        return float(sum(getattr(self, item.name) for item in fields(self)))
 
     def __add__(self, other: Energy) -> Energy:
         return Energy(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
@@ -118,11 +118,11 @@ class Result:
 
 def default_policy(pe_name: str) -> FormatPolicy:
     """The formats a PE is made for: what `simulate` uses when none are given."""
-    if pe_name == "fp16-mac":
-        return FormatPolicy(pe=pe_name)
-    if pe_name == "int8-mac":
-        return FormatPolicy(pe=pe_name, weights="int8", acts="int8", kv="int8")
-    return FormatPolicy(pe=pe_name, weights="int4_asym", group=64, acts="int8", kv="int4")
+    return {
+        "fp16-mac": FormatPolicy(),
+        "int8-mac": FormatPolicy(pe="int8-mac", weights="int8", acts="int8", kv="int8"),
+        "shift-add": FormatPolicy(pe="shift-add", weights="int4_asym", group=64, acts="int8", kv="int4"),
+    }[pe_name]
 
 
 def policy_for(pe_name: str, **choices: Any) -> FormatPolicy:

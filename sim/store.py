@@ -98,8 +98,9 @@ class Store:
         try:
             plan: dict[str, Any] = json.loads((self.folder / "sweep.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
+            path = self.folder / "sweep.json"
             raise StoreError(
-                f"{self.folder / 'sweep.json'}: missing or broken; run `bitwright sweep SPACE.yaml --store {self.folder}`"
+                f"{path}: missing or broken; run `bitwright sweep SPACE.yaml --store {self.folder}`"
             ) from error
         return plan
 

@@ -50,7 +50,8 @@ def test_zero_dimension_is_refused(tmp_path: Path) -> None:
 def test_unknown_pe_names_the_closest(tmp_path: Path) -> None:
     text = GOOD.replace("int8-mac", "int8-mca")
     assert message(tmp_path, text) == (
-        "pe = 'int8-mca': unknown PE; did you mean 'int8-mac'? (known: fp16-mac, int8-mac, shift-add); edge.yaml, line 2"
+        "pe = 'int8-mca': unknown PE; did you mean 'int8-mac'? (known: fp16-mac, int8-mac, shift-add); "
+        "edge.yaml, line 2"
     )
 
 

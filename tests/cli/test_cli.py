@@ -28,7 +28,10 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
-@pytest.mark.parametrize("command", ["doctor", "list", "simulate", "sweep", "report", "generate", "verify", "synthesize"])
+COMMANDS = ["doctor", "list", "simulate", "sweep", "report", "generate", "verify", "synthesize"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_examples(command: str) -> None:
     done = bitwright(command, "--help")
     assert done.returncode == 0
@@ -57,7 +60,8 @@ def test_simulate_prints_a_row_whose_parts_sum() -> None:
     causes = [row[key] for key in row if key.startswith("cycles_") and not key.startswith("cycles_op_")]
     kinds = [row[key] for key in row if key.startswith("cycles_op_")]
     assert sum(causes) == sum(kinds) == row["cycles"] == row["prefill_cycles"] + row["decode_cycles"]
-    energies = [row[key] for key in row if key.startswith("energy_") and key not in ("energy_uj", "energy_uj_per_token")]
+    totals = ("energy_uj", "energy_uj_per_token")
+    energies = [row[key] for key in row if key.startswith("energy_") and key not in totals]
     assert sum(energies) == pytest.approx(row["energy_uj"], rel=1e-12)
     areas = [row[key] for key in row if key.startswith("area_") and key != "area_mm2"]
     assert sum(areas) == pytest.approx(row["area_mm2"], rel=1e-12)

@@ -97,5 +97,5 @@ def test_largest_difference_is_printed(capsys: pytest.CaptureFixture[str]) -> No
         pytest.skip("runs after the shapes above in one process")
     largest = max(map(abs, differences))
     with capsys.disabled():
-        print(f"\narray cycles, RTL against simulator: {len(differences)} programs, largest difference {largest} cycles")
+        print(f"\narray cycles, RTL against simulator: {len(differences)} programs, largest difference {largest}")
     assert largest == 0
