@@ -1,6 +1,23 @@
-"""One BLAS thread a test process, as in a sweep's workers; set before numpy loads."""
+"""For all tests: one BLAS thread a process, and measured figures shown at the end of the run."""
+
+from __future__ import annotations
 
 import os
+from typing import Any
 
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+    os.environ.setdefault(_name, "1")  # as in a sweep's workers; before numpy loads
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what tests recorded with `record_property("figure", text)`; this works from xdist's workers too."""
+    figures = [
+        value
+        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+        for name, value in report.user_properties
+        if name == "figure"
+    ]
+    if figures:
+        terminalreporter.section("measured figures")
+        for figure in figures:
+            terminalreporter.write_line(figure)

@@ -20,8 +20,8 @@ from bitwright.rtl.asic.characterise import Builder
 from bitwright.rtl.asic.entries import entries
 from bitwright.rtl.asic.jsonout import write_json
 
-CLOCK_MHZ = 200
-"""The highest multiple of 50 MHz that every cell and unit reaches on Nangate45 (the fp16-mac cells set it)."""
+CLOCK_MHZ = 250
+"""All netlists are sized for this clock; building the table refuses a cell or unit that does not reach it."""
 
 
 def build_costs(

@@ -37,7 +37,7 @@ MAPPING = (
     "scorr",
     "dc2",
     "dch -f",
-    "map -B 0.9",
+    "map -B 0.5",
     "topo",
     "buffer -c",
     "upsize -D {delay_ps}",

@@ -33,7 +33,7 @@ def test_mapped_cells_compute_the_golden_sums(name: str, dataflow: str, liberty:
     """Every partial sum and every drained result of a stimulus, from the netlist, bit for bit."""
     spec = pe_specs.get(name)
     top = rtl_pe.module_name(name, dataflow)
-    made = synthesize_verilog(rtl_pe.verilog(name, dataflow), top, liberty, period_ps=5000)
+    made = synthesize_verilog(rtl_pe.verilog(name, dataflow), top, liberty, period_ps=4000)
     given = stimulus.cell_stimulus(spec, dataflow, spec.wgt.name, random=True)
     output = "psum_out" if dataflow == "ws" else "drain_out"
     run = NetlistSimulator(made.netlist, nangate45).run(given.ports, bins=given.bins, record=[output])
@@ -58,7 +58,7 @@ def test_mapped_dequantiser_computes_the_golden_outputs(liberty: Path, nangate45
     assert isinstance(unit, units.GroupDequantiser)
     params = dict(unit.params)
     top = rtl_pe.unit_module_name(unit.name, **params)
-    made = synthesize_verilog(rtl_pe.unit_verilog(unit.name, **params), top, liberty, period_ps=5000)
+    made = synthesize_verilog(rtl_pe.unit_verilog(unit.name, **params), top, liberty, period_ps=4000)
     given = unit_stimulus.group_dequantiser(unit, spec, "int4_asym", random=False)
     run = NetlistSimulator(made.netlist, nangate45).run(given.ports, bins=given.bins, record=["out"])
     ports = given.ports

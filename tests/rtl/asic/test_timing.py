@@ -123,7 +123,7 @@ def test_period_is_within_5_percent_of_opensta(
     else:
         pe, dataflow = design.split("/")
         text, top = rtl_pe.verilog(pe, dataflow), rtl_pe.module_name(pe, dataflow)
-        made = synthesize_verilog(text, top, liberty, period_ps=5000)
+        made = synthesize_verilog(text, top, liberty, period_ps=4000)
     ours: Timing = analyse(made.netlist, nangate45, BY_SLEW)
     theirs = opensta_period_ns(made, liberty, tmp_path)
     print(f"{design}: {ours.min_period_ns:.4f} ns, OpenSTA {theirs:.4f} ns")
