@@ -81,7 +81,7 @@ class Machine(Config):
     array: Array
     buffers: Buffers = Buffers()
     dram: str = "ddr4-3200-x16"
-    clock_mhz: Annotated[float, Field(gt=0, le=10000)] = 200
+    clock_mhz: Annotated[float, Field(gt=0, le=10000)] = 250
     node: str = "nangate45"
     vector: Vector = Vector()
 

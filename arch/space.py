@@ -5,7 +5,7 @@
     workload: {prompt_tokens: 128, output_tokens: 32, batch: 1}
     perplexity: {tokens: 1024, window: 512}
     machines: {array: [[8, 8], [16, 16]], dataflow: [ws, os], buffers_kib: [32], dram: [ddr4-3200-x16],
-               clock_mhz: [200], vector_lanes: [16]}
+               clock_mhz: [250], vector_lanes: [16]}
     designs:
       - {pe: int8-mac, formats: [{weights: int8, acts: int8, kv: int8}]}
 
@@ -49,7 +49,7 @@ class MachineAxes(Config):
     dataflow: Annotated[tuple[Dataflow, ...], Field(min_length=1)] = (Dataflow.WEIGHT_STATIONARY,)
     buffers_kib: Annotated[tuple[PositiveKib, ...], Field(min_length=1)] = (32,)
     dram: Annotated[tuple[str, ...], Field(min_length=1)] = ("ddr4-3200-x16",)
-    clock_mhz: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (200,)
+    clock_mhz: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (250,)
     vector_lanes: Annotated[tuple[Count, ...], Field(min_length=1)] = (16,)
     node: str = "nangate45"
 

@@ -48,7 +48,7 @@ def synthesize(
     name: Annotated[str, typer.Argument(metavar="PE", help="A PE (bitwright list pes).")],
     dataflow: Annotated[str, typer.Option(help="Which cell: ws or os.")] = "ws",
     node: Annotated[str, typer.Option(help="Cell library.")] = "nangate45",
-    clock_mhz: Annotated[float, typer.Option(help="Target of the mapping.")] = 200,
+    clock_mhz: Annotated[float, typer.Option(help="Target of the mapping.")] = 250,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Area and delay of a PE cell on real standard cells.

@@ -65,7 +65,7 @@ def verify(name: str) -> Iterator[tuple[str, list[str]]]:
         yield from verify_pe(item)
 
 
-def synthesize(name: str, *, dataflow: str = "ws", node: str = "nangate45", clock_mhz: float = 200) -> dict[str, Any]:
+def synthesize(name: str, *, dataflow: str = "ws", node: str = "nangate45", clock_mhz: float = 250) -> dict[str, Any]:
     """Area and delay of PE `name`'s `dataflow` cell on the standard cells of `node`, sized for `clock_mhz`.
 
     Raises ConfigError for an unknown PE, dataflow or node, ToolError when the library or Yosys is missing.

@@ -97,11 +97,10 @@ def blocks(machine: Machine, installed: tuple[str, ...]) -> dict[str, PECost | U
     `border <format>`.
     """
     tables, spec = table(machine), pe.get(machine.pe)
-    two_level = any(formats.get(name).default_scale_format == "int8" for name in installed)
-    variant = f"{machine.pe}/two-level" if two_level and spec.psum.kind == "int" else machine.pe
+    two_level = [name for name in installed if formats.get(name).default_scale_format == "int8"]
     found: dict[str, PECost | UnitCost] = {
         "cell": tables.pe(machine.pe, machine.array.dataflow.value),
-        "edge": tables.unit(spec.edge_unit, variant),
+        "edge": tables.unit(spec.edge_unit, machine.pe, (two_level or installed)[0]),
     }
     if spec.psum.kind == "int":
         found["partial"] = tables.unit("int-accumulator")

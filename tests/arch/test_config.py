@@ -33,7 +33,7 @@ def message(tmp_path: Path, text: str) -> str:
 
 def test_good_file_loads_with_defaults(tmp_path: Path) -> None:
     loaded = machine.load(str(write(tmp_path, GOOD)))
-    assert (loaded.pe, loaded.array.rows, loaded.clock_mhz) == ("int8-mac", 8, 200)
+    assert (loaded.pe, loaded.array.rows, loaded.clock_mhz) == ("int8-mac", 8, 250)
 
 
 def test_unknown_key_names_file_line_and_closest_key(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def main() -> None:
         blocks = len(program.executes)
         rate = blocks / (time.perf_counter() - mapped)
         print(
-            f"{name}: {blocks} blocks, mapped in {mapped - start:.2f} s, {rate:,.0f} blocks/s = {rate / bound:.2f} of bound"
+            f"{name}: {blocks} blocks, mapped in {mapped - start:.2f} s, {rate:,.0f} blocks/s, {rate / bound:.2f} of it"
         )
 
 
