@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 STORE := results/first-sweep
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s $$'\t'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' Makefile | while read -r target what; do printf '  make %-9s %s\n' "$$target" "$$what"; done
 
 needs:
 	@missing=""; \
@@ -15,10 +15,9 @@ needs:
 	  command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
 	if command -v python3.11 >/dev/null; then \
 	  python3.11 -c 'import venv, ensurepip' 2>/dev/null || missing="$$missing python3.11-venv"; \
-	  python3.11 -c 'import ctypes.util, sysconfig, os, sys; \
-	lib = sysconfig.get_config_var("LDLIBRARY") or ""; dirs = [sysconfig.get_config_var("LIBDIR") or "", sysconfig.get_config_var("LIBPL") or ""]; \
-	sys.exit(0 if ctypes.util.find_library("python3.11") or any(os.path.exists(os.path.join(d, n)) for d in dirs for n in (lib, "libpython3.11.so", "libpython3.11.so.1.0") if n) else 1)' \
-	    || missing="$$missing libpython3.11"; \
+	  python3.11 -c 'import ctypes, os, sysconfig as s; name = s.get_config_var("INSTSONAME"); \
+	path = os.path.join(s.get_config_var("LIBDIR"), name); ctypes.CDLL(path if os.path.exists(path) else name)' 2>/dev/null \
+    || missing="$$missing libpython3.11"; \
 	fi; \
 	if [ -n "$$missing" ]; then echo "missing:$$missing; run: apt-get install$$missing" >&2; exit 3; fi
 
