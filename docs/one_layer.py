@@ -14,7 +14,7 @@ from bitwright.arch import formats, pe
 from bitwright.arch import machine as machines
 from bitwright.sim import activity, engine
 from bitwright.sim.costs import machine_costs
-from bitwright.sim.inference import EDGE_LATENCY_CYCLES, Energy, dram_of, energy_of, port_of
+from bitwright.sim.inference import EDGE_LATENCY_CYCLES, Energy, dram_port, energy_of
 from bitwright.workloads import checkpoint, mapping
 from bitwright.workloads.operators import Gemm
 
@@ -92,10 +92,9 @@ def cycles_and_energy() -> str:
     """Section 4 to 6: program, cycles, energy."""
     machine = machines.load(MACHINE)
     gemm = Gemm("key", "attention_projections", TOKENS, 576, 192, 1, FORMAT, GROUP, "int8")
-    port = port_of(machine)
+    port = dram_port(machine)
     program = mapping.compile_gemm(machine, gemm, port)
-    memory = dram_of(machine)
-    counters = engine.run(program, mapping.array_shape(machine), memory, EDGE_LATENCY_CYCLES)
+    counters = engine.run(program, mapping.array_shape(machine), port, EDGE_LATENCY_CYCLES)
     counts = activity.count(program, True, machine.array.cols, machine.physical_cols, GROUP)
     unit = machine_costs(machine, (FORMAT,), FORMAT)
     energy = energy_of(machine, gemm, program, counts, unit, counters)
@@ -103,10 +102,10 @@ def cycles_and_energy() -> str:
     parts = [[name, f"{getattr(energy, name):,.1f}"] for name in Energy.__dataclass_fields__]
     loads = Counter((item.tensor, item.size_bytes) for item in program.loads)
     load_cycles = [
-        f"{count} x {tensor} {size:,} B: {memory.busy_cycles(size)}" for (tensor, size), count in loads.items()
+        f"{count} x {tensor} {size:,} B: {port.busy_cycles(size)}" for (tensor, size), count in loads.items()
     ]
-    arrive = sum(memory.busy_cycles(item.size_bytes) for item in program.loads[:2]) + memory.latency_cycles
-    store = memory.busy_cycles(program.stores[0].size_bytes)
+    arrive = sum(port.busy_cycles(item.size_bytes) for item in program.loads[:2]) + port.latency_cycles
+    store = port.busy_cycles(program.stores[0].size_bytes)
     by_hand = arrive + (passes - 1) * 16 + 2 + counters.cycles_fill_drain + store
     assert by_hand == counters.cycles, "the page's own arithmetic"
     causes = [
@@ -128,8 +127,8 @@ def cycles_and_energy() -> str:
 
 ## 5. The cycles
 
-At {machine.clock_mhz:g} MHz `{machine.dram}` moves {port.mbytes_per_s * 1000 / port.clock_khz:.1f} bytes a cycle; a load keeps the channel busy for ceil(bytes / that) cycles
-and arrives {memory.latency_cycles} cycles later. {"; ".join(load_cycles)} cycles.
+At {machine.clock_mhz:g} MHz `{machine.dram}` moves {port.bytes_per_cycle:.1f} bytes a cycle; a load keeps the channel busy for ceil(bytes / that) cycles
+and arrives {port.latency_cycles} cycles later. {"; ".join(load_cycles)} cycles.
 
 The first block's two loads are there in cycle {arrive}. A weight-stationary pass of one token takes max(1, 16) = 16 cycles, because each needs its own
 16 weight rows; later loads hide behind the passes. So the last of {passes} passes takes its one activation in cycle {arrive} + {passes - 1} x 16 + 1, and the array

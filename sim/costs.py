@@ -46,8 +46,8 @@ class MachineCosts:
 
     cell            a PE cell, an active cycle against an idle one (weight loads left out)
     weight_load_pj  loading one weight into a cell (weight-stationary; 0 else)
-    group, partial, border   one a column: the unit that takes finished groups, the one that adds unfinished ones (for
-                    fp16-mac the same unit: `partial` is NOTHING), the decoder of these weights (NOTHING if native)
+    group, partial, border   one a column: the unit that takes finished groups, the one that adds unfinished ones (None:
+                    the same unit, as for fp16-mac), the decoder of these weights (NOTHING if native)
     bypassed_pj     idle energy a cycle and column of decoders installed for other formats
     skew_bits       flip-flops of the skew and deskew triangles, each skew_clock_pj a cycle and skew_toggle_pj a change
     vector          a lane of the vector unit
@@ -57,7 +57,7 @@ class MachineCosts:
     cell: Worker
     weight_load_pj: float
     group: Worker
-    partial: Worker
+    partial: Worker | None
     border: Worker
     bypassed_pj: float
     act: Sram
@@ -73,6 +73,14 @@ class MachineCosts:
     edge_um2: float
     vector_um2: float
     logic_leakage_uw: float
+
+    def edge_pj(self, group_results: int, partial_sums: int, decoded: int, unit_cycles: int) -> float:
+        """Energy of all column-edge units and decoders over `unit_cycles` (columns x cycles)."""
+        if self.partial is None:
+            sums = self.group.energy_pj(group_results + partial_sums, unit_cycles)
+        else:
+            sums = self.group.energy_pj(group_results, unit_cycles) + self.partial.energy_pj(partial_sums, unit_cycles)
+        return sums + self.border.energy_pj(decoded, unit_cycles) + self.bypassed_pj * unit_cycles
 
     @property
     def sram_um2(self) -> float:
@@ -162,7 +170,7 @@ def machine_costs(machine: Machine, installed: tuple[str, ...], weight_format: s
         cell=Worker(cell.energy_pj_per_mac - cell.weight_load_pj / cell.macs_per_weight, cell.idle_energy_pj),
         weight_load_pj=cell.weight_load_pj,
         group=_worker(found["edge"]),
-        partial=_worker(found.get("partial")),
+        partial=_worker(found["partial"]) if "partial" in found else None,
         border=_worker(borders.get(f"border {weight_format}")),
         bypassed_pj=sum(unit.idle_energy_pj for name, unit in borders.items() if name != f"border {weight_format}"),
         act=_sram(tables, buffers.capacity_bytes("act"), rows * spec.act.bits),

@@ -5,7 +5,7 @@ State: three in-order queues; token counters (arch.program.Token, two credits a 
     (arch.array_timing.ArrayState); the DRAM channel (one transfer at a time; waiting loads go
     before waiting stores).
 Latency rules:
-    transfer       busy ceil(bytes / bandwidth); a load's bytes are there `dram_latency_cycles` after that, during
+    transfer       busy ceil(bytes / bandwidth); a load's bytes are there `latency_cycles` after that, during
                    which the channel takes the next transfer;
     execute        array_timing; outputs reach the output buffer `edge_latency_cycles` after they leave the array.
 Who waits: an execute starts when all its tokens are there, at the earliest when the array takes its next operand;
@@ -24,23 +24,11 @@ from typing import Any
 
 import simpy
 from bitwright.arch.array_timing import IDLE, ArrayShape, ArrayState, run_passes
+from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.program import INITIAL_TOKENS, Execute, Load, Program, Store, Token
 
 Process = Generator[simpy.Event, Any, None]
-
-
-@dataclass(frozen=True)
-class Memory:
-    """DRAM channel as the engine sees it; bandwidth as integers so that cycles are exact."""
-
-    mbytes_per_s: int
-    clock_khz: int
-    latency_cycles: int
-
-    def busy_cycles(self, size_bytes: int) -> int:
-        """Cycles that `size_bytes` occupy the channel."""
-        return -(-size_bytes * self.clock_khz // (self.mbytes_per_s * 1000))
 
 
 @dataclass(frozen=True)
@@ -87,7 +75,7 @@ class _Tokens:
 class _Channel:
     """The DRAM channel: one transfer at a time; of those that wait, loads go before stores."""
 
-    def __init__(self, env: simpy.Environment, memory: Memory) -> None:
+    def __init__(self, env: simpy.Environment, memory: DramPort) -> None:
         self._env, self._memory = env, memory
         self._busy = False
         self._waiting: dict[str, simpy.Event] = {}
@@ -108,7 +96,7 @@ class _Channel:
 class _Machine:
     """One run of one program."""
 
-    def __init__(self, program: Program, shape: ArrayShape, memory: Memory, edge_latency_cycles: int) -> None:
+    def __init__(self, program: Program, shape: ArrayShape, memory: DramPort, edge_latency_cycles: int) -> None:
         self.env = simpy.Environment()
         self.program, self.shape, self.memory = program, shape, memory
         self.edge_latency_cycles = edge_latency_cycles
@@ -209,7 +197,7 @@ class _Machine:
         )
 
 
-def run(program: Program, shape: ArrayShape, memory: Memory, edge_latency_cycles: int) -> Counters:
+def run(program: Program, shape: ArrayShape, memory: DramPort, edge_latency_cycles: int) -> Counters:
     """Run `program` from an idle machine to its last store.
 
     Raises ConfigError when the program deadlocks (it names what each queue waits for).

@@ -7,12 +7,14 @@ operations over lanes, not overlapped with the array); energies sum over counted
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
 from bitwright.arch import formats
 from bitwright.arch import machine as machines
+from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.machine import Dataflow, Machine
 from bitwright.arch.program import Program
@@ -197,26 +199,20 @@ def _check_policy(machine: Machine, policy: FormatPolicy) -> None:
         )
 
 
-def dram_of(machine: Machine) -> engine.Memory:
-    """The machine's DRAM as the engine sees it."""
+def dram_port(machine: Machine) -> DramPort:
+    """The machine's DRAM channel in cycles of its clock."""
     dram = table(machine).dram(machine.dram)
-    port = port_of(machine)
-    return engine.Memory(port.mbytes_per_s, port.clock_khz, -(-round(dram.latency_ns * machine.clock_mhz) // 1000))
-
-
-def port_of(machine: Machine) -> mapping.MemoryPort:
-    """The machine's DRAM bandwidth as the mapper sees it."""
-    dram = table(machine).dram(machine.dram)
-    return mapping.MemoryPort(round(dram.bandwidth_gbytes_per_s * 1000), round(machine.clock_mhz * 1000))
+    latency_cycles = math.ceil(dram.latency_ns * machine.clock_mhz / 1000)
+    return DramPort(round(dram.bandwidth_gbytes_per_s * 1000), round(machine.clock_mhz * 1000), latency_cycles)
 
 
 @lru_cache(maxsize=65536)
 def _operator(machine: Machine, gemm: Gemm, formats_installed: tuple[str, ...]) -> Phase:
     """One repetition of one matrix product."""
-    port = port_of(machine)
+    port = dram_port(machine)
     program = mapping.compile_gemm(machine, gemm, port)
     stationary = machine.array.dataflow is Dataflow.WEIGHT_STATIONARY
-    counters = engine.run(program, mapping.array_shape(machine), dram_of(machine), EDGE_LATENCY_CYCLES)
+    counters = engine.run(program, mapping.array_shape(machine), port, EDGE_LATENCY_CYCLES)
     counts = activity.count(program, stationary, machine.array.cols, machine.physical_cols, gemm.group)
     unit = machine_costs(machine, formats_installed, gemm.weight_format)
     smallest = _bytes(gemm.weight_bits(gemm.n, gemm.k)) + _bytes(
@@ -231,7 +227,7 @@ def _operator(machine: Machine, gemm: Gemm, formats_installed: tuple[str, ...]) 
         cycles_fill_drain=counters.cycles_fill_drain,
         macs=program.macs,
         dram_bytes=program.dram_bytes,
-        bound_cycles=max(compute, port.cycles(smallest)),
+        bound_cycles=max(compute, port.busy_cycles(smallest)),
         energy=energy_of(machine, gemm, program, counts, unit, counters),
         by_kind={gemm.kind: counters.cycles},
     )
@@ -255,10 +251,7 @@ def energy_of(
         array=counts.active_cell_cycles * unit.cell.op_pj + counts.wgt_words * array.cols * unit.weight_load_pj,
         array_idle=(machine.cells * cycles - counts.active_cell_cycles) * unit.cell.idle_pj,
         skew=unit.skew_bits * (unit.skew_clock_pj * cycles + unit.skew_toggle_pj * SKEW_TOGGLES * streamed),
-        edge=unit.group.energy_pj(counts.group_results, columns)
-        + unit.partial.energy_pj(counts.partial_sums, columns)
-        + unit.border.energy_pj(counts.border_weights, columns)
-        + unit.bypassed_pj * columns,
+        edge=unit.edge_pj(counts.group_results, counts.partial_sums, counts.border_weights, columns),
         sram_act=counts.act_words * unit.act.read_pj + filled["act"] / act_word * unit.act.write_pj,
         sram_wgt=counts.wgt_words * (weight_bits / code_bits) * unit.wgt.read_pj
         + filled["wgt"] / wgt_word * unit.wgt.write_pj,
@@ -294,9 +287,7 @@ def _phase(machine: Machine, work: Step, policy: FormatPolicy) -> Phase:
             vector=unit.vector.energy_pj(lane_ops, machine.vector.lanes * vector_cycles),
             array_idle=machine.cells * vector_cycles * unit.cell.idle_pj,
             skew=unit.skew_bits * unit.skew_clock_pj * vector_cycles,
-            edge=(unit.group.idle_pj + unit.partial.idle_pj + unit.border.idle_pj + unit.bypassed_pj)
-            * machine.array.cols
-            * vector_cycles,
+            edge=unit.edge_pj(0, 0, 0, machine.array.cols * vector_cycles),
             leakage=_leakage_pj(machine, unit, vector_cycles),
         ),
         by_kind={"vector": vector_cycles},

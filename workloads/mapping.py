@@ -13,6 +13,7 @@ from functools import cache, lru_cache
 
 from bitwright.arch import pe
 from bitwright.arch.array_timing import IDLE, ArrayShape, PassRun, run_passes
+from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.machine import Dataflow, Machine
 from bitwright.arch.program import Execute, Load, Program, Store, Token
@@ -29,18 +30,6 @@ class Tiling:
     k: int
     n: int
     weights_outer: bool
-
-
-@dataclass(frozen=True)
-class MemoryPort:
-    """DRAM bandwidth as integers, so that cycles are exact: megabytes a second and kilohertz."""
-
-    mbytes_per_s: int
-    clock_khz: int
-
-    def cycles(self, size_bytes: int) -> int:
-        """Cycles the channel is busy with `size_bytes`."""
-        return -(-size_bytes * self.clock_khz // (self.mbytes_per_s * 1000))
 
 
 def array_shape(machine: Machine) -> ArrayShape:
@@ -93,7 +82,7 @@ def block_passes(
     return pattern, full * column_tiles, tail, column_tiles if ragged else 0
 
 
-def compile_gemm(machine: Machine, gemm: Gemm, port: MemoryPort) -> Program:
+def compile_gemm(machine: Machine, gemm: Gemm, port: DramPort) -> Program:
     """The program of `gemm` on `machine` under the best tiling found.
 
     Raises ConfigError when a buffer cannot hold one tile, or the PE refuses the format.
@@ -102,7 +91,7 @@ def compile_gemm(machine: Machine, gemm: Gemm, port: MemoryPort) -> Program:
 
 
 @lru_cache(maxsize=4096)
-def choose_tiling(machine: Machine, gemm: Gemm, port: MemoryPort) -> Tiling:
+def choose_tiling(machine: Machine, gemm: Gemm, port: DramPort) -> Tiling:
     """The tiling with the fewest predicted cycles, then the fewest DRAM bytes.
 
     Raises ConfigError when a buffer cannot hold one tile, or the PE refuses the format.
@@ -195,7 +184,7 @@ def _block_cycles(machine: Machine, group: int | None, m: int, k: int, n: int) -
     return state.stream_free
 
 
-def _predict(machine: Machine, gemm: Gemm, port: MemoryPort, tiling: Tiling) -> tuple[int, int, int]:
+def _predict(machine: Machine, gemm: Gemm, port: DramPort, tiling: Tiling) -> tuple[int, int, int]:
     """What a tiling is judged by, in this order: cycles (to 2 % of the ideal), bytes moved, number of blocks."""
     blocks_m, blocks_k, blocks_n = -(-gemm.m // tiling.m), -(-gemm.k // tiling.k), -(-gemm.n // tiling.n)
     blocks = blocks_m * blocks_k * blocks_n
@@ -208,8 +197,8 @@ def _predict(machine: Machine, gemm: Gemm, port: MemoryPort, tiling: Tiling) -> 
         act_loads = blocks_m * blocks_k * (1 if blocks_k == 1 else blocks_n)
         wgt_loads = blocks_n * blocks_k * (1 if blocks_n * blocks_k == 1 else blocks_m)
     moved = wgt_loads * sizes["wgt"] + act_loads * sizes["act"] + _bytes(gemm.m * gemm.n * act_bits(machine))
-    first_load = port.cycles(sizes["wgt"] + sizes["act"])
-    cycles = max(block * blocks + first_load, port.cycles(moved) + block)
+    first_load = port.busy_cycles(sizes["wgt"] + sizes["act"])
+    cycles = max(block * blocks + first_load, port.busy_cycles(moved) + block)
     step = max(1, gemm.m * gemm.k * gemm.n // (50 * machine.array.rows * machine.array.cols))
     return cycles // step, moved, blocks
 

@@ -10,7 +10,7 @@ import time
 import simpy
 from bitwright.arch import machine as machines
 from bitwright.sim import engine
-from bitwright.sim.inference import EDGE_LATENCY_CYCLES, dram_of, port_of
+from bitwright.sim.inference import EDGE_LATENCY_CYCLES, dram_port
 from bitwright.workloads import mapping
 from bitwright.workloads.operators import Gemm
 
@@ -36,9 +36,9 @@ def main() -> None:
         machine = machines.load(name)
         gemm = Gemm("head", "head", 1, 576, 49152, 1, "int8", None, "int8")
         start = time.perf_counter()
-        program = mapping.compile_gemm(machine, gemm, port_of(machine))
+        program = mapping.compile_gemm(machine, gemm, dram_port(machine))
         mapped = time.perf_counter()
-        engine.run(program, mapping.array_shape(machine), dram_of(machine), EDGE_LATENCY_CYCLES)
+        engine.run(program, mapping.array_shape(machine), dram_port(machine), EDGE_LATENCY_CYCLES)
         blocks = len(program.executes)
         rate = blocks / (time.perf_counter() - mapped)
         print(

@@ -13,11 +13,11 @@ import pytest
 from bitwright.arch import machine as machines
 from bitwright.arch import pe
 from bitwright.arch.array_timing import cycles
+from bitwright.arch.dram_port import DramPort
 from bitwright.arch.program import Load, Program, Store
 from bitwright.rtl.bench.program_runner import run_program
 from bitwright.sim import engine
 from bitwright.workloads import mapping
-from bitwright.workloads.mapping import MemoryPort
 from bitwright.workloads.operators import Gemm
 
 ARRAYS = ["int8-4x4-ws", "int8-4x4-os", "shift-add-8x5-ws", "shift-add-8x5-os", "fp16-3x4-ws", "fp16-3x4-os"]
@@ -28,8 +28,7 @@ SHAPES = [
     (2, 72, 6), (31, 5, 17), (9, 90, 2), (33, 24, 10), (7, 150, 7),
 ]  # fmt: skip
 GROUP = 24
-PORT = MemoryPort(mbytes_per_s=6400, clock_khz=250_000)
-FREE = engine.Memory(mbytes_per_s=6400, clock_khz=250_000, latency_cycles=0)
+FREE = DramPort(mbytes_per_s=6400, clock_khz=250_000, latency_cycles=0)
 
 differences: list[int] = []
 
@@ -72,7 +71,7 @@ def test_array_cycles_and_values_equal_the_simulator(name: str, sizes: tuple[int
     machine = machines.with_changes(machines.load(name), buffers_kib="256,256,256")
     act, wgt, weight_format = operands(name, m, k, n, seed=m * 10_000 + k * 100 + n)
     group = GROUP if weight_format == "int4" else None
-    program = mapping.compile_gemm(machine, Gemm("g", "ffn", m, k, n, 1, weight_format, group, "int8"), PORT)
+    program = mapping.compile_gemm(machine, Gemm("g", "ffn", m, k, n, 1, weight_format, group, "int8"), FREE)
     array, spec = machine.array, pe.get(machine.pe)
     measured = run_program(spec, array.rows, array.cols, array.dataflow.value, program, act, wgt)
 

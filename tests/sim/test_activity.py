@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 from bitwright.arch import machine as machines
+from bitwright.arch.dram_port import DramPort
 from bitwright.sim import activity
 from bitwright.workloads import mapping
-from bitwright.workloads.mapping import MemoryPort
 from bitwright.workloads.operators import Gemm
 from hypothesis import given, settings
 
@@ -21,7 +21,7 @@ from hypothesis import given, settings
 def test_counts_equal_a_walk_over_the_tiles(name: str, sizes: tuple[int, int, int], group: int, buffers: str) -> None:
     machine = machines.with_changes(machines.load(name), buffers_kib=buffers)
     work = Gemm("g", "ffn", *sizes, 1, "int4", group, "int8")
-    program = mapping.compile_gemm(machine, work, MemoryPort(6400, 250_000))
+    program = mapping.compile_gemm(machine, work, DramPort(6400, 250_000, 0))
     stationary = machine.array.dataflow.value == "ws"
     counted = activity.count(program, stationary, machine.array.cols, machine.physical_cols, group)
     walked = activity.Activity()

@@ -6,11 +6,11 @@ import hypothesis.strategies as st
 import pytest
 from bitwright.arch import machine as machines
 from bitwright.arch.array_timing import ArrayShape, PassRun, cycles
+from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.program import Execute, Load, Program, Store, Token
 from bitwright.sim import engine
 from bitwright.workloads import mapping
-from bitwright.workloads.mapping import MemoryPort
 from bitwright.workloads.operators import Gemm
 from hypothesis import given, settings
 
@@ -31,7 +31,7 @@ def one_block(load_signals: tuple[Token, ...] = (Token.WGT_READY,)) -> Program:
 def test_one_block_by_hand() -> None:
     # 8 bytes a cycle: weights busy 0..2, activations 2..7, arrive 5 later at 12. Weight row 0 in cycle 12, activations
     # 13..22, last output 22 + 4 + 4 - 1 = 29, there after 3 more stages at 33; 40 bytes out take 5: end at 38.
-    memory = engine.Memory(mbytes_per_s=8000, clock_khz=1_000_000, latency_cycles=5)
+    memory = DramPort(mbytes_per_s=8000, clock_khz=1_000_000, latency_cycles=5)
     counters = engine.run(one_block(), SHAPE, memory, edge_latency_cycles=3)
     assert counters.cycles == 38
     assert counters.cycles_stream == 10
@@ -42,7 +42,7 @@ def test_one_block_by_hand() -> None:
 
 
 def test_deadlock_is_named() -> None:
-    memory = engine.Memory(mbytes_per_s=8000, clock_khz=1_000_000, latency_cycles=5)
+    memory = DramPort(mbytes_per_s=8000, clock_khz=1_000_000, latency_cycles=5)
     with pytest.raises(ConfigError) as caught:
         engine.run(one_block(load_signals=()), SHAPE, memory, edge_latency_cycles=3)
     assert str(caught.value) == (
@@ -53,7 +53,7 @@ def test_deadlock_is_named() -> None:
 
 @pytest.mark.parametrize(("size", "expected"), [(0, 0), (1, 1), (32, 1), (33, 2), (64, 2), (65, 3)])
 def test_transfer_takes_whole_cycles(size: int, expected: int) -> None:
-    assert engine.Memory(mbytes_per_s=8000, clock_khz=250_000, latency_cycles=0).busy_cycles(size) == expected
+    assert DramPort(mbytes_per_s=8000, clock_khz=250_000, latency_cycles=0).busy_cycles(size) == expected
 
 
 @st.composite
@@ -71,18 +71,18 @@ def gemms_on_machines(draw: st.DrawFn) -> tuple[machines.Machine, Gemm]:
     return machine, Gemm("g", "ffn", draw(size), draw(size), draw(size), 1, weights, group, "int8")
 
 
-def memory_of(bandwidth: int) -> tuple[MemoryPort, engine.Memory]:
-    return MemoryPort(bandwidth, 250_000), engine.Memory(bandwidth, 250_000, 12)
+def port_of(bandwidth: int) -> DramPort:
+    return DramPort(bandwidth, 250_000, 12)
 
 
 @settings(max_examples=150, deadline=None)
 @given(gemms_on_machines(), st.sampled_from([100, 1000, 6400, 100_000]))
 def test_causes_sum_to_cycles_and_no_bound_is_broken(case: tuple[machines.Machine, Gemm], bandwidth: int) -> None:
     machine, gemm = case
-    port, memory = memory_of(bandwidth)
+    port = port_of(bandwidth)
     program = mapping.compile_gemm(machine, gemm, port)
     shape = mapping.array_shape(machine)
-    counters = engine.run(program, shape, memory, edge_latency_cycles=3)
+    counters = engine.run(program, shape, port, edge_latency_cycles=3)
     parts = (
         counters.cycles_stream,
         counters.cycles_array_stall,
@@ -92,7 +92,7 @@ def test_causes_sum_to_cycles_and_no_bound_is_broken(case: tuple[machines.Machin
     assert min(parts) >= 0
     assert sum(parts) == counters.cycles
     assert counters.cycles * machine.array.rows * machine.array.cols >= program.macs
-    assert counters.cycles >= port.cycles(program.dram_bytes)
+    assert counters.cycles >= port.busy_cycles(program.dram_bytes)
     array_alone = cycles(shape, (item for execute in program.executes for item in execute.passes()))
     assert counters.cycles >= array_alone
 
@@ -104,13 +104,13 @@ def test_doubling_bandwidth_never_adds_a_cycle_for_one_client(
 ) -> None:
     """The program is fixed, and its stores move nothing, so that loads are the only DRAM client."""
     machine, gemm = case
-    port, memory = memory_of(bandwidth)
+    port = port_of(bandwidth)
     program = mapping.compile_gemm(machine, gemm, port)
     stores = tuple(Store(0, item.waits, item.signals) for item in program.stores)
     program = Program(program.m, program.k, program.n, program.loads, program.executes, stores)
     shape = mapping.array_shape(machine)
-    slow = engine.run(program, shape, memory, 3)
-    fast = engine.run(program, shape, memory_of(2 * bandwidth)[1], 3)
+    slow = engine.run(program, shape, port, 3)
+    fast = engine.run(program, shape, port_of(2 * bandwidth), 3)
     assert fast.cycles <= slow.cycles
 
 
@@ -119,12 +119,12 @@ def test_doubling_bandwidth_never_adds_a_cycle_for_one_client(
 def test_with_endless_memory_the_array_alone_is_left(case: tuple[machines.Machine, Gemm]) -> None:
     """Bytes that take no time: the engine's array cycles are those of the timing contract over the program's passes."""
     machine, gemm = case
-    program = mapping.compile_gemm(machine, gemm, MemoryPort(6400, 250_000))
+    program = mapping.compile_gemm(machine, gemm, DramPort(6400, 250_000, 0))
     free_loads = tuple(Load(item.tensor, 0, item.waits, item.signals) for item in program.loads)
     free_stores = tuple(Store(0, item.waits, item.signals) for item in program.stores)
     program = Program(program.m, program.k, program.n, free_loads, program.executes, free_stores)
     shape = mapping.array_shape(machine)
-    counters = engine.run(program, shape, engine.Memory(6400, 250_000, 0), edge_latency_cycles=0)
+    counters = engine.run(program, shape, DramPort(6400, 250_000, 0), edge_latency_cycles=0)
     alone = cycles(shape, (item for execute in program.executes for item in execute.passes()))
     if len(program.stores) <= 2:  # more outputs than slots may make the array wait for a slot
         assert counters.cycles == alone

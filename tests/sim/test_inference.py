@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from bitwright.arch import machine as machines
 from bitwright.arch.errors import ConfigError
+from bitwright.sim.costs import machine_costs
 from bitwright.sim.inference import Energy, Phase, default_policy, simulate
 from bitwright.workloads.policy import FormatPolicy
 from bitwright.workloads.shapes import ModelShape
@@ -87,6 +88,16 @@ def test_memory_counts_weights_cache_and_embedding() -> None:
     cache = 2 * 2 * 12 * 2 * (24 * 8 + 16)
     widest = 8 * 160
     assert result.peak_memory_bytes == -(-(weights + 16 * rows + cache + 16 * 96 * 300 + 2 * 8 * widest) // 8)
+
+
+def test_column_edge_charges_every_sum_that_leaves_the_array() -> None:
+    """fp16-mac adds unfinished sums in the unit that takes finished ones; the integer PEs have two units."""
+    float_edge = machine_costs(machines.load("fp16-8x8"), ("fp16",), "fp16")
+    assert float_edge.edge_pj(2, 3, 0, 5) == pytest.approx(5 * float_edge.group.op_pj)
+    int_edge = machine_costs(machines.load("int8-8x8"), ("int8",), "int8")
+    assert int_edge.partial is not None
+    expected = 2 * int_edge.group.op_pj + 3 * int_edge.group.idle_pj + 3 * int_edge.partial.op_pj
+    assert int_edge.edge_pj(2, 3, 0, 5) == pytest.approx(expected + 2 * int_edge.partial.idle_pj)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,15 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from bitwright.arch import machine as machines
+from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.machine import Machine
 from bitwright.workloads import mapping
-from bitwright.workloads.mapping import MemoryPort, Tiling, reduction_slices
+from bitwright.workloads.mapping import Tiling, reduction_slices
 from bitwright.workloads.operators import Gemm
 from hypothesis import given, settings
 
-PORT = MemoryPort(6400, 250_000)
+PORT = DramPort(6400, 250_000, 0)
 
 
 def gemm(m: int, k: int, n: int, weights: str = "int4", group: int | None = 64) -> Gemm:
