@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 STORE := results/first-sweep
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' Makefile | while read -r target what; do printf '  make %-9s %s\n' "$$target" "$$what"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' Makefile | while read -r target what; do printf '  make %-15s %s\n' "$$target" "$$what"; done
 
 needs:
 	@missing=""; \
@@ -51,6 +51,9 @@ types: $(STAMP) ## mypy on the installed package, not on the source tree
 costs: $(STAMP) ## synthesise every PE and unit again and write arch/costs/nangate45.json
 	$(BIN)/python -m bitwright.rtl.asic.costs
 
+campaign-array: $(STAMP) ## cycles of 16x16, 8x64 and 32x32 arrays, RTL against simulator (first build 10 to 15 minutes)
+	$(BIN)/python -m pytest tests/cross/campaign_array_cycles.py
+
 docs: $(STAMP) ## write the generated pages and schemas again
 	$(BIN)/python docs/schemas.py
 	$(BIN)/python docs/one_layer.py > build/one-layer.md && mv build/one-layer.md docs/one-layer.md
@@ -62,4 +65,4 @@ picture: $(STAMP) ## the README's picture, from the report of `make sweep`
 clean: ## remove what make made, but .venv and results
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help needs install sweep test lint types costs docs picture clean
+.PHONY: help needs install sweep test lint types costs campaign-array docs picture clean

@@ -12,7 +12,7 @@ output-stationary (m <= R): element j is accepted in S(t)+j, with E(t) = S(t) + 
     output row i valid in E(t) + m(t) + P - 1 + i.
 
 Exact against the RTL of `rtl/array` (tests/cross/test_array_cycles.py): difference 0 cycles. Not modelled: operand
-streams that stall in mid-pass; a pass starts when all its operands are in the buffers.
+streams that stall in mid-pass; a pass starts when all its operands are in the buffers and its outputs have a place.
 Source: our own design; the published closed form it is compared with is SCALE-Sim's (no overlap between folds).
 """
 

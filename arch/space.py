@@ -20,8 +20,8 @@ from typing import Annotated, Any
 
 from bitwright.arch import config
 from bitwright.arch.config import Config
-from bitwright.arch.machine import Array, Buffers, Dataflow, Machine, PositiveKib, Vector
-from pydantic import Field, model_validator
+from bitwright.arch.machine import PE_ALIASES, Array, Buffers, Dataflow, Machine, PositiveKib, Vector
+from pydantic import Field, field_validator, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Dimension = Annotated[int, Field(ge=1, le=256)]
@@ -59,6 +59,13 @@ class Design(Config):
 
     pe: str
     formats: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
+
+    @field_validator("formats")
+    @classmethod
+    def _pe_stands_once(cls, value: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        if any("pe" in policy for policy in value):
+            raise ValueError("must not name a PE: `pe` stands beside `formats`, for all of them")
+        return value
 
 
 class Point(Config):
@@ -109,7 +116,7 @@ class Space(Config):
                         for clock in axes.clock_mhz:
                             for lanes in axes.vector_lanes:
                                 yield Machine(
-                                    name=f"{pe_name}-{rows}x{cols}-{dataflow.value}",
+                                    name=f"{PE_ALIASES.get(pe_name, pe_name)}-{rows}x{cols}-{dataflow.value}",
                                     pe=pe_name,
                                     array=Array(rows=rows, cols=cols, dataflow=dataflow),
                                     buffers=Buffers(act_kib=kib, wgt_kib=kib, out_kib=kib),

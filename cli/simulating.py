@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
 from bitwright.cli.output import print_json, print_table
+
+ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def simulate(
@@ -36,6 +39,8 @@ def simulate(
 
       bitwright simulate shift-add-16x16-os llama-2-7b --weights int4 --group 64 --acts int8 --kv int4 --json
     """
+    os.environ.update(ONE_BLAS_THREAD)  # before numpy loads: results do not depend on the machine's threads
+    from bitwright.arch import config
     from bitwright.arch import machine as machines
     from bitwright.arch.space import Accuracy
     from bitwright.sim import inference as simulator
@@ -53,12 +58,17 @@ def simulate(
     result = simulator.simulate(
         loaded, model, policy=policy, prompt_tokens=prompt_tokens, output_tokens=output_tokens, batch=batch
     )
-    row = result_row(result)
     if perplexity_tokens:
         from bitwright.sim.sweeping import measure_accuracy
 
-        accuracy = measure_accuracy(model, policy, Accuracy(tokens=perplexity_tokens, window=perplexity_window))
-        row |= accuracy | {"notes": [*row["notes"], *accuracy["notes"]]}
+        accuracy = config.validate(
+            Accuracy, {"tokens": perplexity_tokens, "window": perplexity_window}, "the command line"
+        )
+        row = result_row(result, accuracy)
+        measured = measure_accuracy(model, policy, accuracy)
+        row |= measured | {"notes": [*row["notes"], *measured["notes"]]}
+    else:
+        row = result_row(result)
     if json:
         print_json(row)
     else:

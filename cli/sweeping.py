@@ -61,7 +61,7 @@ def run(
     results = Store(store)
     with progress() as show:
         sweeps.sweep(loaded, results, workers=workers, progress=show)
-    state = sweeps.status(results)
+    state = sweeps.status(results, [item.key for item in sweeps.plan(loaded)])
     if json:
         print_json({"schema_version": 1, "points": state.points, "done": state.done, "failed": state.failed})
     else:
@@ -152,5 +152,11 @@ def report(
     from bitwright.sim.store import Store
 
     results = Store(store, create=False)
-    name = results.plan()["space"]["name"]
-    print(reports.report(sweeps.stored_rows(results), output, title=f"bitwright: {name}"))
+    state = sweeps.status(results)
+    title = f"bitwright: {results.plan()['space']['name']}"
+    if state.done < state.points:
+        title += f" ({state.done} of {state.points} designs; {state.missing} missing, {state.failed} failed)"
+        print(
+            f"only {state.done} of {state.points} designs are done; see bitwright sweep status {store}", file=sys.stderr
+        )
+    print(reports.report(sweeps.stored_rows(results), output, title=title))

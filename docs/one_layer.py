@@ -14,7 +14,8 @@ from bitwright.arch import formats, pe
 from bitwright.arch import machine as machines
 from bitwright.sim import activity, engine
 from bitwright.sim.costs import machine_costs
-from bitwright.sim.inference import EDGE_LATENCY_CYCLES, Energy, dram_port, energy_of
+from bitwright.sim.energy import Energy, operator_energy
+from bitwright.sim.inference import dram_port, edge_latency_cycles
 from bitwright.workloads import checkpoint, mapping
 from bitwright.workloads.operators import Gemm
 
@@ -94,10 +95,10 @@ def cycles_and_energy() -> str:
     gemm = Gemm("key", "attention_projections", TOKENS, 576, 192, 1, FORMAT, GROUP, "int8")
     port = dram_port(machine)
     program = mapping.compile_gemm(machine, gemm, port)
-    counters = engine.run(program, mapping.array_shape(machine), port, EDGE_LATENCY_CYCLES)
+    counters = engine.run(program, mapping.array_shape(machine), port, edge_latency_cycles(machine))
     counts = activity.count(program, True, machine.array.cols, machine.physical_cols, GROUP)
     unit = machine_costs(machine, (FORMAT,), FORMAT)
-    energy = energy_of(machine, gemm, program, counts, unit, counters)
+    energy = operator_energy(machine, gemm, program, counts, unit, counters, port)
     passes = sum(1 for execute in program.executes for _ in execute.passes())
     parts = [[name, f"{getattr(energy, name):,.1f}"] for name in Energy.__dataclass_fields__]
     loads = Counter((item.tensor, item.size_bytes) for item in program.loads)
@@ -132,7 +133,7 @@ and arrives {port.latency_cycles} cycles later. {"; ".join(load_cycles)} cycles.
 
 The first block's two loads are there in cycle {arrive}. A weight-stationary pass of one token takes max(1, 16) = 16 cycles, because each needs its own
 16 weight rows; later loads hide behind the passes. So the last of {passes} passes takes its one activation in cycle {arrive} + {passes - 1} x 16 + 1, and the array
-is done with operands one cycle later. {machine.array.rows} + {machine.physical_cols} - 1 cycles of skew and {EDGE_LATENCY_CYCLES} stages of the column edge follow ({counters.cycles_fill_drain} cycles), then the store ({store}):
+is done with operands one cycle later. {machine.array.rows} + {machine.physical_cols} - 1 cycles of skew and {edge_latency_cycles(machine)} stages of the column edge follow ({counters.cycles_fill_drain} cycles), then the store ({store}):
 {arrive} + {(passes - 1) * 16 + 2:,} + {counters.cycles_fill_drain} + {store} = {by_hand:,} cycles, which is what the engine counts:
 
 {table(["cause", "cycles"], causes)}

@@ -79,19 +79,40 @@ def what_they_cost() -> str:
                     f"{cost.fmax_mhz:.0f}",
                     f"{cost.energy_pj_per_mac:.3f}",
                     f"{cost.random_pj_per_mac:.3f}",
+                    f"{cost.pass_energy_pj:.3f}",
                     f"{cost.idle_energy_pj:.3f}",
+                    f"{cost.weight_load_pj:.3f}" if dataflow == "ws" else "",
                     f"{cost.leakage_uw:.1f}",
                 ]
             )
     head = [
         "cell", "weights", "area, um2", "of it registers", "fmax, MHz", "pJ a MAC, real operands", "pJ a MAC, random codes",
-        "pJ an idle cycle", "leakage, uW",
+        "pJ a cycle without operand", "pJ an idle cycle", "pJ a weight load", "leakage, uW",
     ]  # fmt: skip
     return f"""\
 ## What they cost
 
 {NODE}, cells sized for {tables.clock_mhz:g} MHz, one script and effort for all, zero-delay activity (no glitches), pre-layout. Real operands
 are SmolLM2's; every accepted format has its own energy in `arch/costs/{NODE}.json`, written by `make costs`.
+
+{table(head, rows)}"""
+
+
+def at_equal_width() -> str:
+    tables = costs.load(NODE)
+    rows: list[list[object]] = []
+    for dataflow in ("ws", "os"):
+        for bits in (32, 23, 19):
+            cost = tables.pe("int8-mac", dataflow, "int4", psum_bits=bits)
+            rows.append([f"`int8-mac` {dataflow}", bits, f"{cost.area_um2:.0f}", f"{cost.energy_pj_per_mac:.3f}"])
+        cost = tables.pe("shift-add", dataflow, "int4")
+        rows.append([f"`shift-add` {dataflow}", 19, f"{cost.area_um2:.0f}", f"{cost.energy_pj_per_mac:.3f}"])
+    head = ["cell, int4 weights", "bits of the sum", "area, um2", "pJ a MAC, real operands"]
+    return f"""\
+## What the width of the sum costs
+
+Machines give `int8-mac` a 32-bit sum, which any row of int8 weights fits, and `shift-add` the 19 bits of its longest group. Part of what
+separates the two cells is that width, not the multiplier:
 
 {table(head, rows)}"""
 
@@ -106,5 +127,18 @@ def what_was_checked() -> str:
 
 
 if __name__ == "__main__":
-    parts = [HEAD, what_they_are(), "", what_they_take(), "", what_they_cost(), "", what_was_checked(), "", TAIL]
+    parts = [
+        HEAD,
+        what_they_are(),
+        "",
+        what_they_take(),
+        "",
+        what_they_cost(),
+        "",
+        at_equal_width(),
+        "",
+        what_was_checked(),
+        "",
+        TAIL,
+    ]
     print("\n".join(parts), end="")

@@ -43,6 +43,24 @@ TEXT = [
 OPTIONAL = ("group", "weight_unit")
 """Fields that must be present and may be null: no group (one scale a row), no column-edge unit."""
 
+MEASURED = (
+    "perplexity",
+    "bits_per_byte",
+    "bits_per_weight",
+    "perplexity_predictions",
+    "perplexity_window",
+    "text_sha256",
+    "weights_sha256",
+)
+DECODED = ("tpot_ms", "decode_tokens_per_s", "decode_energy_uj_per_token")
+
+ABSENT: tuple[tuple[str, int | None, tuple[str, ...]], ...] = (
+    ("perplexity", None, MEASURED),
+    ("output_tokens", 0, DECODED),
+)
+"""(field, its value where something was not done, the fields that are null there and nowhere else): a model whose
+weights are not here has no accuracy, a run without output tokens no decode."""
+
 CYCLE_PARTS = ("stream", "array_stall", "fill_drain", "dram_wait", "vector")
 OPERATOR_PARTS = ("attention_projections", "attention", "ffn", "head", "vector")
 ENERGY_PARTS = (
@@ -54,6 +72,7 @@ ENERGY_PARTS = (
     "sram_wgt",
     "sram_out",
     "dram",
+    "dram_idle",
     "vector",
     "leakage",
 )
@@ -110,6 +129,7 @@ NUMBERS = [
     "bits_per_byte",
     "bits_per_weight",
     "perplexity_predictions",
+    "perplexity_window",
     "macs",
     "prefill_macs",
     "decode_macs",
@@ -168,16 +188,23 @@ def _check_fields(row: Mapping[str, Any], where: str) -> None:
     def refuse(field: str, rule: str) -> BitwrightError:
         return StoreError(f"{where}, field {field!r} = {row[field]!r}: {rule} {again}")
 
+    absent: set[str] = set()
+    for cause, nothing, fields in ABSENT:
+        if row[cause] == nothing:
+            absent.update(fields)
+            for field in fields:
+                if row[field] is not None:
+                    raise refuse(field, f"must be null in a row whose {cause} is {nothing}")
     for field in TEXT:
-        if not isinstance(row[field], str):
+        if field not in absent and not isinstance(row[field], str):
             raise refuse(field, "must be text")
-    for field in NUMBERS:
+    for field in (field for field in NUMBERS if field not in absent):
         value = row[field]
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise refuse(field, "must be a number")
         if math.isnan(value) or value < 0 or (math.isinf(value) and field not in MAY_BE_INFINITE):
             raise refuse(field, "must be finite and not negative")
-    if row["perplexity"] < 1:
+    if "perplexity" not in absent and row["perplexity"] < 1:
         raise refuse("perplexity", "must be at least 1, that of a model that is never wrong")
     if row["group"] is not None and (isinstance(row["group"], bool) or not isinstance(row["group"], int)):
         raise refuse("group", "must be an integer or null")

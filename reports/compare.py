@@ -1,4 +1,4 @@
-"""How designs are compared for display: Pareto dominance, perplexity budgets, and what counts as destroyed."""
+"""How designs are compared for display: phases, Pareto dominance, perplexity budgets, what counts as destroyed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bitwright.reports.labels import Row
+
+PHASES = ("decode", "prefill")
+"""The phases of a run, the one shown first leading."""
 
 BUDGETS: tuple[tuple[str, float], ...] = (
     ("within 5 %", 1.05),
@@ -40,6 +43,7 @@ class Accuracy:
     """Perplexity within one workload: the best, what counts as destroyed, and the colour range between.
 
     best : lowest perplexity of the rows; limit : `DESTROYED_RATIO` times it; top : worst one not above limit.
+    All three are nan where the workload's perplexity is not measured: no budget but the last, "any", applies then.
     """
 
     best: float
@@ -48,18 +52,34 @@ class Accuracy:
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Accuracy:
-        best = min(row["perplexity"] for row in rows)
+        found = [row["perplexity"] for row in rows if row["perplexity"] is not None]
+        best = min(found, default=math.nan)
         limit = best * DESTROYED_RATIO
-        return cls(best, limit, max(p for row in rows if (p := row["perplexity"]) <= limit))
+        return cls(best, limit, max((p for p in found if p <= limit), default=math.nan))
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a perplexity at all."""
+        return not math.isnan(self.best)
+
+    @property
+    def budgets(self) -> list[int]:
+        """Numbers of the `BUDGETS` that can be chosen."""
+        return list(range(len(BUDGETS))) if self.measured else [len(BUDGETS) - 1]
+
+    @property
+    def budget(self) -> int:
+        """Number of the budget that is shown first."""
+        return DEFAULT_BUDGET if self.measured else self.budgets[0]
 
     def usable(self, row: Row) -> bool:
-        """Whether the row's format leaves the model alive."""
-        return math.isfinite(row["perplexity"]) and bool(row["perplexity"] <= self.limit)
+        """Whether the row's format leaves the model alive, or at least was not seen to destroy it."""
+        return not self.measured or (math.isfinite(row["perplexity"]) and bool(row["perplexity"] <= self.limit))
 
     def within(self, row: Row, ratio: float) -> bool:
-        """Whether the row's perplexity is at most `ratio` times the best."""
+        """Whether the row's perplexity is at most `ratio` times the best; no ratio excludes what is not measured."""
         # The relative slack keeps "the best itself" inside every budget, whatever the float product does.
-        return bool(row["perplexity"] <= self.best * ratio * (1 + 1e-12))
+        return not self.measured or bool(row["perplexity"] <= self.best * ratio * (1 + 1e-12))
 
     def logarithmic(self) -> bool:
         """Whether the usable perplexities are wide enough apart for a logarithmic colour scale."""
@@ -68,6 +88,11 @@ class Accuracy:
     def colour(self, perplexity: float) -> float:
         """The perplexity on the colour scale: its log10 when `logarithmic`."""
         return math.log10(perplexity) if self.logarithmic() else perplexity
+
+
+def phases(row: Row) -> list[str]:
+    """The phases that the row's run has: one without output tokens has no decode."""
+    return [phase for phase in PHASES if row[f"{phase}_tokens_per_s"] is not None]
 
 
 def phase_values(row: Row, phase: str) -> tuple[float, float]:

@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bitwright.reports.compare import BUDGETS, DEFAULT_BUDGET, DESTROYED_RATIO, Accuracy, pareto_front, phase_values
-from bitwright.reports.labels import TIMES, Row, energy_unit, mark, number, number_short, weights_label
+from bitwright.reports.compare import BUDGETS, DESTROYED_RATIO, Accuracy, pareto_front, phase_values
+from bitwright.reports.labels import TIMES, Row, act_scale, energy_unit, mark, number, number_short, weights_label
 
 Figure = dict[str, Any]
 
@@ -32,7 +32,7 @@ SYMBOLS = (
 
 # Viridis, dark = good: readable in grey and by colour-blind eyes; outlined, so its yellow end stays visible.
 SCALE = [[0.0, "#440154"], [0.25, "#3b528b"], [0.5, "#21918c"], [0.75, "#5ec962"], [1.0, "#fde725"]]
-INK, MUTED, GRID = "#1c2430", "#5b6675", "#e6e9ee"
+INK, MUTED, GRID, NEUTRAL = "#1c2430", "#5b6675", "#e6e9ee", "#8FA3B8"
 
 # Okabe-Ito colours; a hatch separates relatives (busy/idle array, the three SRAMs).
 PARTS: dict[str, list[tuple[str, str, str, str]]] = {
@@ -58,7 +58,8 @@ PARTS: dict[str, list[tuple[str, str, str, str]]] = {
         ("energy_sram_act_uj", "activation SRAM", "#009E73", ""),
         ("energy_sram_wgt_uj", "weight SRAM", "#009E73", "/"),
         ("energy_sram_out_uj", "output SRAM", "#009E73", "x"),
-        ("energy_dram_uj", "DRAM", "#D55E00", ""),
+        ("energy_dram_uj", "DRAM, moving", "#D55E00", ""),
+        ("energy_dram_idle_uj", "DRAM, standby", "#D55E00", "/"),
         ("energy_vector_uj", "vector unit", "#CC79A7", ""),
         ("energy_leakage_uj", "leakage", "#9AA3AE", ""),
     ],
@@ -78,6 +79,7 @@ def pareto_figure(
     """Tokens/s of a phase against "energy" per token or "area": points, and one front a perplexity budget.
 
     rows : all rows of the report; indices : those of one workload; symbols : PE name -> marker symbol.
+    Where perplexity is not measured there is one front, over all designs, and no colour scale.
     Front traces carry `meta = {"budget": i, "rows": [...]}`; the page shows the chosen one beside the last, "any".
     """
     chosen = [rows[i] for i in indices]
@@ -90,21 +92,22 @@ def pareto_figure(
     ys = [phase_values(row, phase)[1] for row in chosen]
     points = list(zip(xs, ys, strict=True))
     data: list[Figure] = []
-    for budget, (name, ratio) in enumerate(BUDGETS):
-        inside = [i for i, row in enumerate(chosen) if accuracy.within(row, ratio)]
+    for budget in accuracy.budgets:
+        inside = [i for i, row in enumerate(chosen) if accuracy.within(row, BUDGETS[budget][1])]
         front = [inside[i] for i in pareto_front([points[i] for i in inside])]
         line = [points[i] for i in front]
         if line:
             # Out to the edges of the data: everything below and to the right of the line is beaten.
             line = [(line[0][0], min(y for y in ys if y > 0)), *line, (max(xs), line[-1][1])]
-        data.append(_front_trace(line, [indices[i] for i in front], budget, name))
+        data.append(_front_trace(line, [indices[i] for i in front], budget, accuracy))
     for pe, symbol in symbols.items():
         mine = [i for i, row in enumerate(chosen) if row["pe"] == pe]
         if mine:
             data += _point_traces(pe, symbol, mine, points, chosen, indices, accuracy)
     destroyed = sum(not accuracy.usable(row) for row in chosen)
     layout = _layout(title, f"{phase} tokens/s", xs, ys)
-    layout["coloraxis"] = _colour_axis(accuracy)
+    if accuracy.measured:
+        layout["coloraxis"] = _colour_axis(accuracy)
     layout["annotations"] = [_corner("better ↖", 0.01, 0.99, "left", "top")]
     if destroyed:
         text = f"hollow: perplexity > {DESTROYED_RATIO:g}{TIMES} best ({destroyed})"
@@ -134,12 +137,14 @@ def _colour_axis(accuracy: Accuracy) -> Figure:
     return {"colorscale": SCALE, "cmin": low, "cmax": high, "colorbar": bar}
 
 
-def _front_trace(points: Sequence[tuple[float, float]], rows: list[int], budget: int, name: str) -> Figure:
-    anything = BUDGETS[budget][1] == math.inf
+def _front_trace(points: Sequence[tuple[float, float]], rows: list[int], budget: int, accuracy: Accuracy) -> Figure:
+    name, ratio = BUDGETS[budget]
+    anything = accuracy.measured and ratio == math.inf
+    scope = f"{name} perplexity" if anything else f"{name} of best perplexity" if accuracy.measured else "all designs"
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": "front, any perplexity" if anything else f"front, {name} of best perplexity",
+        "name": f"front, {scope}",
         "x": [_drawn(x) for x, _ in points],
         "y": [_drawn(y) for _, y in points],
         "line": {
@@ -150,7 +155,7 @@ def _front_trace(points: Sequence[tuple[float, float]], rows: list[int], budget:
         },
         "hoverinfo": "skip",
         "meta": {"budget": budget, "rows": rows},
-        "visible": anything or budget == DEFAULT_BUDGET,
+        "visible": anything or budget == accuracy.budget,
     }
 
 
@@ -173,12 +178,13 @@ def _point_traces(
         if not which:
             continue
         marker: Figure = {"symbol": symbol if usable else f"{symbol}-open", "size": 10 if usable else 8}
-        if usable:
+        if usable and accuracy.measured:
             marker["color"] = [_drawn(accuracy.colour(chosen[i]["perplexity"])) for i in which]
             marker["coloraxis"] = "coloraxis"
-            marker["line"] = {"width": 0.8, "color": INK}
         else:
-            marker["color"] = "#9AA3AE"
+            marker["color"] = NEUTRAL if usable else "#9AA3AE"
+        if usable:
+            marker["line"] = {"width": 0.8, "color": INK}
         traces.append(
             {
                 **common,
@@ -305,7 +311,8 @@ def accuracy_figure(policies: Sequence[Row], symbols: Mapping[str, str], marks: 
                     "cliponaxis": False,
                     "hovertext": [
                         f"{html.escape(weights_label(kept[i][0]))}{kept[i][1]} on {html.escape(pe)}<br>"
-                        f"perplexity {number(ys[i])} at {number(xs[i])} bits a weight"
+                        f"perplexity {number(ys[i])} at {number(xs[i])} bits a weight<br>"
+                        f"activation scales: {act_scale(kept[i][0])}"
                         for i in mine
                     ],
                     "hoverinfo": "text",

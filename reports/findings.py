@@ -9,9 +9,19 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from bitwright.reports.checks import CYCLE_KEYS, ENERGY_KEYS
-from bitwright.reports.compare import BUDGETS, DEFAULT_BUDGET, DESTROYED_RATIO, Accuracy, phase_values
+from bitwright.reports.compare import BUDGETS, DESTROYED_RATIO, Accuracy, phase_values, phases
 from bitwright.reports.figures import PARTS
-from bitwright.reports.labels import TIMES, Row, energy_unit, number, number_short, percent, policy_label, weights_label
+from bitwright.reports.labels import (
+    NOT_MEASURED,
+    TIMES,
+    Row,
+    energy_unit,
+    number,
+    number_short,
+    percent,
+    policy_label,
+    weights_label,
+)
 
 CHOICES: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("processing element", lambda row: str(row["pe"])),
@@ -31,32 +41,37 @@ class Findings:
     def __init__(self, rows: Sequence[Row], labels: Sequence[tuple[str, str]], indices: Sequence[int]) -> None:
         self.rows, self.labels, self.indices = rows, labels, indices
         self.accuracy = Accuracy.of([rows[i] for i in indices])
-        self.phase = "decode" if any(rows[i]["decode_tokens_per_s"] > 0 for i in indices) else "prefill"
+        self.phases = phases(rows[indices[0]])
+        self.phase = self.phases[0]
+        self.scope = BUDGETS[self.accuracy.budget][0] if self.accuracy.measured else "of all designs"
 
     def sentences(self) -> list[str]:
         """The findings, the most important first."""
         found = [self._reference()]
-        found += [self._budget(name, ratio) for name, ratio in BUDGETS[:-1]]
+        found += [self._budget(budget) for budget in self.accuracy.budgets[:-1] or self.accuracy.budgets]
+        found += self._left_out()
         found += [text for text in (self._cost(), self._where(), self._bottleneck(), self._destroyed()) if text]
         return found
 
     def glance(self) -> list[tuple[str, str, str]]:
         """(caption, number with unit, what it belongs to) for the top of the page, at the default budget."""
-        name, ratio = BUDGETS[DEFAULT_BUDGET]
-        inside = self._within(ratio)
+        inside = self._within(self.accuracy.budget)
         fast, frugal = self._fastest(inside, self.phase), self._frugal(inside, self.phase)
-        best = min(self.indices, key=lambda i: self.rows[i]["perplexity"])
+        best = self._most_accurate(self.indices)
         small = min(inside, key=lambda i: self.rows[i]["area_mm2"])
         rate, energy = self._rate(fast, self.phase), self._energy([frugal], self.phase)[frugal]
         return [
             (
-                f"fastest {self.phase}, perplexity {name} of best",
+                f"fastest {self.phase}, "
+                + (f"perplexity {self.scope} of best" if self.accuracy.measured else self.scope),
                 f"{number(rate, 3)} tokens/s",
                 self._link(fast),
             ),
-            (f"lowest {self.phase} energy, {name}", f"{energy}/token", self._link(frugal)),
-            (f"smallest design, {name}", f"{number(self.rows[small]['area_mm2'], 3)} mm²", self._link(small)),
-            ("best perplexity", number(self.rows[best]["perplexity"]), escape(policy_label(self.rows[best]))),
+            (f"lowest {self.phase} energy, {self.scope}", f"{energy}/token", self._link(frugal)),
+            (f"smallest design, {self.scope}", f"{number(self.rows[small]['area_mm2'], 3)} mm²", self._link(small)),
+            ("best perplexity", self._perplexity(best), escape(policy_label(self.rows[best])))
+            if self.accuracy.measured
+            else ("perplexity", NOT_MEASURED, "no weights, so no budgets and no colour scale"),
         ]
 
     def choice_tables(self, phase: str, budget: int) -> str:
@@ -64,7 +79,7 @@ class Findings:
 
         Every cell is the best over all other choices, so two cells of a line may be two designs.
         """
-        inside = self._within(BUDGETS[budget][1])
+        inside = self._within(budget)
         factor, unit = energy_unit([phase_values(self.rows[i], phase)[0] for i in self.indices])
         return "".join(self._choice_table(name, value, inside, phase, factor, unit) for name, value in CHOICES)
 
@@ -79,59 +94,92 @@ class Findings:
     ) -> str:
         groups: dict[str, list[int]] = {}
         for index in self.indices:
-            groups.setdefault(value(self.rows[index]), [])
-        for index in inside:
-            groups[value(self.rows[index])].append(index)
+            groups.setdefault(value(self.rows[index]), []).append(index)
+        chosen = set(inside)
+        within = {label: [i for i in members if i in chosen] for label, members in groups.items()}
         top = max((self._rate(i, phase) for i in inside), default=0.0)
         least = min((phase_values(self.rows[i], phase)[0] for i in inside), default=0.0)
 
         def rank(item: tuple[str, list[int]]) -> tuple[float, str]:
             return (-max((self._rate(i, phase) for i in item[1]), default=-1.0), item[0])
 
+        head_perplexity = "<th scope=col class=n>min perplexity" if self.accuracy.measured else ""
         lines = []
-        for label, members in sorted(groups.items(), key=rank):
+        for label, members in sorted(within.items(), key=rank):
             head = f"<tr><th scope=row>{escape(label)}<td class=n>{len(members)}"
             if not members:
-                lines.append(f"{head}<td class=none colspan=4>no design in this budget")
+                best = self._most_accurate(groups[label])
+                lines.append(
+                    f"{head}<td class=none colspan=4>no design in this budget; "
+                    f"lowest perplexity {self._link(best, self._perplexity(best))}"
+                )
                 continue
             fast, frugal = self._fastest(members, phase), self._frugal(members, phase)
             small = min(members, key=lambda i: self.rows[i]["area_mm2"])
-            accurate = min(members, key=lambda i: self.rows[i]["perplexity"])
             rate, energy = self._rate(fast, phase), phase_values(self.rows[frugal], phase)[0]
             lines.append(
                 head
                 + self._cell(fast, number(rate, 3), rate / top if top else 0)
                 + self._cell(frugal, number(energy * factor, 3), least / energy if energy else 0)
                 + self._cell(small, number(self.rows[small]["area_mm2"], 3))
-                + self._cell(accurate, number(self.rows[accurate]["perplexity"]))
+                + self._perplexity_cell(members)
             )
         return (
             f"<table class=choice><thead><tr><th scope=col>{escape(name)}<th scope=col class=n>designs"
             f"<th scope=col class=n>max tokens/s<th scope=col class=n>min {unit}/token"
-            f"<th scope=col class=n>min mm²<th scope=col class=n>min perplexity<tbody>{''.join(lines)}</table>"
+            f"<th scope=col class=n>min mm²{head_perplexity}<tbody>{''.join(lines)}</table>"
         )
+
+    def _perplexity_cell(self, members: Sequence[int]) -> str:
+        best = self._most_accurate(members)
+        return self._cell(best, self._perplexity(best)) if self.accuracy.measured else ""
 
     def _cell(self, index: int, text: str, share: float | None = None) -> str:
         bar = "" if share is None else f' style="--share:{share * 100:.1f}%"'
         return f"<td class=n{bar}>{self._link(index, text)}"
 
     def _reference(self) -> str:
-        best = min(self.indices, key=lambda i: self.rows[i]["perplexity"])
-        row = self.rows[best]
+        if not self.accuracy.measured:
+            return (
+                "<b>Perplexity is not measured</b> for this workload (the notes say why): its designs are compared on "
+                "speed, energy and area, and nothing here says which of its formats keep the model usable."
+            )
+        row = self.rows[self._most_accurate(self.indices)]
         return (
             f"The most accurate policy reaches perplexity <b>{number(row['perplexity'])}</b> "
             f"({escape(policy_label(row))}; {number(row['bits_per_weight'])} bits a weight; "
             f"{row['perplexity_predictions']:,} predictions). The budgets are multiples of it."
         )
 
-    def _budget(self, name: str, ratio: float) -> str:
-        inside, phase = self._within(ratio), self.phase
-        fast, frugal = self._fastest(inside, phase), self._frugal(inside, phase)
-        energies = self._energy(inside, phase)
-        head = (
+    def _budget(self, budget: int) -> str:
+        inside, (name, ratio) = self._within(budget), BUDGETS[budget]
+        if not self.accuracy.measured:
+            return f"<b>Of all {len(inside)} designs</b>, {self._extremes(inside)}"
+        return (
             f"<b>{name.capitalize()}</b> of it (perplexity ≤ {number(self.accuracy.best * ratio)}; "
-            f"{len(inside)} of {len(self.indices)} designs): the fastest {phase} is "
-            f"<b>{number(self._rate(fast, phase), 3)} tokens/s</b>, by {self._link(fast)} "
+            f"{len(inside)} of {len(self.indices)} designs): {self._extremes(inside)}"
+        )
+
+    def _left_out(self) -> list[str]:
+        """A sentence for each processing element without a design in the budget that is shown first."""
+        inside = {self.rows[i]["pe"] for i in self._within(self.accuracy.budget)}
+        found = []
+        for pe in sorted({self.rows[i]["pe"] for i in self.indices} - inside):
+            members = [i for i in self.indices if self.rows[i]["pe"] == pe]
+            best = self._most_accurate(members)
+            found.append(
+                f"<b>{escape(pe)}</b> has no design {self.scope} of it: its lowest perplexity is "
+                f"{self._link(best, self._perplexity(best))}. At any perplexity, {self._extremes(members)}"
+            )
+        return found
+
+    def _extremes(self, members: Sequence[int]) -> str:
+        """The fastest and the most frugal of the designs, as the end of a sentence."""
+        phase = self.phase
+        fast, frugal = self._fastest(members, phase), self._frugal(members, phase)
+        energies = self._energy(members, phase)
+        head = (
+            f"the fastest {phase} is <b>{number(self._rate(fast, phase), 3)} tokens/s</b>, by {self._link(fast)} "
             f"({energies[fast]}/token, {self._cost_of(fast)})"
         )
         if fast == frugal:
@@ -142,7 +190,10 @@ class Findings:
         )
 
     def _cost(self) -> str:
-        (tight_name, tight), (loose_name, loose) = BUDGETS[0], BUDGETS[DEFAULT_BUDGET]
+        tight, loose = self.accuracy.budgets[0], self.accuracy.budget
+        if tight == loose:
+            return ""
+        tight_name, loose_name = BUDGETS[tight][0], BUDGETS[loose][0]
         speeds = [self._rate(self._fastest(self._within(r), self.phase), self.phase) for r in (loose, tight)]
         chosen = [self._frugal(self._within(r), self.phase) for r in (loose, tight)]
         joules = [phase_values(self.rows[i], self.phase)[0] for i in chosen]
@@ -159,15 +210,15 @@ class Findings:
         )
 
     def _where(self) -> str:
-        inside = self._within(BUDGETS[DEFAULT_BUDGET][1])
+        inside = self._within(self.accuracy.budget)
         fast, frugal = self._fastest(inside, self.phase), self._frugal(inside, self.phase)
         time = self._largest(fast, "cycles", CYCLE_KEYS, "cycles")
         joules = self._largest(frugal, "energy", ENERGY_KEYS, "energy_uj")
         if not time or not joules:
             return ""
         return (
-            f"{BUDGETS[DEFAULT_BUDGET][0].capitalize()}, the largest part of the fastest design's cycles is "
-            f"<b>{time}</b>; of the most frugal design's energy, <b>{joules}</b> (whole run, prefill and decode)."
+            f"{self.scope.capitalize()}, the largest part of the fastest design's cycles is "
+            f"<b>{time}</b>; of the most frugal design's energy, <b>{joules}</b> (whole run)."
         )
 
     def _bottleneck(self) -> str:
@@ -191,8 +242,16 @@ class Findings:
         key = max(keys, key=lambda part: row[part])
         return f"{escape(names[key])} ({row[key] / row[total] * 100:.0f} %)" if row[total] > 0 else ""
 
-    def _within(self, ratio: float) -> list[int]:
-        return [i for i in self.indices if self.accuracy.within(self.rows[i], ratio)]
+    def _within(self, budget: int) -> list[int]:
+        return [i for i in self.indices if self.accuracy.within(self.rows[i], BUDGETS[budget][1])]
+
+    def _most_accurate(self, members: Sequence[int]) -> int:
+        """The design of lowest perplexity; the first where none is measured."""
+        return min(members, key=lambda i: self.rows[i]["perplexity"] if self.accuracy.measured else 0)
+
+    def _perplexity(self, index: int) -> str:
+        value = self.rows[index]["perplexity"]
+        return NOT_MEASURED if value is None else number(value)
 
     def _rate(self, index: int, phase: str) -> float:
         return phase_values(self.rows[index], phase)[1]
@@ -210,8 +269,10 @@ class Findings:
 
     def _cost_of(self, index: int) -> str:
         row = self.rows[index]
-        over = percent(row["perplexity"] / self.accuracy.best)
-        return f"{number(row['area_mm2'], 3)} mm², perplexity {number(row['perplexity'])}, {over}"
+        area = f"{number(row['area_mm2'], 3)} mm²"
+        if not self.accuracy.measured:
+            return area
+        return f"{area}, perplexity {self._perplexity(index)}, {percent(row['perplexity'] / self.accuracy.best)}"
 
     def _link(self, index: int, text: str | None = None) -> str:
         full = " · ".join(filter(None, self.labels[index]))

@@ -18,12 +18,15 @@ from typing import Any
 
 from bitwright.arch.errors import ConfigError
 from bitwright.reports.checks import RELATIVE_TOLERANCE, check_rows
-from bitwright.reports.compare import BUDGETS, DEFAULT_BUDGET, Accuracy, phase_values
+from bitwright.reports.compare import BUDGETS, DEFAULT_BUDGET, PHASES, Accuracy, phase_values, phases
 from bitwright.reports.figures import PARTS, SYMBOLS, accuracy_figure, note_marks, pareto_figure, roofline_figure
 from bitwright.reports.findings import Findings
 from bitwright.reports.labels import (
+    ACT_SCALES,
+    NOT_MEASURED,
     POLICY_KEYS,
     Row,
+    act_scale,
     collect_notes,
     design_labels,
     energy_unit,
@@ -39,14 +42,19 @@ from bitwright.reports.table import display_values, table_data
 
 TITLE = "bitwright: what a design gives, and what it costs"
 
-PHASES = ("decode", "prefill")
+
+SCALES_FOOT = (
+    "Act scales: a machine with <code>int8</code> activations gives each token a scale of its own; with "
+    "<code>int8_tensor</code>, all tokens of a tensor share one, and the largest value of any sets the step of all."
+)
 
 
 def report(rows: list[dict[str, Any]], out: Path, title: str = TITLE) -> Path:
     """Write the report on `rows` to the HTML file `out` and return `out`.
 
     rows : result rows of schema version 1, at least one. Rows of several workloads (model, text, tokens, batch)
-    may be mixed; designs are compared within a workload only, and the page has a selector.
+    may be mixed, with and without perplexity or decode; designs are compared within a workload only, and the page
+    has a selector.
     Raises ConfigError for no rows or an unwritable `out`; StoreError for a row that lacks a field;
     MismatchError for a row whose parts do not sum to its totals. `out` is replaced whole or not at all.
     """
@@ -80,13 +88,13 @@ def render(rows: Sequence[Row], title: str = TITLE) -> str:
     data["parts"] = PARTS
     data["workloads"] = [_workload_data(rows, name, indices, partial, symbols) for name, indices in groups]
     findings = [Findings(rows, labels, indices) for _, indices in groups]
-    data["phase"] = findings[0].phase
+    data["phase"] = PHASES[0]
     page = resources.files("bitwright.reports").joinpath("report.html").read_text(encoding="utf-8")
     parts = {
         "title": escape(title),
         "subtitle": _subtitle(rows, groups),
         "style": _asset("report.css"),
-        "controls": _controls(groups, findings[0].phase),
+        "controls": _controls(groups),
         "findings": "".join(_findings(found, at) for at, found in enumerate(findings)),
         "accuracy": "".join(_accuracy_table(rows, indices, partial, at) for at, (_, indices) in enumerate(groups)),
         "shared": "; ".join(f"{escape(name)} {escape(_plain(value))}" for name, value in data["shared"]),
@@ -108,16 +116,21 @@ def render(rows: Sequence[Row], title: str = TITLE) -> str:
 def _workload_data(
     rows: Sequence[Row], name: str, indices: list[int], partial: Sequence[str], symbols: Mapping[str, str]
 ) -> dict[str, Any]:
-    policies = [row for row, _ in _policies(rows, indices)]
-    best = Accuracy.of(policies).best
+    accuracy, found = Accuracy.of([rows[i] for i in indices]), phases(rows[indices[0]])
+    drawn = None
+    if accuracy.measured:
+        policies = [row for row, _ in _policies(rows, indices)]
+        drawn = accuracy_figure(policies, symbols, [note_marks(row, partial) for row in policies])
     return {
         "label": name,
         "rows": indices,
-        "best": best if math.isfinite(best) else None,
-        "energy": {phase: pareto_figure(rows, indices, phase, "energy", symbols) for phase in PHASES},
-        "area": {phase: pareto_figure(rows, indices, phase, "area", symbols) for phase in PHASES},
+        "phases": found,
+        "budgets": accuracy.budgets,
+        "best": accuracy.best if math.isfinite(accuracy.best) else None,
+        "energy": {phase: pareto_figure(rows, indices, phase, "energy", symbols) for phase in found},
+        "area": {phase: pareto_figure(rows, indices, phase, "area", symbols) for phase in found},
         "roofline": roofline_figure(rows, indices, symbols),
-        "accuracy": accuracy_figure(policies, symbols, [note_marks(row, partial) for row in policies]),
+        "accuracy": drawn,
     }
 
 
@@ -139,8 +152,11 @@ def _subtitle(rows: Sequence[Row], groups: Sequence[tuple[str, list[int]]]) -> s
     return f"{count} of space <b>{escape(spaces)}</b>, each running <b>{escape(what)}</b>"
 
 
-def _controls(groups: Sequence[tuple[str, list[int]]], phase: str) -> str:
-    """The bar that stays in view: workload (when several), phase, perplexity budget."""
+def _controls(groups: Sequence[tuple[str, list[int]]]) -> str:
+    """The bar that stays in view: workload (when several), phase, perplexity budget.
+
+    The page hides a choice of which the shown workload has only one value.
+    """
 
     def radios(name: str, legend: str, choices: Sequence[tuple[str, str]], chosen: str) -> str:
         inputs = "".join(
@@ -157,7 +173,7 @@ def _controls(groups: Sequence[tuple[str, list[int]]], phase: str) -> str:
     budgets = [(str(at), name) for at, (name, _) in enumerate(BUDGETS)]
     return (
         select
-        + radios("phase", "phase", [(name, name) for name in PHASES], phase)
+        + radios("phase", "phase", [(name, name) for name in PHASES], PHASES[0])
         + radios("budget", "perplexity of best", budgets, str(DEFAULT_BUDGET))
         + "<output id=inside></output>"
     )
@@ -172,8 +188,8 @@ def _findings(found: Findings, workload: int) -> str:
     tables = "".join(
         f'<div class=choices data-phase="{phase}" data-budget="{budget}" hidden>'
         f"{found.choice_tables(phase, budget)}</div>"
-        for phase in PHASES
-        for budget in range(len(BUDGETS))
+        for phase in found.phases
+        for budget in found.accuracy.budgets
     )
     return (
         f'<div data-workload="{workload}" hidden><div class=cards>{cards}</div><ul class=said>{sentences}</ul>'
@@ -182,27 +198,33 @@ def _findings(found: Findings, workload: int) -> str:
 
 
 def _accuracy_table(rows: Sequence[Row], indices: Sequence[int], partial: Sequence[str], workload: int) -> str:
+    marks = [at for at, note in enumerate(partial) if any(note in rows[i]["notes"] for i in indices)]
+    feet = "".join(f"<p class=foot>{mark(at)} {escape(partial[at])}" for at in marks)
+    if not Accuracy.of([rows[i] for i in indices]).measured:
+        said = "Perplexity is not measured for this workload: it has no budgets, no colour scale and no table here."
+        return f'<div data-workload="{workload}" hidden><p>{said}{feet}</div>'
     policies = _policies(rows, indices)
     best = policies[0][0]["perplexity"]
-    factor, unit = energy_unit([phase_values(rows[i], "decode")[0] for i in indices])
+    phase = phases(rows[indices[0]])[0]
+    factor, unit = energy_unit([phase_values(rows[i], phase)[0] for i in indices])
     lines = []
     for row, members in policies:
         pes = ", ".join(dict.fromkeys(rows[i]["pe"] for i in members))
-        fast = max(rows[i]["decode_tokens_per_s"] for i in members)
-        frugal = min(phase_values(rows[i], "decode")[0] for i in members)
+        frugal = min(phase_values(rows[i], phase)[0] for i in members)
+        fast = max(phase_values(rows[i], phase)[1] for i in members)
         over = "best" if row["perplexity"] == best else percent(row["perplexity"] / best)
         lines.append(
             f"<tr><th scope=row>{escape(weights_label(row))}{note_marks(row, partial)}"
-            f"<td>{escape(operands_label(row))}<td>{escape(pes)}"
+            f"<td>{escape(operands_label(row))}<td>{act_scale(row)}<td>{escape(pes)}"
             f"<td class=n>{number(row['bits_per_weight'])}<td class=n>{number(row['perplexity'])}"
             f"<td class=n>{over}<td class=n>{number(row['bits_per_byte'])}<td class=n>{len(members)}"
             f"<td class=n>{number(fast, 3)}<td class=n>{number(frugal * factor, 3)}"
         )
-    numbers = ["bits/<br>weight", "perplexity", "over best", "bits/byte", "designs", "max decode<br>tokens/s"]
-    head = "".join(f"<th scope=col>{name}" for name in ("weights", "acts, kv, head", "PEs"))
-    head += "".join(f"<th scope=col class=n>{name}" for name in [*numbers, f"min decode<br>{unit}/token"])
-    marks = [at for at, note in enumerate(partial) if any(note in rows[i]["notes"] for i in indices)]
-    feet = "".join(f"<p class=foot>{mark(at)} {escape(partial[at])}" for at in marks)
+    numbers = ["bits/<br>weight", "perplexity", "over best", "bits/byte", "designs", f"max {phase}<br>tokens/s"]
+    head = "".join(f"<th scope=col>{name}" for name in ("weights", "acts, kv, head", "act scales", "PEs"))
+    head += "".join(f"<th scope=col class=n>{name}" for name in [*numbers, f"min {phase}<br>{unit}/token"])
+    if any(row["acts"] in ACT_SCALES for row, _ in policies):
+        feet += f"<p class=foot>{SCALES_FOOT}"
     return (
         f'<div data-workload="{workload}" hidden><div class=scroll tabindex=0><table class=plain><thead><tr>{head}'
         f"<tbody>{''.join(lines)}</table></div>{feet}</div>"
@@ -240,8 +262,8 @@ def _provenance(rows: Sequence[Row]) -> str:
 
     for row in rows:
         add("bitwright", row["bitwright_version"])
-        add("text SHA-256", row["text_sha256"])
-        add("weights SHA-256", row["weights_sha256"])
+        add("text SHA-256", row["text_sha256"] or NOT_MEASURED)
+        add("weights SHA-256", row["weights_sha256"] or "not here")
         for name, value in sorted(row["versions"].items()):
             if name != "bitwright":
                 add(f"version of {name}", value)

@@ -22,6 +22,11 @@ WORKLOAD_KEYS = ("model", "text_sha256", "prompt_tokens", "output_tokens", "batc
 
 POLICY_KEYS = ("weights", "group", "acts", "kv", "head")
 
+NOT_MEASURED = "not measured"
+
+ACT_SCALES = {"int8": "one a token", "int8_tensor": "one a tensor"}
+"""How many scales the machine gives its activations, by their format; other formats have none."""
+
 
 def number(value: float, digits: int = 4) -> str:
     """`value` to `digits` significant digits, thousands separated, never an exponent below a million.
@@ -69,6 +74,11 @@ def operands_label(row: Row) -> str:
     return formats[0] if len(set(formats)) == 1 else ", ".join(formats)
 
 
+def act_scale(row: Row) -> str:
+    """The activations' scales in words: 'one a token', 'one a tensor', or 'none'."""
+    return ACT_SCALES.get(row["acts"], "none")
+
+
 def policy_label(row: Row) -> str:
     """The whole format policy: 'int4 g128 weights, int8 acts, kv and head', or each of the three when they differ."""
     if row["acts"] == row["kv"] == row["head"]:
@@ -88,8 +98,12 @@ def workloads(rows: Sequence[Row]) -> list[tuple[str, list[int]]]:
         groups.setdefault(tuple(row[key] for key in WORKLOAD_KEYS), []).append(index)
     labels = [workload_label(rows[indices[0]]) for indices in groups.values()]
     repeated = {label for label, count in Counter(labels).items() if count > 1}
+
+    def told_apart(label: str, text_sha256: str | None) -> str:
+        return f"{label}, text {text_sha256[:8]}" if text_sha256 else f"{label}, perplexity {NOT_MEASURED}"
+
     return [
-        (f"{label}, text {rows[indices[0]]['text_sha256'][:8]}" if label in repeated else label, indices)
+        (told_apart(label, rows[indices[0]]["text_sha256"]) if label in repeated else label, indices)
         for label, indices in zip(labels, groups.values(), strict=True)
     ]
 

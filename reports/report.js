@@ -9,15 +9,21 @@ const ALL = Array.from({ length: DATA.count }, (_, i) => i);
 const MOST_BARS = 12;
 const state = {
   workload: 0, phase: DATA.phase, budget: DATA.budget, scale: "share", cycles: "cycles", parts: "energy",
-  picked: new Set(), matching: new Set(ALL), sort: "decode_tokens_per_s", down: true,
+  picked: new Set(), matching: new Set(ALL), sort: "", down: true,
 };
+const workload = () => DATA.workloads[state.workload];
+// The reader's choice, or the first there is: a workload without decode or without a perplexity offers fewer.
+const offered = (choice, offers) => (offers.includes(choice) ? choice : offers[0]);
+const phase = () => offered(state.phase, workload().phases);
+const budget = () => offered(state.budget, workload().budgets);
+state.sort = phase() + "_tokens_per_s";
 
 // ---- values -------------------------------------------------------------------------------------------------
 
 const VALUES = new Map(Object.entries(DATA.values).map(([key, coded]) => {
   let column = coded;
   if (!Array.isArray(coded)) column = "c" in coded ? ALL.map(() => coded.c) : coded.i.map((at) => coded.d[at]);
-  if (COLUMN.get(key)?.infinite) column = column.map((value) => (value === null ? Infinity : value));
+  if (COLUMN.get(key)?.infinite) column = column.map((value) => (value === "Infinity" ? Infinity : value));
   return [key, column];
 }));
 const WHOLE = new Set([...VALUES.keys()].filter((key) => VALUES.get(key).every((x) => x === null || Number.isInteger(x))));
@@ -42,19 +48,21 @@ function si(x, unit) {
 
 function shown(key, row) {
   const x = value(key, row);
-  if (x === null) return "–";
+  if (x === null) return COLUMN.get(key)?.null ?? "–";
   return typeof x === "number" ? number(x, WHOLE.has(key)) : x;
 }
 
 const label = (row) => [value("label_1", row), value("label_2", row)];
-const ratio = () => DATA.budgets[state.budget].ratio ?? Infinity;
-const inBudget = (row) => value("perplexity_over_best", row) <= ratio() * (1 + 1e-12);
+const ratio = () => DATA.budgets[budget()].ratio ?? Infinity;
+// No budget excludes a design whose perplexity is not measured.
+const inBudget = (row) => (value("perplexity_over_best", row) ?? 0) <= ratio() * (1 + 1e-12);
 
 // ---- plots --------------------------------------------------------------------------------------------------
 
 const CONFIG = { displaylogo: false, responsive: true, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
 
 function hover(row) {
+  const measured = value("perplexity", row) !== null, decoded = value("decode_tokens_per_s", row) !== null;
   const line = (name, ...keys) => name + " " + keys.map((key) => escapeHtml(shown(key, row))).join(" / ");
   return [
     "<b>" + escapeHtml(label(row)[0]) + "</b>",
@@ -62,13 +70,13 @@ function hover(row) {
     line("memory", "dram") + ", " + shown("dram_bandwidth_bytes_per_cycle", row) + " B/cycle",
     line("act / wgt / out buffers", "act_buffer_kib", "wgt_buffer_kib", "out_buffer_kib") + " KiB",
     line("weights", "weights_and_group") + " (" + escapeHtml(value("weight_unit", row) ?? "native") + ")",
-    line("acts / kv / head", "acts", "kv", "head"),
+    line("acts / kv / head", "acts", "kv", "head") + ", activation scales: " + value("act_scale", row),
     "",
-    "<b>perplexity " + number(value("perplexity", row)) + "</b>, ×" + number(value("perplexity_over_best", row)) + " best, " + number(value("bits_per_weight", row)) + " bits/weight",
-    line("decode / prefill tokens/s", "decode_tokens_per_s", "prefill_tokens_per_s"),
-    line("first token / per token ms", "ttft_ms", "tpot_ms"),
-    line("decode / whole run µJ/token", "decode_energy_uj_per_token", "energy_uj_per_token"),
-    line("area mm²", "area_mm2") + ", utilisation " + number(value("utilisation", row)),
+    "<b>" + line("perplexity", "perplexity") + "</b>" + (measured ? line(", ×", "perplexity_over_best") + line(" best, bits/weight", "bits_per_weight") : ""),
+    ...(decoded ? [line("decode tokens/s", "decode_tokens_per_s") + line(", ms/token", "tpot_ms") + line(", µJ/token", "decode_energy_uj_per_token")] : []),
+    line("prefill tokens/s", "prefill_tokens_per_s") + line(", first token ms", "ttft_ms"),
+    line("whole run µJ/token", "energy_uj_per_token"),
+    line("area mm²", "area_mm2") + line(", utilisation", "utilisation"),
   ].join("<br>");
 }
 
@@ -78,7 +86,7 @@ function draw(id, source, options = {}) {
     const trace = { ...given };
     if (trace.meta?.budget !== undefined) {
       const unlimited = DATA.budgets.length - 1;
-      trace.visible = trace.meta.budget === state.budget || trace.meta.budget === unlimited;
+      trace.visible = trace.meta.budget === budget() || trace.meta.budget === unlimited;
     }
     if (trace.customdata) {
       trace.customdata.forEach((row, i) => at.set(row, at.has(row) ? at.get(row).concat([[trace.x[i], trace.y[i]]]) : [[trace.x[i], trace.y[i]]]));
@@ -98,7 +106,7 @@ function draw(id, source, options = {}) {
   }
   const fresh = !$(id).data;
   // A copy: plotly writes computed ranges into the layout it is given.
-  Plotly.react($(id), data, { ...structuredClone(source.layout), uirevision: state.workload + state.phase }, CONFIG);
+  Plotly.react($(id), data, { ...structuredClone(source.layout), uirevision: state.workload + phase() }, CONFIG);
   if (fresh) $(id).on("plotly_click", (event) => {
     const row = event.points[0].customdata;
     if (typeof row === "number") pick(row, !state.picked.has(row));
@@ -107,7 +115,7 @@ function draw(id, source, options = {}) {
 
 function drawRoofline() {
   const id = "plot-roofline", fresh = !$(id).data;
-  draw(id, DATA.workloads[state.workload].roofline, { everyBudget: false });
+  draw(id, workload().roofline, { everyBudget: false });
   if (!fresh) return;
   const raise = (row, on) => {
     const at = $(id).data.findIndex((trace) => trace.meta?.rows?.includes(row));
@@ -118,9 +126,9 @@ function drawRoofline() {
 }
 
 function barRows() {
-  const figure = DATA.workloads[state.workload].energy[state.phase];
-  const front = figure.data.find((trace) => trace.meta?.budget === state.budget).meta.rows;
-  const speed = (row) => value(state.phase + "_tokens_per_s", row);
+  const figure = workload().energy[phase()];
+  const front = figure.data.find((trace) => trace.meta?.budget === budget()).meta.rows;
+  const speed = (row) => value(phase() + "_tokens_per_s", row);
   const first = [...front].sort((a, b) => speed(b) - speed(a)).filter((row) => !state.picked.has(row)).slice(0, MOST_BARS);
   return [...first, ...[...state.picked].sort((a, b) => speed(b) - speed(a))];
 }
@@ -139,7 +147,7 @@ function drawBars(id, kind) {
     marker: { color, line: { width: 0.5, color: "white" }, pattern: { shape, fillmode: "overlay", fgcolor: "white", size: 6, solidity: 0.3 } },
   }));
   const longest = share ? 100 : Math.max(...total, 0) * scale;
-  const base = DATA.workloads[state.workload].roofline.layout;
+  const base = workload().roofline.layout;
   const clip = (text) => (text.length > 48 ? text.slice(0, 47) + "…" : text);
   const names = rows.map((row) => {
     const [first, second] = label(row).map((text) => escapeHtml(clip(text)));
@@ -250,14 +258,15 @@ function arrange() {
 function term(text) {
   const found = /^(\w+)(<=|>=|=|<|>)(.+)$/.exec(text);
   if (!found) {
-    const word = text.toLowerCase(), keys = [...VALUES.keys()].filter((key) => typeof VALUES.get(key)[0] === "string");
-    return (row) => keys.some((key) => String(value(key, row)).toLowerCase().includes(word));
+    const word = text.toLowerCase(), texts = [...VALUES.values()];
+    return (row) => texts.some((column) => typeof column[row] === "string" && column[row].toLowerCase().includes(word));
   }
   const [, key, sign, wanted] = found, x = Number(wanted);
   if (!VALUES.has(key)) throw new Error("no column " + key);
   if (sign === "=") return (row) => (typeof value(key, row) === "number" ? value(key, row) === x : String(value(key, row)) === wanted);
   if (Number.isNaN(x)) throw new Error(wanted + " is not a number");
-  return { "<": (row) => value(key, row) < x, ">": (row) => value(key, row) > x, "<=": (row) => value(key, row) <= x, ">=": (row) => value(key, row) >= x }[sign];
+  const compare = { "<": (y) => y < x, ">": (y) => y > x, "<=": (y) => y <= x, ">=": (y) => y >= x }[sign];
+  return (row) => value(key, row) !== null && compare(value(key, row));
 }
 
 function filter() {
@@ -285,9 +294,8 @@ function saveCsv() {
 // ---- everything in step -------------------------------------------------------------------------------------
 
 function drawScatters() {
-  const workload = DATA.workloads[state.workload];
-  draw("plot-energy", workload.energy[state.phase]);
-  draw("plot-area", workload.area[state.phase]);
+  draw("plot-energy", workload().energy[phase()]);
+  draw("plot-area", workload().area[phase()]);
   drawRoofline();
 }
 
@@ -298,12 +306,13 @@ function drawAllBars() {
 
 function refresh() {
   for (const part of document.querySelectorAll("[data-workload]")) part.hidden = Number(part.dataset.workload) !== state.workload;
-  for (const part of document.querySelectorAll(".choices")) part.hidden = part.dataset.phase !== state.phase || Number(part.dataset.budget) !== state.budget;
-  const { rows, best, label: name } = DATA.workloads[state.workload];
+  for (const part of document.querySelectorAll(".choices")) part.hidden = part.dataset.phase !== phase() || Number(part.dataset.budget) !== budget();
+  const { rows, best, label: name, phases, budgets } = workload();
+  for (const [choice, offers] of [["phase", phases], ["budget", budgets]]) document.querySelector("input[name=" + choice + "]").closest("fieldset").hidden = offers.length < 2;
   const inside = rows.filter(inBudget).length;
   const most = ratio() === Infinity || best === null ? "" : " with perplexity ≤ " + number(best * ratio());
-  $("inside").textContent = inside + " of " + rows.length + " designs" + most;
-  for (const plot of ["energy", "area"]) $("title-" + plot).textContent = (state.phase === "decode" ? "Decode" : "Prefill") + " speed against " + (plot === "energy" ? "energy per token" : "area");
+  $("inside").textContent = budgets.length < 2 ? phases.join(" and ") + " of " + rows.length + " designs, perplexity not measured" : inside + " of " + rows.length + " designs" + most;
+  for (const plot of ["energy", "area"]) $("title-" + plot).textContent = (phase() === "decode" ? "Decode" : "Prefill") + " speed against " + (plot === "energy" ? "energy per token" : "area");
   $("plot-accuracy").setAttribute("aria-description", name);
   filter();
   drawScatters();
@@ -364,8 +373,9 @@ function start() {
 }
 
 function drawAccuracy() {
-  const figure = DATA.workloads[state.workload].accuracy;
-  Plotly.react($("plot-accuracy"), figure.data, structuredClone(figure.layout), CONFIG);
+  const figure = workload().accuracy;
+  $("plot-accuracy").closest("figure").hidden = !figure;
+  if (figure) Plotly.react($("plot-accuracy"), figure.data, structuredClone(figure.layout), CONFIG);
 }
 
 start();

@@ -7,10 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitwright.reports.checks import MAY_BE_INFINITE, NUMBERS, OPTIONAL, TEXT
+from bitwright.reports.checks import DECODED, MAY_BE_INFINITE, MEASURED, NUMBERS, OPTIONAL, TEXT
 from bitwright.reports.compare import Accuracy
 from bitwright.reports.figures import note_marks
-from bitwright.reports.labels import TIMES, Row, buffers_label, memory_labels, operands_label, weights_label
+from bitwright.reports.labels import (
+    NOT_MEASURED,
+    TIMES,
+    Row,
+    act_scale,
+    buffers_label,
+    memory_labels,
+    operands_label,
+    weights_label,
+)
 
 
 @dataclass(frozen=True)
@@ -18,8 +27,8 @@ class Column:
     """One table column.
 
     key : a row key or one of `display_values`; label : heading; kind : "design" columns that hold one value in
-    every row leave the table for the line above it, "result" columns always stay; sort : the key whose values
-    order this column, when not its own.
+    every row leave the table for the line above it, "result" columns stay unless they are null in every row;
+    sort : the key whose values order this column, when not its own.
     """
 
     key: str
@@ -58,6 +67,12 @@ MAIN: tuple[Column, ...] = (
 FILTERS = ("workload", "pe", "weights_and_group", "array", "dataflow", "memory", "buffers")
 """Columns with a drop-down filter, where they hold more than one value."""
 
+WHY_NULL = {
+    **dict.fromkeys((*MEASURED, "perplexity_over_best"), NOT_MEASURED),
+    **dict.fromkeys(DECODED, "no decode"),
+}
+"""What the page writes for a null, where a dash would leave open why."""
+
 DISPLAY_NUMBERS = ("array_pes", "buffers_kib", "perplexity_over_best")
 
 
@@ -68,11 +83,13 @@ def display_values(
     partial: Sequence[str],
 ) -> dict[str, list[Any]]:
     """Columns that exist for display only: labels, ratios to the workload's best perplexity, footnote marks."""
-    names, ratios = [""] * len(rows), [0.0] * len(rows)
+    names: list[str] = [""] * len(rows)
+    ratios: list[float | None] = [None] * len(rows)
     for name, indices in workloads:
-        best = Accuracy.of([rows[i] for i in indices]).best
+        accuracy = Accuracy.of([rows[i] for i in indices])
         for index in indices:
-            names[index], ratios[index] = name, rows[index]["perplexity"] / best
+            names[index] = name
+            ratios[index] = rows[index]["perplexity"] / accuracy.best if accuracy.measured else None
     return {
         "workload": names,
         "array": [f"{row['rows']}{TIMES}{row['cols']}" for row in rows],
@@ -80,6 +97,7 @@ def display_values(
         "buffers": [buffers_label(row) for row in rows],
         "buffers_kib": [row["act_buffer_kib"] + row["wgt_buffer_kib"] + row["out_buffer_kib"] for row in rows],
         "memory": memory_labels(rows),
+        "act_scale": [act_scale(row) for row in rows],
         "operands": [operands_label(row) for row in rows],
         "weights_and_group": [weights_label(row) for row in rows],
         "perplexity_over_best": ratios,
@@ -92,9 +110,9 @@ def display_values(
 def encode_column(values: Sequence[Any]) -> Any:
     """A column as JSON data: {"c": value} when constant, {"d": distinct, "i": indices} for few texts, else a list.
 
-    Numbers that are not finite become null (the page knows which columns may hold infinity).
+    Numbers that are not finite become "Infinity" (the page knows which columns may hold it).
     """
-    plain = [None if isinstance(v, float) and not math.isfinite(v) else v for v in values]
+    plain = ["Infinity" if isinstance(v, float) and not math.isfinite(v) else v for v in values]
     distinct = list(dict.fromkeys(plain))
     if len(distinct) == 1:
         return {"c": distinct[0]}
@@ -118,7 +136,8 @@ def table_data(rows: Sequence[Row], shown: dict[str, list[Any]]) -> dict[str, An
         main = list(MAIN)
     several = len(rows) > 1
     shared = [column for column in main if column.kind == "design" and column.key in constant and several]
-    visible = [column for column in main if column not in shared]
+    empty = [column for column in main if column.key in constant and values[column.key][0] is None]
+    visible = [column for column in main if column not in shared and column not in empty]
     if not any(shown["marks"]):
         visible = [column for column in visible if column.key != "marks"]
     named = {column.key for column in visible}
@@ -131,6 +150,7 @@ def table_data(rows: Sequence[Row], shown: dict[str, list[Any]]) -> dict[str, An
             "label": column.label,
             "number": column.key in numbers,
             "infinite": column.key in infinite,
+            "null": WHY_NULL.get(column.key),
             "main": main_column,
             "sort": column.sort or column.key,
         }

@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bitwright.arch import costs, formats, pe
-from bitwright.arch.costs.tables import CostTable, PECost, UnitCost
+from bitwright.arch.costs.tables import CostTable, PECost, SramCost, UnitCost
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.machine import Dataflow, Machine
-from bitwright.arch.pe import PESpec
 
 SUM_BITS = 32  # a word of the output buffer, one column
 MAX_PORT_BITS, MIN_PORT_BITS = 512, 64
+MIN_BANK_BYTES = 4096  # the SRAM table's smallest
+SLOTS = 2  # of a double buffer, each its own memory with its own port
 
 
 @dataclass(frozen=True)
 class Sram:
     """One buffer: energy of a word access, leakage and area of the whole capacity."""
 
+    width_bits: int
     read_pj: float
     write_pj: float
     leakage_uw: float
@@ -45,7 +47,8 @@ class MachineCosts:
     """Every unit cost of one machine with one weight format at its border.
 
     cell            a PE cell, an active cycle against an idle one (weight loads left out)
-    weight_load_pj  loading one weight into a cell (weight-stationary; 0 else)
+    pass_pj         a cell whose row has no operand while the array streams
+    weight_load_pj  loading one weight into a cell (weight-stationary), its beat on the other rows' bus included
     group, partial, border   one a column: the unit that takes finished groups, the one that adds unfinished ones (None:
                     the same unit, as for fp16-mac), the decoder of these weights (NOTHING if native)
     bypassed_pj     idle energy a cycle and column of decoders installed for other formats
@@ -55,6 +58,7 @@ class MachineCosts:
     """
 
     cell: Worker
+    pass_pj: float
     weight_load_pj: float
     group: Worker
     partial: Worker | None
@@ -65,6 +69,7 @@ class MachineCosts:
     out: Sram
     dram_read_pj_per_bit: float
     dram_write_pj_per_bit: float
+    dram_background_mw: float
     skew_bits: int
     skew_clock_pj: float
     skew_toggle_pj: float
@@ -105,10 +110,9 @@ def blocks(machine: Machine, installed: tuple[str, ...]) -> dict[str, PECost | U
     `border <format>`.
     """
     tables, spec = table(machine), pe.get(machine.pe)
-    two_level = [name for name in installed if formats.get(name).default_scale_format == "int8"]
     found: dict[str, PECost | UnitCost] = {
         "cell": tables.pe(machine.pe, machine.array.dataflow.value),
-        "edge": tables.unit(spec.edge_unit, machine.pe, (two_level or installed)[0]),
+        "edge": tables.unit(spec.edge_unit, machine.pe, _edge_format(installed, installed[0])),
     }
     if spec.psum.kind == "int":
         found["partial"] = tables.unit("int-accumulator")
@@ -119,65 +123,103 @@ def blocks(machine: Machine, installed: tuple[str, ...]) -> dict[str, PECost | U
     return found
 
 
+def _edge_format(installed: tuple[str, ...], weight_format: str) -> str:
+    """Whose results the installed edge unit is charged for: a unit for two-level scales has no energy for others."""
+    two_level = [name for name in installed if formats.get(name).default_scale_format == "int8"]
+    return weight_format if not two_level or weight_format in two_level else two_level[0]
+
+
 def check_clock(machine: Machine, installed: tuple[str, ...]) -> None:
-    """Refuse a clock that a synthesised block of the machine does not reach.
+    """Refuse a clock that a block of the machine does not reach: cell, edge units, decoders, or a buffer's SRAM.
 
     Raises ConfigError naming the clock, the slowest block and its fmax at the node.
     """
-    name, slowest = min(blocks(machine, installed).items(), key=lambda item: item[1].fmax_mhz)
-    if machine.clock_mhz > slowest.fmax_mhz:
-        what = {
-            "cell": f"PE {machine.pe} ({machine.array.dataflow.value} cell)",
-            "edge": f"the {pe.get(machine.pe).edge_unit} of {machine.pe}",
-            "partial": "the int-accumulator",
-        }.get(name, f"the {name.removeprefix('border ')} decoder")
+    tables, spec = table(machine), pe.get(machine.pe)
+    names = {
+        "cell": f"PE {machine.pe} ({machine.array.dataflow.value} cell)",
+        "edge": f"the {spec.edge_unit} of {machine.pe}",
+        "partial": "the int-accumulator",
+    }
+    fmax_mhz = {
+        names.get(name, f"the {name.removeprefix('border ')} decoder"): block.fmax_mhz
+        for name, block in blocks(machine, installed).items()
+    }
+    for tensor, bits in _port_bits(machine, installed).items():
+        capacity = machine.buffers.capacity_bytes(tensor)
+        bank, _ = _slots(tables, capacity, bits)
+        fmax_mhz[f"the {tensor} buffer ({capacity / 1024:g} KiB, {bits} bits wide)"] = 1e3 / bank.cycle_ns
+    slowest = min(fmax_mhz, key=lambda name: fmax_mhz[name])
+    if machine.clock_mhz > fmax_mhz[slowest]:
         raise ConfigError(
-            f"clock_mhz = {machine.clock_mhz:g}: {what} reaches {slowest.fmax_mhz:.0f} MHz at {machine.node}; "
+            f"clock_mhz = {machine.clock_mhz:g}: {slowest} reaches {fmax_mhz[slowest]:.0f} MHz at {machine.node}; "
             f"choose a lower clock; machine {machine.name}"
         )
 
 
-def _sram(tables: CostTable, capacity_bytes: int, width_bits: int) -> Sram:
-    """A buffer with a port of `width_bits`, as parallel banks of at most 512 bits; a port under 64 bits reads a 64-bit
-    word and uses it over several accesses."""
+def _slots(tables: CostTable, capacity_bytes: int, width_bits: int) -> tuple[SramCost, int]:
+    """One memory of a buffer and how many there are: two slots, each as parallel banks of at most 512 bits.
+
+    A bank below the table's smallest capacity costs what the smallest does; a port under 64 bits has 64.
+    """
     banks = -(-width_bits // MAX_PORT_BITS)
-    bank_bits = max(MIN_PORT_BITS, width_bits / banks)
-    bank = tables.sram(capacity_bytes / banks, bank_bits)
-    share = min(1.0, width_bits / MIN_PORT_BITS) * banks
+    bank_bytes = max(MIN_BANK_BYTES, capacity_bytes / SLOTS / banks)
+    return tables.sram(bank_bytes, max(MIN_PORT_BITS, width_bits / banks)), SLOTS * banks
+
+
+def _sram(tables: CostTable, capacity_bytes: int, width_bits: int) -> Sram:
+    """A whole buffer; an access reads or writes one slot. A port under 64 bits uses its word over several accesses."""
+    bank, count = _slots(tables, capacity_bytes, width_bits)
+    share = min(1.0, width_bits / MIN_PORT_BITS) * count / SLOTS
     return Sram(
+        width_bits,
         bank.read_pj * share,
         bank.write_pj * share,
-        bank.leakage_mw * 1e3 * banks,
-        bank.area_mm2 * 1e6 * banks,
+        bank.leakage_mw * 1e3 * count,
+        bank.area_mm2 * 1e6 * count,
     )
+
+
+def _port_bits(machine: Machine, installed: tuple[str, ...]) -> dict[str, int]:
+    """Width of each buffer's word: a lane for every row, the widest code for every column, a sum for every column."""
+    rows, cols = machine.array.rows, machine.array.cols
+    return {
+        "act": rows * pe.get(machine.pe).act.bits,
+        "wgt": cols * max(formats.get(name).bits for name in installed),
+        "out": cols * SUM_BITS,
+    }
 
 
 @lru_cache(maxsize=1024)
 def machine_costs(machine: Machine, installed: tuple[str, ...], weight_format: str) -> MachineCosts:
     """Unit costs of `machine`, built for the weight formats `installed`, while its weights are `weight_format`.
 
-    The weight port is one code a column. A weight that needs no decoder passes the installed ones by.
+    The weight port is the widest installed code a column. A weight that needs no decoder passes the installed ones by.
     """
     tables, spec = table(machine), pe.get(machine.pe)
     found = blocks(machine, installed)
     cell = tables.pe(machine.pe, machine.array.dataflow.value, weight_format)
+    edge = tables.unit(spec.edge_unit, machine.pe, _edge_format(installed, weight_format))
     lane, register, dram = tables.pe("fp16-mac", "os"), tables.register(), tables.dram(machine.dram)
     rows, cols, lanes = machine.array.rows, machine.array.cols, machine.vector.lanes
-    buffers, skew_bits = machine.buffers, _skew_bits(machine, spec)
+    skew_bits = skew_register_bits(machine)
     units = [unit for name, unit in found.items() if name != "cell"]
     borders = {name: unit for name, unit in found.items() if name.startswith("border ")}
+    ports = _port_bits(machine, installed)
+    buffers = {name: _sram(tables, machine.buffers.capacity_bytes(name), bits) for name, bits in ports.items()}
     return MachineCosts(
-        cell=Worker(cell.energy_pj_per_mac - cell.weight_load_pj / cell.macs_per_weight, cell.idle_energy_pj),
-        weight_load_pj=cell.weight_load_pj,
-        group=_worker(found["edge"]),
+        cell=Worker(_active_pj(machine, cell), cell.idle_energy_pj),
+        pass_pj=cell.pass_energy_pj,
+        weight_load_pj=cell.weight_load_pj + (rows - 1) * cell.bus_beat_pj,
+        group=_worker(edge),
         partial=_worker(found["partial"]) if "partial" in found else None,
         border=_worker(borders.get(f"border {weight_format}")),
         bypassed_pj=sum(unit.idle_energy_pj for name, unit in borders.items() if name != f"border {weight_format}"),
-        act=_sram(tables, buffers.capacity_bytes("act"), rows * spec.act.bits),
-        wgt=_sram(tables, buffers.capacity_bytes("wgt"), cols * formats.get(weight_format).bits),
-        out=_sram(tables, buffers.capacity_bytes("out"), cols * SUM_BITS),
+        act=buffers["act"],
+        wgt=buffers["wgt"],
+        out=buffers["out"],
         dram_read_pj_per_bit=dram.pj_per_bit,
         dram_write_pj_per_bit=dram.write_pj_per_bit,
+        dram_background_mw=dram.background_mw,
         skew_bits=skew_bits,
         skew_clock_pj=register.clock_pj,
         skew_toggle_pj=register.toggle_pj,
@@ -196,11 +238,27 @@ def _worker(unit: PECost | UnitCost | None) -> Worker:
     return Worker(unit.energy_pj_per_op, unit.idle_energy_pj) if isinstance(unit, UnitCost) else NOTHING
 
 
-def _skew_bits(machine: Machine, spec: PESpec) -> int:
-    """Flip-flops of the skew and deskew triangles around the array."""
-    rows, cols = machine.array.rows, machine.physical_cols
-    sums = spec.psum.bits * cols * (cols - 1) // 2
-    weights = spec.wgt.bits * cols * (cols - 1) // 2
-    controls = 2 if machine.array.dataflow is Dataflow.WEIGHT_STATIONARY else 3
-    activations = (spec.act.bits + controls) * rows * (rows - 1) // 2
-    return sums + weights + activations
+def _active_pj(machine: Machine, cell: PECost) -> float:
+    """Mean energy of an active cell: the zero-point column's weight is constantly 1."""
+    extra = machine.physical_cols - machine.array.cols
+    if not extra:
+        return cell.energy_pj_per_mac
+    ones = table(machine).pe(cell.pe, cell.dataflow, "constant-one").energy_pj_per_mac
+    return (machine.array.cols * cell.energy_pj_per_mac + extra * ones) / machine.physical_cols
+
+
+def skew_register_bits(machine: Machine) -> int:
+    """Flip-flops around the cells: skew and deskew triangles and the lines of marks; not the tile sequencer's state.
+
+    Equal to the array's Verilog but for that state (tests/cross/test_skew_registers.py).
+    """
+    spec = pe.get(machine.pe)
+    rows, cols, physical = machine.array.rows, machine.array.cols, machine.physical_cols
+    triangles = (
+        (spec.act.bits + 1) * rows * (rows - 1)  # activations and their valid bits
+        + spec.wgt.bits * cols * (cols - 1)
+        + spec.psum.bits * physical * (physical - 1)
+    ) // 2
+    if machine.array.dataflow is Dataflow.WEIGHT_STATIONARY:
+        return triangles + (rows - 1) + 2 * (rows + physical - 1)  # swap; result valid and last
+    return triangles + 2 * (rows - 1) + 2 * (physical - 1)  # first and last; result valid and last

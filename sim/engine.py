@@ -12,8 +12,9 @@ Who waits: an execute starts when all its tokens are there, at the earliest when
     the load queue runs ahead by one slot a tensor; a store waits for its last output.
 Not modelled: DRAM rows, banks, refresh and turnaround (peak bandwidth is assumed); buffer bank conflicts; instruction
     fetch; overlap between operators (each program starts on an idle machine and ends when its last store has left).
-Fidelity: array cycles exact against our RTL (tests/cross/test_array_cycles.py); the rest is by definition of the
-    machine and becomes checkable with the accelerator in RTL.
+Fidelity: with operands and output slots always there, cycles equal our array's RTL exactly
+    (tests/cross/test_array_cycles.py and the campaign); waiting for a slot or for DRAM is by definition of the machine
+    and becomes checkable with the accelerator in RTL.
 """
 
 from __future__ import annotations

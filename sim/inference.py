@@ -8,65 +8,43 @@ operations over lanes, not overlapped with the array); energies sum over counted
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
-from bitwright.arch import formats
+from bitwright.arch import formats, pe
 from bitwright.arch import machine as machines
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.machine import Dataflow, Machine
-from bitwright.arch.program import Program
+from bitwright.arch.pe import units
 from bitwright.sim import activity, engine
-from bitwright.sim.activity import Activity
-from bitwright.sim.costs import MachineCosts, check_clock, machine_costs, table
-from bitwright.sim.engine import Counters
+from bitwright.sim.costs import check_clock, machine_costs, table
+from bitwright.sim.energy import Energy, operator_energy, vector_energy
 from bitwright.workloads import mapping, models
 from bitwright.workloads.operators import Gemm, Step, step
 from bitwright.workloads.policy import FormatPolicy
 from bitwright.workloads.shapes import ModelShape
 
 NOT_MODELLED = (
-    "DRAM runs at peak bandwidth: rows, banks and refresh are not modelled",
+    "DRAM runs at peak bandwidth: rows, banks and refresh are not modelled; while its channel is idle it is "
+    "charged standby with rows open where its source separates that, and never powers down",
     "operators do not overlap: each starts on an idle machine and ends when its last output has left",
-    "element-wise work (softmax, norms, rotary embedding, activation functions, quantisation) is an estimate: lane "
-    "operations over vector lanes, charged as fp16 multiply-adds, not overlapped with the array",
-    "no area or energy for control logic, instruction fetch, wires between blocks or the clock tree outside cells",
+    "element-wise work (softmax, norms, rotary embedding, activation functions, quantisation) is an estimate: "
+    "lane operations over vector lanes, charged as fp16 multiply-adds, not overlapped with the array; it "
+    "happens as operands enter or results leave the chip, in the activation format, and moves no DRAM bytes of "
+    "its own",
+    "no area or energy for control logic, instruction fetch, wires between blocks or the clock tree outside "
+    "cells; areas are of cells and macros alone, as if packed without gaps",
     "nothing is clock-gated: idle cells, edge units and skew registers are charged their clock every cycle",
-    "SRAM figures are CACTI estimates; cell energies leave out glitches",
+    "SRAM figures are CACTI estimates with low-standby-power cells (itrs-lstp), one port a slot; reading and "
+    "writing an output word in one cycle is charged but not timed",
+    "clocks are checked against cells, edge units, decoders and SRAM; the weight bus across rows and the tile "
+    "sequencer are not timed; cell energies leave out glitches",
+    "int8-mac keeps a 32-bit sum in every cell and shift-add only the bits that its group needs: part of what "
+    "separates them is that width (docs/pes.md shows both at equal width)",
 )
-
-EDGE_LATENCY_CYCLES = 3  # pipeline stages of the column-edge unit
-SKEW_TOGGLES = 0.5  # changes a bit and streaming cycle in the skew registers: uniform random data
-
-
-@dataclass(frozen=True)
-class Energy:
-    """Energy by part, in pJ; `total_pj` is their sum."""
-
-    array: float = 0.0
-    array_idle: float = 0.0
-    skew: float = 0.0
-    edge: float = 0.0
-    sram_act: float = 0.0
-    sram_wgt: float = 0.0
-    sram_out: float = 0.0
-    dram: float = 0.0
-    vector: float = 0.0
-    leakage: float = 0.0
-
-    @property
-    def total_pj(self) -> float:
-        """Sum of all parts."""
-        return float(sum(getattr(self, item.name) for item in fields(self)))
-
-    def __add__(self, other: Energy) -> Energy:
-        return Energy(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
-
-    def times(self, count: int) -> Energy:
-        """`count` repetitions."""
-        return Energy(*(getattr(self, item.name) * count for item in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -82,7 +60,7 @@ class Phase:
     macs: int = 0
     dram_bytes: int = 0
     bound_cycles: int = 0
-    energy: Energy = Energy()
+    energy: Energy = field(default_factory=Energy)
     by_kind: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Phase) -> Phase:
@@ -102,6 +80,7 @@ class Result:
 
     machine: Machine
     policy: FormatPolicy
+    model: str
     shape: ModelShape
     prompt_tokens: int
     output_tokens: int
@@ -110,7 +89,6 @@ class Result:
     decode: Phase
     area_um2: dict[str, float]
     peak_memory_bytes: int
-    dram_scope: str
 
     @property
     def cycles(self) -> int:
@@ -143,22 +121,26 @@ def simulate(
     machine: Machine | str,
     model: str | ModelShape,
     *,
-    policy: FormatPolicy | None = None,
+    policy: FormatPolicy | Mapping[str, Any] | None = None,
     prompt_tokens: int = 128,
     output_tokens: int = 32,
     batch: int = 1,
 ) -> Result:
     """Simulate `prompt_tokens` of prefill and `output_tokens` decode steps (the first at context `prompt_tokens`).
 
-    `policy` defaults to the PE's own formats. Raises ConfigError for sizes below 1 (output_tokens below 0), a format
-    that the PE refuses, a clock above the PE's fmax, and a buffer that cannot hold one tile.
+    `policy` (or a mapping of its fields) defaults to the PE's own formats. Raises ConfigError for sizes below 1
+    (output_tokens below 0), a format that the PE refuses, a clock that a block does not reach, and a buffer that
+    cannot hold one tile.
     """
     machine = machines.load(machine) if isinstance(machine, str) else machine
     shape = models.shape_of(model) if isinstance(model, str) else model
-    policy = policy or default_policy(machine.pe)
+    if policy is None:
+        policy = default_policy(machine.pe)
+    elif not isinstance(policy, FormatPolicy):
+        policy = FormatPolicy(**{"pe": machine.pe, **policy})
     _check_policy(machine, policy)
-    if output_tokens < 0:
-        raise ConfigError(f"output_tokens = {output_tokens}: must be at least 0; the workload")
+    if type(output_tokens) is not int or output_tokens < 0:
+        raise ConfigError(f"output_tokens = {output_tokens}: must be a whole number of at least 0; the workload")
     check_clock(machine, installed(policy))
     prefill = _phase(machine, step(shape, policy, prompt_tokens, 0, batch), policy)
     decode = Phase()
@@ -175,6 +157,7 @@ def simulate(
     return Result(
         machine,
         policy,
+        model if isinstance(model, str) else model.name,
         shape,
         prompt_tokens,
         output_tokens,
@@ -183,13 +166,17 @@ def simulate(
         decode,
         areas,
         _peak_memory_bytes(shape, policy, prompt_tokens, last_context, batch),
-        table(machine).dram(machine.dram).scope,
     )
 
 
 def installed(policy: FormatPolicy) -> tuple[str, ...]:
-    """The weight formats whose decoders a machine has for `policy`."""
-    return tuple(sorted({policy.weights, policy.head_format}))
+    """The formats of stationary operands (weights, head, KV cache) whose decoders a machine has for `policy`."""
+    return tuple(sorted({policy.weights, policy.head_format, policy.kv}))
+
+
+def edge_latency_cycles(machine: Machine) -> int:
+    """Pipeline stages of the column-edge unit."""
+    return units.edge_unit(pe.get(machine.pe)).timing.latency_cycles
 
 
 def _check_policy(machine: Machine, policy: FormatPolicy) -> None:
@@ -212,7 +199,7 @@ def _operator(machine: Machine, gemm: Gemm, formats_installed: tuple[str, ...]) 
     port = dram_port(machine)
     program = mapping.compile_gemm(machine, gemm, port)
     stationary = machine.array.dataflow is Dataflow.WEIGHT_STATIONARY
-    counters = engine.run(program, mapping.array_shape(machine), port, EDGE_LATENCY_CYCLES)
+    counters = engine.run(program, mapping.array_shape(machine), port, edge_latency_cycles(machine))
     counts = activity.count(program, stationary, machine.array.cols, machine.physical_cols, gemm.group)
     unit = machine_costs(machine, formats_installed, gemm.weight_format)
     smallest = _bytes(gemm.weight_bits(gemm.n, gemm.k)) + _bytes(
@@ -228,48 +215,13 @@ def _operator(machine: Machine, gemm: Gemm, formats_installed: tuple[str, ...]) 
         macs=program.macs,
         dram_bytes=program.dram_bytes,
         bound_cycles=max(compute, port.busy_cycles(smallest)),
-        energy=energy_of(machine, gemm, program, counts, unit, counters),
+        energy=operator_energy(machine, gemm, program, counts, unit, counters, port),
         by_kind={gemm.kind: counters.cycles},
-    )
-
-
-def energy_of(
-    machine: Machine, gemm: Gemm, program: Program, counts: Activity, unit: MachineCosts, counters: Counters
-) -> Energy:
-    """Events times unit costs. A weight word carries its share of scales, zero points and selectors."""
-    cycles, streamed = counters.cycles, counters.cycles_stream
-    weight_bits = gemm.weight_bits(gemm.n, gemm.k) / (gemm.n * gemm.k)
-    code_bits = formats.get(gemm.weight_format).bits
-    filled = {"act": 0, "wgt": 0}
-    for load in program.loads:
-        filled[load.tensor] += load.size_bytes * 8
-    stored = sum(store.size_bytes * 8 for store in program.stores) / mapping.act_bits(machine)
-    act_word = machine.array.rows * mapping.act_bits(machine)
-    wgt_word = machine.array.cols * code_bits
-    columns, array = machine.array.cols * cycles, machine.array
-    return Energy(
-        array=counts.active_cell_cycles * unit.cell.op_pj + counts.wgt_words * array.cols * unit.weight_load_pj,
-        array_idle=(machine.cells * cycles - counts.active_cell_cycles) * unit.cell.idle_pj,
-        skew=unit.skew_bits * (unit.skew_clock_pj * cycles + unit.skew_toggle_pj * SKEW_TOGGLES * streamed),
-        edge=unit.edge_pj(counts.group_results, counts.partial_sums, counts.border_weights, columns),
-        sram_act=counts.act_words * unit.act.read_pj + filled["act"] / act_word * unit.act.write_pj,
-        sram_wgt=counts.wgt_words * (weight_bits / code_bits) * unit.wgt.read_pj
-        + filled["wgt"] / wgt_word * unit.wgt.write_pj,
-        sram_out=(counts.out_reads + stored / array.cols) * unit.out.read_pj + counts.out_writes * unit.out.write_pj,
-        dram=8 * sum(load.size_bytes for load in program.loads) * unit.dram_read_pj_per_bit
-        + 8 * sum(store.size_bytes for store in program.stores) * unit.dram_write_pj_per_bit,
-        vector=unit.vector.energy_pj(0, machine.vector.lanes * cycles),
-        leakage=_leakage_pj(machine, unit, cycles),
     )
 
 
 def _bytes(bits: int) -> int:
     return -(-bits // 8)
-
-
-def _leakage_pj(machine: Machine, unit: MachineCosts, cycles: int) -> float:
-    """Leakage of the whole chip over `cycles`: uW x us = pJ."""
-    return unit.leakage_uw * cycles / machine.clock_mhz
 
 
 def _phase(machine: Machine, work: Step, policy: FormatPolicy) -> Phase:
@@ -283,13 +235,7 @@ def _phase(machine: Machine, work: Step, policy: FormatPolicy) -> Phase:
     return total + Phase(
         cycles=vector_cycles,
         cycles_vector=vector_cycles,
-        energy=Energy(
-            vector=unit.vector.energy_pj(lane_ops, machine.vector.lanes * vector_cycles),
-            array_idle=machine.cells * vector_cycles * unit.cell.idle_pj,
-            skew=unit.skew_bits * unit.skew_clock_pj * vector_cycles,
-            edge=unit.edge_pj(0, 0, 0, machine.array.cols * vector_cycles),
-            leakage=_leakage_pj(machine, unit, vector_cycles),
-        ),
+        energy=vector_energy(machine, unit, lane_ops, vector_cycles),
         by_kind={"vector": vector_cycles},
     )
 
@@ -303,11 +249,13 @@ def _repeat(phase: Phase, count: int) -> Phase:
 
 
 def _peak_memory_bytes(shape: ModelShape, policy: FormatPolicy, prompt_tokens: int, context: int, batch: int) -> int:
-    """DRAM that the run needs: weights, embedding table, KV cache at its longest, the widest activations twice."""
+    """DRAM that the run needs: weights, fp16 embedding table (once where the head is that table), KV cache at its
+    longest, the widest activations twice."""
     work = step(shape, policy, prompt_tokens, 0, batch)
     weights = sum(gemm.count * gemm.weight_bits(gemm.n, gemm.k) for gemm in work.gemms if gemm.kind != "attention")
     cache = formats.get(policy.kv).storage_bits((batch * context * shape.kv_heads, shape.head_dim), None).total
-    embedding = 16 * shape.vocab * shape.hidden
+    shared = shape.tied_embeddings and policy.head_format == "fp16"
+    embedding = 0 if shared else 16 * shape.vocab * shape.hidden
     act_bits = 16 if policy.acts == "fp16" else 8
     widest = max(max(gemm.m * gemm.k, gemm.m * gemm.n) for gemm in work.gemms)
     return _bytes(weights + 2 * shape.layers * cache + embedding + 2 * widest * act_bits)

@@ -8,8 +8,10 @@ from importlib import metadata
 from typing import Any
 
 from bitwright.arch import costs, pe
+from bitwright.arch.costs.tables import DEFAULT_CELL_TYPE
 from bitwright.arch.space import Accuracy
-from bitwright.sim.inference import NOT_MODELLED, Energy, Phase, Result
+from bitwright.sim.energy import Energy
+from bitwright.sim.inference import NOT_MODELLED, Phase, Result
 from bitwright.sim.store import content_hash
 
 SCHEMA_VERSION = 1
@@ -42,7 +44,8 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
         "out_buffer_kib": machine.buffers.out_kib,
         "dram": machine.dram,
         "dram_bandwidth_bytes_per_cycle": dram.bandwidth_gbytes_per_s * 1000 / machine.clock_mhz,
-        "dram_scope": result.dram_scope,
+        "dram_scope": f"{dram.scope}: {dram.scope_text}",
+        "sram_cell_type": DEFAULT_CELL_TYPE,
         "vector_lanes": machine.vector.lanes,
         "weights": policy.weights,
         "group": policy.group,
@@ -51,7 +54,7 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
         "head": policy.head_format,
         "weight_path": acceptance.kind,
         "weight_unit": acceptance.unit,
-        "model": result.shape.name,
+        "model": result.model,
         "prompt_tokens": result.prompt_tokens,
         "output_tokens": result.output_tokens,
         "batch": result.batch,
@@ -118,19 +121,19 @@ def command(result: Result, accuracy: Accuracy | None = None) -> str:
     machine, policy = result.machine, result.policy
     words = ["bitwright", "simulate", f"{machine.pe}-{machine.array.rows}x{machine.array.cols}"]
     words[-1] += f"-{machine.array.dataflow.value}"
-    words += [result.shape.name, "--prompt-tokens", str(result.prompt_tokens)]
+    words += [result.model, "--prompt-tokens", str(result.prompt_tokens)]
     words += ["--output-tokens", str(result.output_tokens), "--batch", str(result.batch)]
     words += ["--weights", policy.weights]
     words += ["--group", str(policy.group)] if policy.group is not None else []
     words += ["--acts", policy.acts, "--kv", policy.kv]
     words += ["--head", policy.head] if policy.head is not None else []
     buffers = machine.buffers
-    words += ["--buffers-kib", f"{buffers.act_kib:g},{buffers.wgt_kib:g},{buffers.out_kib:g}"]
+    words += ["--buffers-kib", ",".join(repr(kib) for kib in (buffers.act_kib, buffers.wgt_kib, buffers.out_kib))]
     words += [
         "--dram",
         machine.dram,
         "--clock-mhz",
-        f"{machine.clock_mhz:g}",
+        repr(machine.clock_mhz),
         "--vector-lanes",
         str(machine.vector.lanes),
     ]

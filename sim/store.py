@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,18 +76,16 @@ class Store:
 
     def write_file(self, path: Path, text: str) -> None:
         """Write `text` to `path` whole or not at all."""
-        handle, temporary = -1, ""
+        temporary = path.parent / f".new-{uuid.uuid4().hex}"
         try:
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            with temporary.open("x", encoding="utf-8") as stream:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
         except OSError as error:
-            if temporary:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise StoreError(f"{path}: cannot be written ({error.strerror}); what was stored before is kept") from error
 
     def write_plan(self, plan: dict[str, Any]) -> None:

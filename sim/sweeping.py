@@ -14,14 +14,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitwright.arch import costs
 from bitwright.arch import space as spaces
-from bitwright.arch.errors import BitwrightError, ConfigError
+from bitwright.arch.errors import BitwrightError, ConfigError, ToolError
 from bitwright.arch.space import Accuracy, Point, Space
 from bitwright.sim.store import Store, content_hash
 from bitwright.workloads import mapping, models, operators
@@ -40,6 +42,11 @@ ACCURACY_KEYS = (
     "text_sha256",
     "weights_sha256",
 )
+PER_TENSOR_NOTE = (
+    "one activation scale a tensor, the maximum of a whole window: what a machine with a scale fixed beforehand would "
+    "suffer; its cycles and energy equal those with a scale a token"
+)
+LIBRARIES = ("numpy", "gguf", "tokenizers", "simpy")  # whose versions are part of a result's identity
 Progress = Callable[[str, int, int], None]
 
 
@@ -95,6 +102,7 @@ def plan(space: Space) -> list[Planned]:
             "weights": weights,
             "accuracy": point.accuracy.model_dump(mode="json"),
             "code": code_hash(),
+            "libraries": {name: metadata.version(name) for name in LIBRARIES},
         }
         row_inputs = accuracy_inputs | {
             "machine": point.machine.model_dump(mode="json"),
@@ -140,19 +148,19 @@ def sweep(
     store.write_plan({"space": space.model_dump(mode="json"), "keys": [item.key for item in planned]})
     missing = [item for item in planned if not store.has("rows", item.key) and not store.has("failed", item.key)]
     if missing:
-        _run(space, missing, store, workers or os.cpu_count() or 1, progress or (lambda *_: None))
-    return pd.DataFrame(stored_rows(store))
+        _run(missing, store, workers or os.cpu_count() or 1, progress or (lambda *_: None))
+    return pd.DataFrame(rows_of(store, [item.key for item in planned]))
 
 
-def status(store: Store) -> SweepStatus:
-    """Count what `store` holds of the points last swept into it."""
-    keys = store.plan()["keys"]
+def status(store: Store, keys: list[str] | None = None) -> SweepStatus:
+    """Count what `store` holds of the points with these keys, or of those last swept into it."""
+    keys = store.plan()["keys"] if keys is None else keys
     done = sum(store.has("rows", key) for key in keys)
     failed = sum(store.has("failed", key) for key in keys)
     return SweepStatus(len(keys), done, failed)
 
 
-def _run(space: Space, missing: list[Planned], store: Store, workers: int, progress: Progress) -> None:
+def _run(missing: list[Planned], store: Store, workers: int, progress: Progress) -> None:
     accuracies = {item.accuracy_key: item.point for item in missing if not store.has("accuracy", item.accuracy_key)}
     before = {name: os.environ.get(name) for name in BLAS_VARIABLES}
     os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
@@ -164,7 +172,7 @@ def _run(space: Space, missing: list[Planned], store: Store, workers: int, progr
             initargs=(os.getpid(),),
         )
         try:
-            _collect(pool, space, missing, accuracies, store, progress)
+            _collect(pool, missing, accuracies, store, progress)
         except BaseException:
             processes = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
@@ -182,7 +190,6 @@ def _run(space: Space, missing: list[Planned], store: Store, workers: int, progr
 
 def _collect(
     pool: ProcessPoolExecutor,
-    space: Space,
     missing: list[Planned],
     accuracies: dict[str, Point],
     store: Store,
@@ -202,14 +209,19 @@ def _collect(
     def finish(item: Planned, row: dict[str, Any]) -> None:
         accuracy = store.read("accuracy", item.accuracy_key)
         if accuracy is not None:
-            store.write("rows", item.key, join(space.name, item, row, accuracy))
+            store.write("rows", item.key, join(item, row, accuracy))
 
     for future in as_completed(futures):
         stage, subject = futures.pop(future)
         try:
             outcome = future.result()
-        except BitwrightError as error:
-            errors[subject if stage == "accuracy" else subject.key] = str(error)
+        except BrokenProcessPool as error:
+            raise ToolError(
+                "a worker process was killed, probably because memory ran out; what was finished is kept; "
+                "run the same command again with --workers 1"
+            ) from error
+        except Exception as error:
+            errors[subject if stage == "accuracy" else subject.key] = _describe(error)
         else:
             if stage == "accuracy":
                 store.write("accuracy", subject, outcome)
@@ -229,12 +241,21 @@ def _collect(
             )
 
 
-def join(space_name: str, item: Planned, row: dict[str, Any], accuracy: dict[str, Any]) -> dict[str, Any]:
+def _describe(error: Exception) -> str:
+    """Our own message; of an unexpected error also its type and where it came from."""
+    if isinstance(error, BitwrightError):
+        return str(error)
+    cause = error.__cause__  # a pool puts the worker's traceback here, as text
+    place = str(cause).strip().splitlines()[-3:-1] if cause is not None else []
+    return " | ".join([f"{type(error).__name__}: {error}", *(line.strip() for line in place)])
+
+
+def join(item: Planned, row: dict[str, Any], accuracy: dict[str, Any]) -> dict[str, Any]:
     """A whole result row: key, figures of the machine, accuracy of its formats."""
     notes = [*row["notes"], *accuracy.get("notes", [])]
     hashes = row.get("hashes", {}) | {"code": code_hash()}
     figures = {name: value for name, value in accuracy.items() if name != "notes"}
-    return row | figures | {"key": item.key, "space_name": space_name, "notes": notes, "hashes": hashes}
+    return row | figures | {"key": item.key, "notes": notes, "hashes": hashes}
 
 
 def run_point(point: Point) -> dict[str, Any]:
@@ -267,8 +288,11 @@ def measure_accuracy(model: str, policy: FormatPolicy, accuracy: Accuracy) -> di
 
     measured = asdict(perplexity(model, policy, tokens=accuracy.tokens, window=accuracy.window))
     figures = {key: measured.get(key, measured.get(key.removeprefix("perplexity_"))) for key in ACCURACY_KEYS}
-    biased = policy.weights not in ("fp16", "bf16")
-    return figures | {"notes": list(measured["notes"]) if biased else []}
+    size = f"{measured['predictions']} tokens in windows of {measured['window']}"
+    notes = [f"perplexity is measured on {size} of the text '{measured['text']}'"]
+    notes += measured["notes"] if policy.weights not in ("fp16", "bf16") else []
+    notes += [PER_TENSOR_NOTE] if policy.acts == "int8_tensor" else []
+    return figures | {"notes": notes}
 
 
 def _start_worker(parent: int) -> None:
@@ -292,14 +316,25 @@ def retry(store: Store) -> int:
 
 
 def failures(store: Store) -> Iterator[str]:
-    """One line a failed point."""
-    for entry in store.entries("failed"):
-        yield f"{entry['point']['machine']['name']}: {entry['message']}"
+    """One line a failed point of the last sweep: machine, formats, message."""
+    for key in store.plan()["keys"]:
+        entry = store.read("failed", key)
+        if entry is not None:
+            machine, policy = entry["point"]["machine"], entry["point"]["policy"]
+            choices = [f"{name} {value}" for name, value in sorted(policy.items()) if name != "pe"]
+            choices += [f"{machine['buffers']['wgt_kib']:g} KiB", machine["dram"]]
+            yield f"{machine['name']} ({', '.join(choices)}): {entry['message']}"
 
 
 def stored_rows(store: Store) -> list[dict[str, Any]]:
     """The rows of the points last swept into `store`, in the order of their space."""
-    rows = (store.read("rows", key) for key in store.plan()["keys"])
+    plan = store.plan()
+    return [row | {"space_name": plan["space"]["name"]} for row in rows_of(store, plan["keys"])]
+
+
+def rows_of(store: Store, keys: list[str]) -> list[dict[str, Any]]:
+    """The rows with these keys that `store` holds, in this order."""
+    rows = (store.read("rows", key) for key in keys)
     return [row for row in rows if row is not None]
 
 

@@ -199,6 +199,13 @@ def _predict(machine: Machine, gemm: Gemm, port: DramPort, tiling: Tiling) -> tu
     moved = wgt_loads * sizes["wgt"] + act_loads * sizes["act"] + _bytes(gemm.m * gemm.n * act_bits(machine))
     first_load = port.busy_cycles(sizes["wgt"] + sizes["act"])
     cycles = max(block * blocks + first_load, port.busy_cycles(moved) + block)
+    if (
+        blocks_m * blocks_n > 2
+    ):  # an output slot is free again only when its last tenant is computed, drained and stored
+        drain = (
+            machine.array.rows + machine.physical_cols + port.busy_cycles(tiling.m * tiling.n * act_bits(machine) // 8)
+        )
+        cycles = max(cycles, blocks_m * blocks_n * (blocks_k * block + drain) // 2)
     step = max(1, gemm.m * gemm.k * gemm.n // (50 * machine.array.rows * machine.array.cols))
     return cycles // step, moved, blocks
 

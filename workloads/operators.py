@@ -24,6 +24,7 @@ VECTOR_OPS = {
     "rope": 3,  # two products and one sum
     "softmax": 8,  # scale, maximum, subtract, exponential (4), normalise
     "silu_mul": 9,  # exponential (4), add, reciprocal (4 shared), two products
+    "gelu": 8,  # of feed-forwards without a gate, whatever their function: exponential (4), reciprocal (4)
     "residual": 1,
     "quantise": 3,  # absolute maximum, scale, round
     "rescale": 1,  # activation scale after an integer product
@@ -98,8 +99,8 @@ def step(shape: ModelShape, policy: FormatPolicy, new_tokens: int, context: int,
     The head computes logits of each sequence's last token only. Raises ConfigError for sizes below 1.
     """
     for name, value, least in (("new_tokens", new_tokens, 1), ("context", context, 0), ("batch", batch, 1)):
-        if value < least:
-            raise ConfigError(f"{name} = {value}: must be at least {least}; the workload")
+        if type(value) is not int or value < least:
+            raise ConfigError(f"{name} = {value}: must be a whole number of at least {least}; the workload")
     rows = batch * new_tokens
     keys = context + new_tokens
     return Step(
@@ -147,9 +148,9 @@ def _vector(shape: ModelShape, policy: FormatPolicy, rows: int, keys: int, batch
     items = [
         work("norms", "rmsnorm", rows * shape.hidden, 2 * layers),
         work("final norm", "rmsnorm", batch * shape.hidden, 1),
-        work("rotary embedding", "rope", rows * (query_width + kv_width)),
+        work("rotary embedding", "rope", rows * (query_width + kv_width), layers if shape.rope_base else 0),
         work("softmax", "softmax", scores),
-        work("activation function", "silu_mul", rows * shape.ffn),
+        work("activation function", "silu_mul" if shape.gated_ffn else "gelu", rows * shape.ffn),
         work("residual sums", "residual", rows * shape.hidden, 2 * layers),
     ]
     if policy.acts != "fp16":

@@ -19,41 +19,45 @@ from typing import Any
 from bitwright.arch.errors import ConfigError, suggest
 
 DEFAULT_CELL_TYPE = "itrs-lstp"
-DRAM_NODES_FILE = "dram.json"
+DRAM_FILE = "dram.json"
 SRAM_FILE = "sram.json"
 REGENERATE = "python -m bitwright.rtl.asic.costs"
-_NOT_NODES = {DRAM_NODES_FILE, SRAM_FILE}
+_NOT_NODES = {DRAM_FILE, SRAM_FILE}
 
 
 @dataclass(frozen=True)
 class PECost:
     """One PE cell of one dataflow, with weights of one format.
 
-    area_um2                 Cells only; combinational_um2 + sequential_um2.
+    area_um2                 Cells only; sequential_um2 of it are registers.
     min_period_ns, fmax_mhz  Of the netlist made for the table's clock.
-    energy_pj_per_mac        Dynamic energy of one active cycle on operands of a real model, clock included.
+    energy_pj_per_mac        Dynamic energy of one active cycle on operands of a real model, clock included; no weight
+                             is loaded in it.
     random_pj_per_mac        The same on uniform random operand codes.
-    idle_energy_pj           Of a cycle with valid = 0 and operands held: the clock still runs.
+    pass_energy_pj           Of a cycle in which the array streams and this cell has no operand (valid = 0, act = 0):
+                             weights march through it (output-stationary) or partial sums (weight-stationary).
+    idle_energy_pj           Of a cycle in which all inputs stand still: the clock still runs.
     leakage_uw               At the library's corner.
-    weight_load_pj           Weight-stationary: what loading and swapping in one weight adds (this is already in
-                             energy_pj_per_mac once in `macs_per_weight` active cycles). 0 for output-stationary.
-    parts                    energy_pj_per_mac split: wire_pj, logic_pj, register_pj, clock_pj.
+    weight_load_pj           Weight-stationary: what loading and swapping in the cell's own weight adds, over all cycles
+                             that it touches, on top of their active, pass or idle energy. 0 for output-stationary.
+    bus_beat_pj              Weight-stationary: what one beat on the column's weight bus for another row adds. Every
+                             cell of a column sees all its beats, so that a tile of R weight rows adds
+                             weight_load_pj + (R - 1) * bus_beat_pj to a cell. 0 for output-stationary.
     """
 
     pe: str
     dataflow: str
     weight_format: str
     area_um2: float
-    combinational_um2: float
     sequential_um2: float
     min_period_ns: float
     energy_pj_per_mac: float
     random_pj_per_mac: float
+    pass_energy_pj: float
     idle_energy_pj: float
     leakage_uw: float
     weight_load_pj: float
-    macs_per_weight: int
-    parts: Mapping[str, float]
+    bus_beat_pj: float
 
     @property
     def fmax_mhz(self) -> float:
@@ -68,11 +72,9 @@ class UnitCost:
     name: str
     variant: str
     area_um2: float
-    combinational_um2: float
     sequential_um2: float
     min_period_ns: float
     energy_pj_per_op: float
-    random_pj_per_op: float
     idle_energy_pj: float
     leakage_uw: float
 
@@ -121,11 +123,12 @@ class DramCost:
 
     pj_per_bit           Reading whole rows at full rate: pj of a read bit, its share of the background power and of
                          the row's activation.
-    write_pj_per_bit     The same for writing.
+    write_pj_per_bit     The same for writing. gddr6, hbm2e: equal to pj_per_bit, since their source gives one figure.
     latency_ns           First data of a closed row: tRCD + CL.
     activate_pj          One activation and precharge of one row in every device of the bus (0: not separable).
-    background_mw        Standby power with rows open, all devices and channels; at full rate it is already in the
-                         energies a bit (0: not separable).
+    background_mw        Standby power with rows open (IDD3N, never in power-down), all devices and channels. At full
+                         rate it is already in pj_per_bit and write_pj_per_bit, since IDD4 includes it: add it only
+                         for the time in which no data moves (0: not separable).
     """
 
     name: str
@@ -181,12 +184,17 @@ class CostTable:
         found: Mapping[str, Any] = self._entries[key]
         return found
 
-    def pe(self, pe: str, dataflow: str, weight_format: str | None = None) -> PECost:
-        """Cost of a PE cell; without a format, that of the PE's native one.
+    def pe(self, pe: str, dataflow: str, weight_format: str | None = None, *, psum_bits: int | None = None) -> PECost:
+        """Cost of a PE cell.
 
+        weight_format   None: the PE's native one. `constant-one`: the cell of a zero-point column.
+        psum_bits       Accumulator width; None: the PE's own. Others than its own are for comparisons at equal width.
         Raises ConfigError when the table has no such cell, or no energy for weights of that format.
         """
-        entry = self.entry(f"pe/{pe}/{dataflow}")
+        key = f"pe/{pe}/{dataflow}"
+        entry = self.entry(key)
+        if psum_bits is not None and psum_bits != entry["psum_bits"]:
+            entry = self.entry(f"{key}/p{psum_bits}")
         name, energy = self._energy(entry, f"PE {pe} ({dataflow})", weight_format)
         return PECost(
             pe=pe,
@@ -194,10 +202,10 @@ class CostTable:
             weight_format=name,
             energy_pj_per_mac=energy["energy_pj"],
             random_pj_per_mac=energy["random_energy_pj"],
+            pass_energy_pj=energy["pass_energy_pj"],
             idle_energy_pj=energy["idle_energy_pj"],
             weight_load_pj=energy.get("weight_load_pj", 0.0),
-            macs_per_weight=entry.get("macs_per_weight", 1),
-            parts=energy["parts"],
+            bus_beat_pj=energy.get("bus_beat_pj", 0.0),
             **_physical(entry),
         )
 
@@ -221,7 +229,6 @@ class CostTable:
             name=unit,
             variant=variant or "",
             energy_pj_per_op=energy["energy_pj"],
-            random_pj_per_op=energy["random_energy_pj"],
             idle_energy_pj=energy["idle_energy_pj"],
             **_physical(entry),
         )
@@ -253,7 +260,7 @@ class CostTable:
 
 
 def _physical(entry: Mapping[str, Any]) -> dict[str, float]:
-    names = ("area_um2", "combinational_um2", "sequential_um2", "min_period_ns", "leakage_uw")
+    names = ("area_um2", "sequential_um2", "min_period_ns", "leakage_uw")
     return {name: float(entry[name]) for name in names}
 
 
@@ -263,7 +270,7 @@ def load(node: str) -> CostTable:
     if node not in nodes():
         raise ConfigError(f"node = {node}: no cost table: {suggest(node, nodes())}")
     data, content_hash = _read(f"{node}.json")
-    parts = [content_hash, _read(SRAM_FILE)[1], _read(DRAM_NODES_FILE)[1]]
+    parts = [content_hash, _read(SRAM_FILE)[1], _read(DRAM_FILE)[1]]
     return CostTable(node, data, hashlib.sha256(" ".join(parts).encode()).hexdigest())
 
 
@@ -300,12 +307,12 @@ def _log_segment(axis: list[int], value: float, what: str) -> tuple[int, float]:
 
 def dram_names() -> tuple[str, ...]:
     """Names of the DRAM presets."""
-    return tuple(sorted(_read(DRAM_NODES_FILE)[0]["presets"]))
+    return tuple(sorted(_read(DRAM_FILE)[0]["presets"]))
 
 
 def dram(name: str) -> DramCost:
     """See CostTable.dram. Formulas of `_from_currents` for presets with data-sheet currents."""
-    data = _read(DRAM_NODES_FILE)[0]
+    data = _read(DRAM_FILE)[0]
     if name not in data["presets"]:
         raise ConfigError(f"dram = {name}: no such preset: {suggest(name, data['presets'])}")
     preset = data["presets"][name]
@@ -317,7 +324,7 @@ def dram(name: str) -> DramCost:
         scope,
         data["scopes"][scope],
         source,
-        bandwidth_gbytes_per_s=preset["bandwidth_gb_per_s"],
+        bandwidth_gbytes_per_s=preset["bandwidth_gbytes_per_s"],
         pj_per_bit=preset["pj_per_bit"],
         write_pj_per_bit=preset["pj_per_bit"],
         latency_ns=preset["first_access_ns"],

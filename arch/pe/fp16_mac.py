@@ -38,11 +38,13 @@ class Fp16Mac(PESpec):
     edge_unit: ClassVar[str] = "fp32-accumulator"
     evidence: ClassVar[tuple[Evidence, ...]] = (
         Evidence(
-            "ws and os cells equal accumulate: random, corners, all weights, subnormals, cancellation",
+            "ws cell equals accumulate: random, corners, all weights, subnormals, cancellation; os cell on sequences",
             1_014_400 + 8 * (1 << 16),
             "tests/rtl/pe/test_fp16_mac.py",
         ),
-        Evidence("accumulate equals exact rational arithmetic", 20_000, "tests/arch/pe/test_pe_specs.py"),
+        Evidence(
+            "accumulate equals exact rational arithmetic, finite results", 18_773, "tests/arch/pe/test_pe_specs.py"
+        ),
     )
 
     @property

@@ -41,7 +41,11 @@ class ShiftAdd(PESpec):
             16 * 256 * 2 * 8,
             "tests/rtl/pe/test_shift_add.py",
         ),
-        Evidence("a group of extreme products fits psum.bits", 1 << 16, "tests/arch/pe/test_pe_specs.py"),
+        Evidence(
+            "a group of extreme products fits psum.bits: group lengths up to 65,536",
+            135,
+            "tests/arch/pe/test_pe_specs.py",
+        ),
     )
 
     def __post_init__(self) -> None:

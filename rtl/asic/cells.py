@@ -13,8 +13,9 @@ from bitwright.rtl.asic.entries import cell_entry
 def synthesize(name: str, dataflow: str, node: str, clock_mhz: float) -> dict[str, Any]:
     """Area, timing and energy of a PE cell sized for `clock_mhz`, made now (the cost table is not read).
 
-    The energy is that of one active cycle with weights in the PE's native format, on a real model's operands and on
-    uniform random ones, without glitches. `meets_clock` says whether the result reaches `clock_mhz`.
+    The energy is that of one active cycle, without weight loads, with weights in the PE's native format, on a real
+    model's operands and on uniform random ones, without glitches. `meets_clock` says whether the result reaches
+    `clock_mhz`.
     Raises ConfigError for an unknown PE, dataflow or node or a clock that is not positive, ToolError when Yosys or the
     cell library is missing.
     """

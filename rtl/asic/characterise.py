@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bitwright.rtl.asic import unit_stimulus
-from bitwright.rtl.asic.activity import Activity, NetlistSimulator
-from bitwright.rtl.asic.entries import REGISTER_BITS, REGISTER_STAGES, Entry
+from bitwright.rtl.asic.activity import NetlistSimulator
+from bitwright.rtl.asic.entries import RANDOM, REAL, REGISTER_BITS, REGISTER_STAGES, Entry
 from bitwright.rtl.asic.jsonout import rounded, write_json
 from bitwright.rtl.asic.liberty import library_path, read_library
-from bitwright.rtl.asic.power import Energy, PowerModel
-from bitwright.rtl.asic.stimulus import BUSY, IDLE, PERIOD, STEADY, Stimulus
+from bitwright.rtl.asic.power import PowerModel
+from bitwright.rtl.asic.stimulus import ACTIVE, ARRAY_ROWS, IDLE, PASS, PERIOD, UNCOUNTED, Loading, Stimulus
 from bitwright.rtl.asic.synthesis import (
+    ABC_SHARE,
     MAPPING,
     SCRIPT,
+    Boundary,
     Synthesis,
     sha256_text,
     synthesize_verilog,
@@ -26,26 +29,31 @@ from bitwright.rtl.asic.synthesis import (
 )
 from bitwright.rtl.asic.timing import Conditions, Timing, analyse
 
-FORMATS_AT_ONCE = 8
-METHOD_VERSION = 1
+FORMATS_AT_ONCE = 6
+METHOD_VERSION = 2
 """Part of every cache key: raise it when the arithmetic of timing, activity or power changes."""
 
 
 class Builder:
-    """Characterises entries of one node. `cache` is the folder of finished pieces; None keeps nothing."""
+    """Characterises entries of one node. `cache` is the folder of finished pieces; None keeps nothing.
+
+    base   Everything that all results depend on, as plain data: part of every cache key and of the table's provenance.
+    """
 
     def __init__(self, node: str, clock_mhz: float, cache: Path | None) -> None:
         self.liberty = library_path(node)
         self.library = read_library(self.liberty)
         self.node, self.clock_mhz, self.cache = node, clock_mhz, cache
-        self.conditions = Conditions()
-        self.base = {
+        self.conditions, self.boundary = Conditions(), Boundary()
+        self.base: dict[str, Any] = {
             "method": METHOD_VERSION,
-            "library": self.library.sha256,
+            "library_sha256": self.library.sha256,
             "tool": yosys_version(),
             "script": [*SCRIPT, *MAPPING],
+            "abc_share_of_period": ABC_SHARE,
+            "synthesis_boundary": asdict(self.boundary),
+            "timing_and_power_conditions": asdict(self.conditions),
             "clock_mhz": clock_mhz,
-            "conditions": asdict(self.conditions),
         }
 
     def _path(self, entry: Entry, piece: str, more: dict[str, Any]) -> Path | None:
@@ -61,20 +69,25 @@ class Builder:
         physical_path = self._path(entry, "physical", {})
         physical = _read(physical_path) or _write(physical_path, model.physical())
         result: dict[str, Any] = {**physical, **entry.extra, "default": entry.default, "energies": {}}
-        missing: dict[str, tuple[Stimulus, Stimulus]] = {}
+        missing: dict[str, dict[str, Stimulus]] = {}
         paths: dict[str, Path | None] = {}
-        for name, measure in sorted(entry.measures.items()):
-            real, random = measure(random=False), measure(random=True)
-            paths[name] = self._path(entry, name, {"stimulus": [real.sha256, random.sha256]})
+        for name in sorted(entry.measures):
+            runs = entry.stimuli(name)
+            paths[name] = self._path(entry, name, {"stimuli": stimuli_sha256(runs)})
             kept = _read(paths[name])
             if kept is None:
-                missing[name] = real, random
+                missing[name] = runs
             else:
                 result["energies"][name] = kept
         for names in _batches(sorted(missing), FORMATS_AT_ONCE):
             for name, made in model.energies({name: missing[name] for name in names}).items():
                 result["energies"][name] = _write(paths[name], made)
         return _register_result(result) if entry.key == "register" else result
+
+
+def stimuli_sha256(runs: Mapping[str, Stimulus]) -> str:
+    """Hash of all runs that one energy comes from."""
+    return sha256_text(" ".join(f"{kind}={runs[kind].sha256}" for kind in sorted(runs)))
 
 
 def _read(path: Path | None) -> dict[str, Any] | None:
@@ -110,7 +123,13 @@ class _Lazy:
         if self._made is None:
             library, conditions = self.builder.library, self.builder.conditions
             period_ps = round(1e6 / self.builder.clock_mhz)
-            made = synthesize_verilog(self.entry.verilog, self.entry.top, self.builder.liberty, period_ps=period_ps)
+            made = synthesize_verilog(
+                self.entry.verilog,
+                self.entry.top,
+                self.builder.liberty,
+                period_ps=period_ps,
+                boundary=self.builder.boundary,
+            )
             timing = analyse(made.netlist, library, conditions)
             model = PowerModel(made.netlist, library, timing, conditions)
             self._made = made, timing, NetlistSimulator(made.netlist, library), model
@@ -123,56 +142,54 @@ class _Lazy:
             "area_um2": made.area.total_um2,
             "combinational_um2": made.area.combinational_um2,
             "sequential_um2": made.area.sequential_um2,
-            "combinational_cells": made.area.combinational_cells,
-            "sequential_cells": made.area.sequential_cells,
             "min_period_ns": timing.min_period_ns,
             "fmax_mhz": timing.fmax_mhz,
-            "logic_levels": len(timing.critical_path) - 1,
             "leakage_uw": made.netlist.leakage_uw(self.builder.library),
             "provenance": {"top": self.entry.top, "rtl_sha256": made.provenance.rtl_sha256},
         }
 
-    def energies(self, stimuli: dict[str, tuple[Stimulus, Stimulus]]) -> dict[str, dict[str, Any]]:
-        """Energies by name, on its (real, random) stimuli; the idle energy is of the real one."""
+    def energies(self, stimuli: dict[str, dict[str, Stimulus]]) -> dict[str, dict[str, Any]]:
+        """Energies by name, from the runs of each."""
         _, _, simulator, model = self.parts()
-        found: dict[str, dict[str, Any]] = {name: {} for name in stimuli}
-        runs = [(name, kind, pair[kind]) for name, pair in stimuli.items() for kind in (0, 1)]
+        measured: dict[str, Bins] = {name: {} for name in stimuli}
+        runs = [(name, kind, stimulus) for name, kinds in stimuli.items() for kind, stimulus in kinds.items()]
         for same in {stimulus.bins for _, _, stimulus in runs}:
             chosen = [run for run in runs if run[2].bins == same]
             activities = simulator.run_many([stimulus.ports for _, _, stimulus in chosen], bins=same)
-            for (name, kind, stimulus), activity in zip(chosen, activities, strict=True):
-                found[name] |= self._summary(model, activity, stimulus, random=kind == 1)
+            for (name, kind, _), activity in zip(chosen, activities, strict=True):
+                for which in sorted(set(same) - {UNCOUNTED}):
+                    measured[name][kind, which] = model.energy(activity, which).total_pj
+        found = {
+            name: {**summary(bins), "stimuli_sha256": stimuli_sha256(stimuli[name])} for name, bins in measured.items()
+        }
         for name, energy in found.items():
             print(f"{self.entry.key} {name}: {energy['energy_pj']:.3f} pJ", file=sys.stderr, flush=True)
         return found
 
-    def _summary(self, model: PowerModel, activity: Activity, stimulus: Stimulus, *, random: bool) -> dict[str, Any]:
-        bins = {
-            chosen: model.energy(activity, chosen) for chosen in (STEADY, BUSY, IDLE) if activity.lane_cycles[chosen]
-        }
-        cycles = {chosen: int(activity.lane_cycles[chosen]) for chosen in bins}
-        active = _weighted({chosen: energy for chosen, energy in bins.items() if chosen != IDLE}, cycles)
-        prefix = "random_" if random else ""
-        found: dict[str, Any] = {
-            f"{prefix}energy_pj": active.total_pj,
-            f"{prefix}parts": asdict(active),
-            f"{prefix}stimulus_sha256": stimulus.sha256,
-        }
-        if not random:
-            found["idle_energy_pj"] = bins[IDLE].total_pj
-            if self.entry.key.endswith("/ws"):
-                found["weight_load_pj"] = PERIOD * (active.total_pj - bins[STEADY].total_pj)
-        return found
+
+Bins = dict[tuple[str, int], float]
+"""Mean energy of a cycle, pJ, by run and bin of cycles."""
 
 
-def _weighted(bins: dict[int, Energy], cycles: dict[int, int]) -> Energy:
-    """Mean energy over several bins."""
-    total = sum(cycles[chosen] for chosen in bins)
-    parts = {
-        name: sum(getattr(energy, name) * cycles[chosen] for chosen, energy in bins.items()) / total
-        for name in ("wire_pj", "logic_pj", "register_pj", "clock_pj")
+def summary(bins: Bins) -> dict[str, float]:
+    """The table's energies from the measured ones.
+
+    A tile's ARRAY_ROWS beats and its one load and swap fall into PERIOD active cycles, so the difference of two means
+    times PERIOD is what they add; the cell's own beat is one of the tile's.
+    """
+    found = {
+        "energy_pj": bins[REAL, ACTIVE],
+        "random_energy_pj": bins[RANDOM, ACTIVE],
+        "idle_energy_pj": bins[REAL, IDLE],
     }
-    return Energy(**parts)
+    if (REAL, PASS) in bins:
+        found["pass_energy_pj"] = bins[REAL, PASS]
+    if (Loading.OWN.value, ACTIVE) in bins:
+        beats_pj = PERIOD * (bins[Loading.BEATS.value, ACTIVE] - bins[REAL, ACTIVE])
+        load_pj = PERIOD * (bins[Loading.OWN.value, ACTIVE] - bins[Loading.BEATS.value, ACTIVE])
+        found["bus_beat_pj"] = beats_pj / ARRAY_ROWS
+        found["weight_load_pj"] = load_pj + found["bus_beat_pj"]
+    return found
 
 
 def _register_result(result: dict[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.arch.errors import ConfigError
-from bitwright.rtl.asic import operands
+from bitwright.rtl.asic import commands, operands
 from bitwright.rtl.asic.characterise import Builder
 from bitwright.rtl.asic.entries import entries
-from bitwright.rtl.asic.jsonout import write_json
+from bitwright.rtl.asic.jsonout import rounded, write_json
+from bitwright.rtl.asic.stimulus import ARRAY_ROWS
 
 CLOCK_MHZ = 250
 """All netlists are sized for this clock; building the table refuses a cell or unit that does not reach it."""
@@ -30,51 +31,65 @@ def build_costs(
     clock_mhz: int = CLOCK_MHZ,
     only: str | None = None,
     more_formats: Sequence[str] = (),
-    cache: Path = Path("build/costs"),
+    cache: Path | None = None,
     before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The cost table of a node as JSON data.
 
     only           Build only entries whose key starts with this; the others are taken from `before`, a whole table.
     more_formats   Formats beyond the built-in ones (registered from outside) to measure as well.
-    cache          Where finished pieces are kept.
-    Raises ToolError when a tool or library is missing, ConfigError for an unknown node or entry or a clock that an
-    entry does not reach.
+    cache          Where finished pieces are kept; None: build/costs of the checkout, else the user's cache.
+    Raises ToolError when a tool or library is missing; ConfigError for an unknown node or entry, a clock that an entry
+    does not reach, or a `before` that was not made in the same way.
     """
-    builder = Builder(node, clock_mhz, cache)
-    made = dict(before["entries"]) if before and only else {}
-    for entry in entries(only, more_formats):
+    chosen = entries(only, more_formats)
+    builder = Builder(node, clock_mhz, cache or commands.work_folder("costs"))
+    head = {"schema_version": 2, "node": node, "clock_mhz": clock_mhz, "provenance": _provenance(builder)}
+    made = {}
+    if before and only:
+        _refuse_other_origin(before, head, only)
+        made = dict(before["entries"])
+    for entry in chosen:
         result = builder.build(entry)
         if "fmax_mhz" in result and result["fmax_mhz"] < clock_mhz:
             raise ConfigError(
                 f"clock_mhz = {clock_mhz}: {entry.key} reaches {result['fmax_mhz']:.1f} MHz (choose a lower clock)"
             )
         made[entry.key] = result
-    return {
-        "schema_version": 1,
-        "node": node,
-        "clock_mhz": clock_mhz,
-        "entries": made,
-        "provenance": _provenance(builder),
-    }
+    return {**head, "entries": made}
+
+
+def _refuse_other_origin(before: dict[str, Any], head: dict[str, Any], only: str) -> None:
+    """ConfigError when `before` differs in anything that all entries of a table have in common."""
+    stored = {**before, **before.get("provenance", {})}
+    today = rounded({**head, **head["provenance"]})
+    for name in sorted(today.keys() - {"provenance", "command"}):
+        if stored.get(name) != today[name]:
+            raise ConfigError(
+                f"only = {only}: the table to add to has {name} = {stored.get(name)}, this run {today[name]}: entries "
+                "made in different ways do not share a table (build all of it, without --only)"
+            )
 
 
 def _provenance(builder: Builder) -> dict[str, Any]:
     found = operands.sample()
-    return {
-        **{key: value for key, value in builder.base.items() if key not in ("clock_mhz", "library")},
-        "command": f"python -m bitwright.rtl.asic.costs --node {builder.node}",
-        "library": builder.library.name,
-        "library_sha256": builder.library.sha256,
-        "voltage_v": builder.library.voltage_v,
-        "wire_load": builder.library.wire_load.name,
-        "corner": "typical, 25 C",
-        "glitches": "not included (zero-delay activity)",
-        "operands": found.origin,
-        "operands_sha256": found.sha256,
-        "random_seed": operands.SEED,
-        "group": operands.GROUP,
-    }
+    made: dict[str, Any] = rounded(
+        {
+            **builder.base,
+            "command": f"python -m bitwright.rtl.asic.costs --node {builder.node}",
+            "library": builder.library.name,
+            "voltage_v": builder.library.voltage_v,
+            "wire_load": builder.library.wire_load.name,
+            "corner": "typical, 25 C",
+            "glitches": "not included (zero-delay activity)",
+            "operands": found.origin,
+            "operands_sha256": found.sha256,
+            "random_seed": operands.SEED,
+            "group": operands.GROUP,
+            "array_rows": ARRAY_ROWS,
+        }
+    )
+    return made
 
 
 def main() -> None:
@@ -86,7 +101,7 @@ def main() -> None:
     parser.add_argument("--clock-mhz", type=int, default=CLOCK_MHZ)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    output = options.output or Path("arch/costs") / f"{options.node}.json"
+    output = commands.output_path(options.output, f"{options.node}.json")
     before = json.loads(output.read_text()) if output.is_file() else None
     table = build_costs(
         options.node, clock_mhz=options.clock_mhz, only=options.only, more_formats=options.format, before=before
@@ -96,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

@@ -13,9 +13,14 @@ from bitwright.arch.errors import ConfigError
 from bitwright.arch.pe import PESpec, units
 from bitwright.rtl import pe as rtl_pe
 from bitwright.rtl.asic import operands, unit_stimulus
-from bitwright.rtl.asic.stimulus import CONSTANT_ONE, PERIOD, Stimulus, cell_stimulus
+from bitwright.rtl.asic.stimulus import CONSTANT_ONE, Loading, Stimulus, cell_stimulus
 
 REGISTER_BITS, REGISTER_STAGES = 16, 8
+REAL, RANDOM = "real", "random"
+EQUAL_WIDTHS = {"int8-mac": (19, 23)}
+"""Accumulator widths beyond a PE's own, for comparing PEs at equal width: shift-add's own, and what int8-mac needs for
+128 products of any value. A sum that does not fit 19 bits wraps, as in the hardware."""
+EQUAL_WIDTH_FORMATS = ("int8", "int4")
 Measure = Callable[..., Stimulus]
 """Called with the keyword `random`: False for a real model's operands, True for uniform random codes."""
 
@@ -24,12 +29,13 @@ Measure = Callable[..., Stimulus]
 class Entry:
     """One thing to characterise.
 
-    key            `pe/<pe>/<dataflow>`, `unit/<unit>[/<variant>]`, `register`.
+    key            `pe/<pe>/<dataflow>[/p<psum_bits>]`, `unit/<unit>[/<variant>]`, `register`.
     top            The module's name.
     make_verilog   Makes its text; `verilog` keeps it.
     measures       Weight format (or other) name -> maker of the stimulus.
     default        The name whose energy stands for the entry when none is asked for.
     extra          Further constant fields of the entry.
+    loads          Whether it is a weight-stationary cell, whose weight loads are measured too.
     """
 
     key: str
@@ -38,6 +44,15 @@ class Entry:
     measures: Mapping[str, Measure]
     default: str
     extra: Mapping[str, Any]
+    loads: bool = False
+
+    def stimuli(self, name: str) -> dict[str, Stimulus]:
+        """Every run that one name needs: `real`, `random` and, of a cell with weight loads, `beats` and `own`."""
+        measure = self.measures[name]
+        found = {REAL: measure(random=False), RANDOM: measure(random=True)}
+        if self.loads:
+            found |= {kind.value: measure(random=False, loading=kind) for kind in (Loading.BEATS, Loading.OWN)}
+        return found
 
     @cached_property
     def verilog(self) -> str:
@@ -56,6 +71,9 @@ def entries(only: str | None = None, more_formats: Sequence[str] = ()) -> list[E
         spec = pe_specs.get(pe_name)
         accepted = [name for name in names if spec.accepts(name, operands.group_of(name))]
         found += [cell_entry(spec, dataflow, accepted) for dataflow in spec.dataflows]
+        for bits in EQUAL_WIDTHS.get(pe_name, ()):
+            other = pe_specs.get(pe_name, psum_bits=bits)
+            found += [cell_entry(other, dataflow, EQUAL_WIDTH_FORMATS) for dataflow in spec.dataflows]
         found += _edge_entries(spec, accepted)
         found += _border_entries(spec, accepted)
     found.append(_int_accumulator_entry())
@@ -70,13 +88,16 @@ def entries(only: str | None = None, more_formats: Sequence[str] = ()) -> list[E
 def cell_entry(spec: PESpec, dataflow: str, accepted: Sequence[str]) -> Entry:
     """A PE cell with weights of the given formats. The default is the PE's own weight format."""
     names = [*accepted, *([CONSTANT_ONE] if spec.zero_point_column else [])]
+    own_bits = pe_specs.get(spec.name).psum.bits
+    width = "" if spec.psum.bits == own_bits else f"/p{spec.psum.bits}"
     return Entry(
-        f"pe/{spec.name}/{dataflow}",
-        rtl_pe.module_name(spec.name, dataflow),
-        partial(rtl_pe.verilog, spec.name, dataflow),
+        f"pe/{spec.name}/{dataflow}{width}",
+        rtl_pe.module_name(spec.name, dataflow, **spec.params),
+        partial(rtl_pe.verilog, spec.name, dataflow, **spec.params),
         {name: partial(cell_stimulus, spec, dataflow, name) for name in names},
         spec.wgt.name,
-        {"macs_per_weight": PERIOD if dataflow == "ws" else 1},
+        {"psum_bits": spec.psum.bits},
+        loads=dataflow == "ws",
     )
 
 

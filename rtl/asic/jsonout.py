@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,13 @@ def rounded(data: Any) -> Any:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write beside the file and rename, so that a reader or a kill never meets half a table."""
+    """Write beside the file and rename, so that a reader or a kill never meets half a table, nor two writers each
+    other's."""
     text = json.dumps(rounded(data), sort_keys=True, indent=1) + "\n"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    try:
+        with partial.open("x", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

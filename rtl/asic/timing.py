@@ -63,19 +63,18 @@ class Timing:
 def net_loads(netlist: Netlist, library: Library, output_load_ff: float) -> tuple[list[float], list[float]]:
     """For each net (own, total) capacitance in fF.
 
-    own counts the sink pins inside the design and the wire; total adds output_load_ff on output nets. An output port
-    counts as one sink of the wire.
+    own counts the sink pins inside the design and the wire to them; total is what the driver sees: on output nets also
+    output_load_ff and the wire to the port, which counts as one sink more.
     """
-    own = [0.0] * netlist.nets
-    for net, pins in netlist.sinks(library).items():
-        own[net] = sum(library.cell(netlist.instances[i].cell).pins[pin].capacitance_ff for i, pin in pins)
-        fanout = len(pins) + (net in netlist.output_nets)
-        own[net] += library.wire_load.capacitance_ff(fanout)
-    total = list(own)
-    for net in netlist.output_nets:
-        if own[net] == 0.0:
-            own[net] = total[net] = library.wire_load.capacitance_ff(1)
-        total[net] += output_load_ff
+    own, total = [0.0] * netlist.nets, [0.0] * netlist.nets
+    sinks = netlist.sinks(library)
+    wire = library.wire_load.capacitance_ff
+    for net in sinks.keys() | netlist.output_nets:
+        pins = sinks.get(net, [])
+        pins_ff = sum(library.cell(netlist.instances[i].cell).pins[pin].capacitance_ff for i, pin in pins)
+        is_output = net in netlist.output_nets
+        own[net] = pins_ff + wire(len(pins))
+        total[net] = pins_ff + wire(len(pins) + is_output) + output_load_ff * is_output
     return own, total
 
 

@@ -14,7 +14,7 @@ from bitwright.arch.pe import PESpec
 from bitwright.arch.pe.units import Fp32Accumulator, GroupDequantiser, WeightDecoder, WeightDequantiser
 from bitwright.arch.pe.weight_codes import weight_code
 from bitwright.rtl.asic import operands
-from bitwright.rtl.asic.stimulus import ARRAY_ROWS, STEADY, UNCOUNTED, Stimulus, reset_port, to_bits, with_idle
+from bitwright.rtl.asic.stimulus import ACTIVE, ARRAY_ROWS, UNCOUNTED, Stimulus, reset_port, to_bits, with_idle
 from numpy.typing import NDArray
 
 GROUPS = 4
@@ -32,7 +32,7 @@ def _finish(streams: dict[str, NDArray[Any]]) -> Stimulus:
         ports[name] = np.concatenate([bits[:1], bits])
     valid = np.ones((count + 1, 1), np.int64)
     valid[0] = 0
-    bins = [UNCOUNTED] * (1 + WARM_UP_CYCLES) + [STEADY] * (count - WARM_UP_CYCLES)
+    bins = [UNCOUNTED] * (1 + WARM_UP_CYCLES) + [ACTIVE] * (count - WARM_UP_CYCLES)
     return with_idle({"rst": reset_port(count + 1), "valid": valid, **ports}, bins, ("valid",))
 
 

@@ -121,7 +121,8 @@ class Testbench:
         self.width = self.cols + self.spec.zero_point_column
         self.rng = np.random.default_rng(int(options.get("seed", 1)))
         self.cycle = 0
-        self.due: dict[int, dict[str, int]] = {}
+        self.due: dict[int, dict[str, int]] = {}  # cycle -> result ports
+        self.passing: dict[int, dict[str, int]] = {}  # cycle -> cells and the activation each must see
 
     async def start(self) -> None:
         """Start the clock and reset."""
@@ -142,6 +143,7 @@ class Testbench:
         self.cycle += 1
         self.dut.rst.value = 0
         self.due.clear()
+        self.passing.clear()
         for source in sources:
             source.valid.value = 0
 
@@ -163,10 +165,22 @@ class Testbench:
             assert got == want, f"cycle {self.cycle}: {name} = {got:#x}: must be {want:#x}"
 
     def check_lanes(self, taken: Beat | None) -> None:
-        """Exactly the real lanes of an accepted act beat enter the grid as valid."""
+        """Exactly the real lanes of an accepted act beat enter the grid as valid; a lane without an operand is 0.
+
+        Seen at the act inputs of each row's first and last cell, when the diagonal gets there. Lane 0 of a cycle
+        without a beat carries anything.
+        """
         valid = [int(getattr(self.dut, f"act_valid_r{row}").value) for row in range(self.rows)]
         want = [int(taken is not None and row < taken.lanes) for row in range(self.rows)]
         assert valid == want, f"cycle {self.cycle}: act lanes valid = {valid}: must be {want}"
+        bits = self.spec.act.bits
+        for row in range(self.rows) if taken else range(1, self.rows):
+            lane = taken.payload["act_data"] >> bits * row & (1 << bits) - 1 if taken and want[row] else 0
+            for col in {0, self.width - 1}:
+                self.passing.setdefault(self.cycle + row + col, {})[f"pe_r{row}_c{col}"] = lane
+        for cell, lane in self.passing.pop(self.cycle, {}).items():
+            got = int(getattr(self.dut, cell).act.value)
+            assert got == lane, f"cycle {self.cycle}: {cell}.act = {got:#x}: must be {lane:#x}"
 
     def program(self, passes: list[tuple[int, int]], pauses: tuple[Pauses, ...]) -> list[Source]:
         """The tile, wgt and act sources of a program of random operands. Sets the mode pin."""

@@ -11,23 +11,43 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bitwright.arch.errors import MismatchError, ToolError
+from bitwright.rtl.bench import verilator
 from bitwright.rtl.bench.environment import verilator_version
 from bitwright.rtl.bench.verilator import build_once, digest, link, without_zero_init
 
 _VERILATE = ("--vpi", "--public-flat-rw", "--prefix", "Vtop", "--timescale", "1ns/1ps")
 _RUNTIME = ("verilated", "verilated_threads", "verilated_vpi")
+_FLAGS = ("-DVM_VPI=1",)
+_OPTIMISE = "-O1"
+
+
+def _driver() -> Path:
+    """cocotb's own main program for Verilator."""
+    from cocotb_tools import config
+
+    return Path(config.share_dir) / "lib" / "verilator" / "verilator.cpp"
+
+
+def _libraries() -> list[str]:
+    """Linker options; they hold the folder of cocotb's libraries, which a build remembers."""
+    from cocotb_tools import config
+
+    return [f"-Wl,-rpath,{config.libs_dir}", f"-L{config.libs_dir}", "-lcocotbvpi_verilator"]
 
 
 def _build(folder: Path, verilog: str, top: str) -> None:
     """What cocotb's own build does, with the runtime compiled once and without make."""
-    from cocotb_tools import config
-
-    driver = Path(config.share_dir) / "lib" / "verilator" / "verilator.cpp"
-    libraries = [f"-Wl,-rpath,{config.libs_dir}", f"-L{config.libs_dir}", "-lcocotbvpi_verilator"]
     link(
-        folder, verilog, top, driver, top, verilate=_VERILATE, flags=["-DVM_VPI=1"], runtime=_RUNTIME,
-        libraries=libraries, optimise="-O1",
+        folder, verilog, top, _driver(), top, verilate=_VERILATE, flags=_FLAGS, runtime=_RUNTIME,
+        libraries=_libraries(), optimise=_OPTIMISE,
     )  # fmt: skip
+
+
+def _key(verilog: str, top: str) -> str:
+    """Name of the build's folder, from everything that the build depends on."""
+    tools = (verilator_version(), version("cocotb"), _driver().read_text(), *_libraries())
+    options = (*verilator._VERILATE, *_VERILATE, *verilator._CXX, *_FLAGS, *_RUNTIME, _OPTIMISE)
+    return f"cocotb-{top[:40]}-{digest(*tools, *options, top, verilog)}"
 
 
 def run_cocotb(verilog: str, top: str, bench: str, *, plusargs: Mapping[str, str | int], seed: int = 1) -> list[str]:
@@ -41,8 +61,7 @@ def run_cocotb(verilog: str, top: str, bench: str, *, plusargs: Mapping[str, str
     except ImportError as error:
         raise ToolError("cocotb: not installed; install it (pip install 'bitwright[hdl]')") from error
     text = without_zero_init(verilog)
-    key = digest(verilator_version(), version("cocotb"), *_VERILATE, top, text)
-    folder = build_once(f"cocotb-{top[:40]}-{key}", lambda scratch: _build(scratch, text, top))
+    folder = build_once(_key(text, top), lambda scratch: _build(scratch, text, top))
     arguments = [f"+{name}={value}" for name, value in plusargs.items()]
     arguments += ["+verilator+rand+reset+2", f"+verilator+seed+{seed}"]
     with tempfile.TemporaryDirectory() as scratch:

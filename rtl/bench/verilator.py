@@ -62,7 +62,10 @@ def without_zero_init(verilog: str) -> str:
 
 
 def lint(verilog: str, top: str) -> list[str]:
-    """Warnings of `verilator --lint-only -Wall` that `LINT_WAIVERS` does not cover, one line each."""
+    """Warnings of `verilator --lint-only -Wall` that `LINT_WAIVERS` does not cover, one line each.
+
+    Raises ToolError when Verilator fails without naming a warning or an error.
+    """
     binary = verilator_root() / "bin" / "verilator_bin"
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / f"{top}.v").write_text(verilog)
@@ -70,7 +73,13 @@ def lint(verilog: str, top: str) -> list[str]:
             [str(binary), "--lint-only", "-Wall", *LINT_WAIVERS, "--top-module", top, f"{top}.v"],
             cwd=folder, env={**os.environ, "VERILATOR_ROOT": str(verilator_root())}, capture_output=True, text=True,
         )  # fmt: skip
-    return [line for line in done.stderr.splitlines() if line.startswith(("%Warning", "%Error"))]
+    found = [line for line in done.stderr.splitlines() if line.startswith(("%Warning", "%Error"))]
+    if done.returncode and not found:
+        lines = (done.stderr + done.stdout).strip().splitlines()
+        raise ToolError(
+            f"verilator --lint-only of {top}: status {done.returncode}: {' | '.join(lines[:6]) or 'no message'}"
+        )
+    return found
 
 
 @contextmanager

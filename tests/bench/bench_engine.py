@@ -10,7 +10,7 @@ import time
 import simpy
 from bitwright.arch import machine as machines
 from bitwright.sim import engine
-from bitwright.sim.inference import EDGE_LATENCY_CYCLES, dram_port
+from bitwright.sim.inference import dram_port, edge_latency_cycles
 from bitwright.workloads import mapping
 from bitwright.workloads.operators import Gemm
 
@@ -38,7 +38,7 @@ def main() -> None:
         start = time.perf_counter()
         program = mapping.compile_gemm(machine, gemm, dram_port(machine))
         mapped = time.perf_counter()
-        engine.run(program, mapping.array_shape(machine), dram_port(machine), EDGE_LATENCY_CYCLES)
+        engine.run(program, mapping.array_shape(machine), dram_port(machine), edge_latency_cycles(machine))
         blocks = len(program.executes)
         rate = blocks / (time.perf_counter() - mapped)
         print(

@@ -80,7 +80,7 @@ def test_simulate_prints_a_row_whose_parts_sum() -> None:
         ),
         (
             ("simulate", "int8-8x8", "smollm2-135m", "--prompt-tokens", "0"),
-            "new_tokens = 0: must be at least 1; the workload",
+            "new_tokens = 0: must be a whole number of at least 1; the workload",
         ),
         (
             ("simulate", "int8-8x8", "smollm2-135m", "--clock-mhz", "9999"),

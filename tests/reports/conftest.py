@@ -33,6 +33,23 @@ DRAMS = [("lpddr4-3200-x16", 6.4), ("lpddr4-3200-x32", 12.8), ("lpddr5-6400-x32"
 WEIGHTS = 134_515_008
 GRID_NOTE = "the checkpoint's weights were trained on a 4-bit grid: int4 perplexities are biased low"
 
+NO_WEIGHTS_NOTE = "no weights of the model are here: perplexity is not measured"
+STATES = ("stream", "array_stall", "fill_drain", "dram_wait", "vector")
+OPERATORS = ("op_attention_projections", "op_attention", "op_ffn", "op_head", "op_vector")
+ENERGIES = (
+    "array",
+    "array_idle",
+    "skew",
+    "edge",
+    "sram_act",
+    "sram_wgt",
+    "sram_out",
+    "dram",
+    "dram_idle",
+    "vector",
+    "leakage",
+)
+
 
 def _split(total: float, shares: list[float]) -> list[float]:
     """Float parts that sum to the total up to rounding."""
@@ -89,6 +106,7 @@ def _row(
         macs * 0.06e-6,
         macs * 0.04e-6,
         moved * 8 * 6.5e-6,
+        macs * 0.02e-6,
         macs * 0.01e-6,
         sum(area) * 0.9 * total_cycles / (clock_mhz * 1e3),
     ]
@@ -153,6 +171,7 @@ def _row(
         "bits_per_byte": 1.02 + 0.2 * (worse - 1) ** 0.5,
         "bits_per_weight": bits,
         "perplexity_predictions": 65535,
+        "perplexity_window": 512,
         "text_sha256": hashlib.sha256(b"text").hexdigest(),
         "weights_sha256": hashlib.sha256(weights.encode()).hexdigest(),
         "macs": macs,
@@ -182,12 +201,9 @@ def _row(
         },
         "versions": {"bitwright": "0.1.0", "numpy": "2.4.6", "python": "3.11"},
     }
-    names = ("stream", "array_stall", "fill_drain", "dram_wait", "vector")
-    row.update({f"cycles_{name}": value for name, value in zip(names, states, strict=True)})
-    names = ("attention_projections", "attention", "ffn", "head", "vector")
-    row.update({f"cycles_op_{name}": value for name, value in zip(names, operators, strict=True)})
-    kinds = ["array", "array_idle", "skew", "edge", "sram_act", "sram_wgt", "sram_out", "dram", "vector", "leakage"]
-    row.update({f"energy_{name}_uj": value for name, value in zip(kinds, parts, strict=True)})
+    row.update({f"cycles_{name}": value for name, value in zip(STATES, states, strict=True)})
+    row.update({f"cycles_{name}": value for name, value in zip(OPERATORS, operators, strict=True)})
+    row.update({f"energy_{name}_uj": value for name, value in zip(ENERGIES, parts, strict=True)})
     row.update(
         {f"area_{name}_mm2": value for name, value in zip(["array", "edge", "sram", "vector"], area, strict=True)}
     )
@@ -205,6 +221,41 @@ def fake_rows(count: int = 120, seed: int = 7, model: str = "smollm2-135m", prom
         for fmt in FORMATS[pe]
     ]
     return [_row(design, fmt, rng, model, prompt) for design, fmt in rng.sample(designs, count)]
+
+
+def without_accuracy(rows: list[Row]) -> list[Row]:
+    """The same designs on a model whose weights are not here."""
+    keys = ("perplexity", "bits_per_byte", "bits_per_weight", "perplexity_predictions", "perplexity_window")
+    nothing = dict.fromkeys((*keys, "text_sha256", "weights_sha256"))
+    return [row | nothing | {"notes": [*row["notes"], NO_WEIGHTS_NOTE]} for row in rows]
+
+
+def without_decode(rows: list[Row]) -> list[Row]:
+    """The same designs in runs of no output tokens."""
+    parts = ("cycles", "dram_bytes", "macs", "energy_uj")
+    found = []
+    for row in rows:
+        row = {key: 0 if key.startswith("decode_") else value for key, value in row.items()}
+        for total in parts:  # The first part of every sum stands for all that is left.
+            row[total] = row[f"prefill_{total}"]
+        for names in (STATES, OPERATORS):
+            row |= {f"cycles_{name}": 0 for name in names} | {f"cycles_{names[0]}": row["cycles"]}
+        row |= {f"energy_{name}_uj": 0 for name in ENERGIES} | {"energy_array_uj": row["energy_uj"]}
+        row |= {"output_tokens": 0, "key": f"{row['key']} prefill"}
+        found.append(row | dict.fromkeys(("tpot_ms", "decode_tokens_per_s", "decode_energy_uj_per_token")))
+    return found
+
+
+@pytest.fixture(scope="session")
+def unmeasured() -> Callable[[list[Row]], list[Row]]:
+    """unmeasured(rows): the rows without accuracy."""
+    return without_accuracy
+
+
+@pytest.fixture(scope="session")
+def prefill_only() -> Callable[[list[Row]], list[Row]]:
+    """prefill_only(rows): the rows without decode, under other keys."""
+    return without_decode
 
 
 @pytest.fixture(scope="session")

@@ -123,6 +123,56 @@ def test_controls_sort_filter_select_and_switch(make_rows: Callable[..., Rows], 
     assert seen["columns"] > 80
 
 
+# Walks the workloads of a mixed store; hover texts are made while drawing.
+MIXED_PROBE = """
+const seen = [];
+const offers = (name) => !document.querySelector("input[name=" + name + "]").closest("fieldset").hidden;
+for (const at of DATA.workloads.keys()) {
+  $("workload").value = at;
+  $("workload").dispatchEvent(new Event("change", { bubbles: true }));
+  const points = $("plot-energy").data.filter((trace) => trace.customdata);
+  $("find").value = "perplexity<1000";
+  filter();
+  seen.push({
+    phase: offers("phase"), budget: offers("budget"), axis: $("plot-energy").layout.yaxis.title.text,
+    accuracy: !$("plot-accuracy").closest("figure").hidden, inside: $("inside").textContent,
+    faded: points.flatMap((trace) => trace.marker.opacity).filter((o) => o < 0.5).length,
+    hover: points[0].hovertext[0], bars: $("plot-cycles").data[0].y.length, found: lineCount(),
+    tables: document.querySelectorAll("[data-workload]:not([hidden]) .choices:not([hidden])").length,
+  });
+  $("find").value = "";
+  filter();
+}
+document.documentElement.dataset.seen = JSON.stringify(seen);
+"""
+
+
+def test_each_workload_of_a_mixed_store_shows_what_it_has(
+    make_rows: Callable[..., Rows],
+    unmeasured: Callable[[Rows], Rows],
+    prefill_only: Callable[[Rows], Rows],
+    tmp_path: Path,
+) -> None:
+    known, unknown = make_rows(10), unmeasured(make_rows(8, seed=3, model="llama-2-7b"))
+    rows = prefill_only(unknown) + prefill_only(known) + unknown + known
+    out = report(rows, tmp_path / "report.html")
+    probe = 'const lineCount = () => document.querySelectorAll("#table tbody tr").length;' + MIXED_PROBE
+    out.write_text(out.read_text(encoding="utf-8").replace("</body>", f"<script>{probe}</script></body>"))
+    drawn = render_dom(out)
+    assert attribute(drawn, "errors") is None
+    seen = json.loads(attribute(drawn, "seen") or "[]")
+    assert [view["budget"] for view in seen] == [view["accuracy"] for view in seen] == [False, True, False, True]
+    assert [view["phase"] for view in seen] == [False, False, True, True]
+    assert [view["axis"] for view in seen] == ["prefill tokens/s"] * 2 + ["decode tokens/s"] * 2
+    assert seen[0]["inside"] == "prefill of 8 designs, perplexity not measured"
+    assert seen[2]["inside"] == "decode and prefill of 8 designs, perplexity not measured"
+    assert [view["faded"] > 0 for view in seen] == [False, True, False, True]
+    assert ["<b>perplexity not measured</b>" in view["hover"] for view in seen] == [True, False, True, False]
+    assert ["decode tokens/s" in view["hover"] for view in seen] == [False, False, True, True]
+    assert all(view["bars"] > 0 and view["tables"] == 1 for view in seen)
+    assert {view["found"] for view in seen} == {2 * sum(row["perplexity"] < 1000 for row in known)}
+
+
 def test_hostile_text_and_several_workloads_draw_as_text(make_rows: Callable[..., Rows], tmp_path: Path) -> None:
     rows = make_rows(6) + make_rows(4, seed=3, model="prose-17m", prompt=128)
     evil = "<img src=x onerror=\"document.documentElement.dataset.owned='yes'\">%{x}</script>"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from bitwright.arch.errors import BitwrightError, ConfigError, MismatchError, StoreError
-from bitwright.reports.checks import NUMBERS, OPTIONAL, SUMS, TEXT, check_rows
+from bitwright.reports.checks import DECODED, MEASURED, NUMBERS, OPTIONAL, SUMS, TEXT, check_rows
 
 Rows = list[dict[str, Any]]
 AGAIN = "(run the point again with this version of bitwright)"
@@ -89,6 +89,36 @@ def test_an_infinite_perplexity_is_a_result(make_rows: Callable[..., Rows]) -> N
     rows = make_rows(2)
     rows[1]["perplexity"] = rows[1]["bits_per_byte"] = math.inf
     check_rows(rows)
+
+
+def test_rows_without_accuracy_or_decode_pass(
+    rows: Rows, unmeasured: Callable[[Rows], Rows], prefill_only: Callable[[Rows], Rows]
+) -> None:
+    check_rows([*unmeasured(rows[:3]), *prefill_only(rows), *rows[3:]])
+    check_rows(unmeasured(prefill_only(rows)))
+
+
+@pytest.mark.parametrize("field", MEASURED[1:])
+def test_accuracy_is_there_as_a_whole_or_not_at_all(rows: Rows, unmeasured: Callable[[Rows], Rows], field: str) -> None:
+    half, value = unmeasured(rows[:1]), rows[0][field]
+    half[0][field] = value
+    rule = "must be null in a row whose perplexity is None"
+    assert message(half, StoreError) == f"row {rows[0]['key']!r}, field {field!r} = {value!r}: {rule} {AGAIN}"
+    rows[0][field] = None
+    rule = "must be text" if field in TEXT else "must be a number"
+    assert message(rows, StoreError) == f"row {rows[0]['key']!r}, field {field!r} = None: {rule} {AGAIN}"
+
+
+@pytest.mark.parametrize("field", DECODED)
+def test_decode_figures_are_null_exactly_without_output_tokens(
+    rows: Rows, prefill_only: Callable[[Rows], Rows], field: str
+) -> None:
+    wrong = prefill_only(rows[:1])
+    wrong[0][field] = 0.0
+    rule = "must be null in a row whose output_tokens is 0"
+    assert message(wrong, StoreError) == f"row {wrong[0]['key']!r}, field {field!r} = 0.0: {rule} {AGAIN}"
+    rows[0][field] = None
+    assert message(rows, StoreError) == f"row {rows[0]['key']!r}, field {field!r} = None: must be a number {AGAIN}"
 
 
 @pytest.mark.parametrize(("total", "part"), [(total, part) for total, parts in SUMS for part in parts])

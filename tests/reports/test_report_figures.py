@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import pytest
 from bitwright.reports.checks import SUMS
 from bitwright.reports.compare import BUDGETS, Accuracy, phase_values
-from bitwright.reports.figures import PARTS, accuracy_figure, pareto_figure, roofline_figure
+from bitwright.reports.figures import NEUTRAL, PARTS, accuracy_figure, pareto_figure, roofline_figure
 
 Rows = list[dict[str, Any]]
 SYMBOLS = {"fp16-mac": "circle", "int8-mac": "square", "shift-add": "diamond"}
@@ -108,10 +108,28 @@ def test_one_design_and_a_lost_model_still_draw(make_rows: Callable[..., Rows]) 
         json.dumps(figure, allow_nan=False)
 
 
-def test_a_run_without_decode_draws_no_decode_point(make_rows: Callable[..., Rows]) -> None:
-    rows = make_rows(2)
-    for row in rows:
-        row.update(decode_tokens_per_s=0.0, decode_dram_bytes=0, decode_macs_per_cycle=0.0)
-    assert all(len(places) == 1 for places in points(roofline_figure(rows, [0, 1], SYMBOLS)).values())
-    front = pareto_figure(rows, [0, 1], "decode", "energy", SYMBOLS)["data"][0]
-    assert front["meta"]["rows"] == []
+def test_a_run_without_decode_is_on_the_roofline_once(rows: Rows, prefill_only: Callable[[Rows], Rows]) -> None:
+    found = points(roofline_figure(prefill_only(rows), range(len(rows)), SYMBOLS))
+    assert sorted(found) == list(range(len(rows)))
+    assert all(len(places) == 1 for places in found.values())
+
+
+def test_without_perplexity_one_front_of_all_designs_and_one_neutral_colour(
+    rows: Rows, unmeasured: Callable[[Rows], Rows]
+) -> None:
+    everything = range(len(rows))
+    figure = pareto_figure(unmeasured(rows), everything, "decode", "area", SYMBOLS)
+    (front,) = [trace for trace in figure["data"] if "meta" in trace]
+    last = [
+        trace
+        for trace in pareto_figure(rows, everything, "decode", "area", SYMBOLS)["data"]
+        if trace.get("meta", {}).get("budget") == len(BUDGETS) - 1
+    ]
+    assert [front["meta"]] == [trace["meta"] for trace in last]
+    assert (front["name"], front["visible"]) == ("front, all designs", True)
+    assert "coloraxis" not in figure["layout"]
+    found = points(figure)
+    assert sorted(found) == list(everything)
+    looks = {(marker["color"], marker["symbol"].endswith("-open")) for ((_, _, marker),) in found.values()}
+    assert looks == {(NEUTRAL, False)}
+    go.Figure(figure)

@@ -93,7 +93,77 @@ def test_choice_tables_show_each_elements_best(rows: Rows) -> None:
         assert line
         assert int(line[1]) == len(inside)
         assert f">{number(max(row['decode_tokens_per_s'] for row in inside), 3)}</a>" in line[2]
-    assert "<th scope=row>int2_asym g128<td class=n>0<td class=none colspan=4>no design in this budget" in table
+    lowest = min(row["perplexity"] for row in rows if row["weights"] == "int2_asym")
+    start = (
+        "<th scope=row>int2_asym g128<td class=n>0<td class=none colspan=4>no design in this budget; lowest perplexity "
+    )
+    assert re.search(rf"{re.escape(start)}<a [^>]*>{number(lowest)}</a>", table)
+
+
+def test_an_element_outside_the_budget_is_said_with_its_best_at_any_accuracy(rows: Rows) -> None:
+    for row in rows:
+        row["perplexity"] *= 2 if row["pe"] == "shift-add" else 1
+    text = "\n".join(Findings(rows, design_labels(rows), range(len(rows))).sentences())
+    mine = [row for row in rows if row["pe"] == "shift-add"]
+    (said,) = [line for line in text.split("\n") if line.startswith("<b>shift-add</b> has no design within 25 % of it")]
+    assert f">{number(min(row['perplexity'] for row in mine))}</a>" in said
+    fastest = max(mine, key=lambda row: float(row["decode_tokens_per_s"]))
+    assert f"the fastest decode is <b>{number(fastest['decode_tokens_per_s'], 3)} tokens/s</b>" in said
+    assert f"perplexity {number(fastest['perplexity'])}, " in said
+    assert text.count("has no design") == 1
+
+
+def test_without_perplexity_nothing_is_said_of_it(rows: Rows, unmeasured: Callable[[Rows], Rows]) -> None:
+    found = Findings(unmeasured(rows), design_labels(rows), range(len(rows)))
+    text = "\n".join(found.sentences())
+    assert text.startswith("<b>Perplexity is not measured</b>")
+    assert f"<b>Of all {len(rows)} designs</b>, the fastest decode is" in text
+    assert f"{number(max(row['decode_tokens_per_s'] for row in rows), 3)} tokens/s" in text
+    assert found.glance()[-1][:2] == ("perplexity", "not measured")
+    assert "perplexity" not in found.choice_tables("decode", 3)
+    assert "within" not in text
+
+
+def test_mixed_stores_offer_each_workload_what_it_has(
+    make_rows: Callable[..., Rows],
+    unmeasured: Callable[[Rows], Rows],
+    prefill_only: Callable[[Rows], Rows],
+    tmp_path: Path,
+) -> None:
+    known, unknown = make_rows(10), unmeasured(make_rows(8, seed=3, model="llama-2-7b"))
+    rows = known + unknown + prefill_only(known) + prefill_only(unknown)
+    page = report(rows, tmp_path / "report.html").read_text(encoding="utf-8")
+    groups = embedded(page)["workloads"]
+    both = ["decode", "prefill"]
+    assert [group["phases"] for group in groups] == [both, both, ["prefill"], ["prefill"]]
+    assert [group["budgets"] for group in groups] == [[0, 1, 2, 3], [3]] * 2
+    assert [sorted(group["energy"]) for group in groups] == [group["phases"] for group in groups]
+    assert [group["accuracy"] is None for group in groups] == [False, True] * 2
+    assert column(page, "perplexity") == [row["perplexity"] for row in rows]
+    assert column(page, "perplexity_over_best")[10:18] == [None] * 8
+    assert page.count("Perplexity is not measured for this workload: it has no budgets") == 2
+    assert page.count("min prefill<br>") == page.count("min decode<br>") == 1
+    nulls = {entry["key"]: entry["null"] for entry in embedded(page)["columns"]}
+    assert (nulls["perplexity"], nulls["tpot_ms"], nulls["group"]) == ("not measured", "no decode", None)
+
+
+def test_columns_that_no_design_fills_leave_the_table(
+    rows: Rows, unmeasured: Callable[[Rows], Rows], prefill_only: Callable[[Rows], Rows], tmp_path: Path
+) -> None:
+    page = report(unmeasured(prefill_only(rows)), tmp_path / "report.html").read_text(encoding="utf-8")
+    shown = {entry["key"] for entry in embedded(page)["columns"] if entry["main"]}
+    assert {"prefill_tokens_per_s", "area_mm2"} <= shown
+    assert not shown & {"perplexity", "perplexity_over_best", "bits_per_weight", "decode_tokens_per_s"}
+
+
+def test_activation_scales_stand_in_the_accuracy_table(rows: Rows, tmp_path: Path) -> None:
+    at = next(i for i, row in enumerate(rows) if row["weights"] == "int8")
+    rows[at] |= {"acts": "int8_tensor", "perplexity": rows[at]["perplexity"] * 1.5}
+    page = ours(report(rows, tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "<td>int8_tensor, int8, int8<td>one a tensor<td>int8-mac" in page
+    assert "<td>int8<td>one a token<td>int8-mac" in page
+    assert "<td>fp16<td>none<td>fp16-mac" in page
+    assert page.count("<p class=foot>Act scales: ") == 1
 
 
 def test_tightening_the_budget_for_free_is_said(make_rows: Callable[..., Rows]) -> None:
@@ -151,7 +221,7 @@ def test_one_design_with_a_lost_model_is_a_report(make_rows: Callable[..., Rows]
     rows = make_rows(1)
     rows[0].update(perplexity=math.inf, bits_per_byte=math.inf)
     page = report(rows, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert column(page, "perplexity") == [None]
+    assert column(page, "perplexity") == ["Infinity"]
     assert TITLE in page
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from bitwright.reports.compare import BUDGETS, Accuracy, pareto_front, phase_values
 from bitwright.reports.labels import (
+    act_scale,
     collect_notes,
     design_labels,
     energy_unit,
@@ -99,6 +100,22 @@ def test_workloads_keep_different_texts_apart(make_rows: Callable[..., Rows]) ->
     groups = workloads([first, second, third])
     assert [indices for _, indices in groups] == [[0, 2], [1]]
     assert groups[1][0].endswith(", text ffffffff")
+
+
+def test_an_unmeasured_workload_is_told_apart_from_its_measured_twin(
+    make_rows: Callable[..., Rows], unmeasured: Callable[[Rows], Rows]
+) -> None:
+    rows = make_rows(2)
+    names = [name for name, _ in workloads([rows[0], *unmeasured(rows[1:])])]
+    assert names[0].endswith(f", text {rows[0]['text_sha256'][:8]}")
+    assert names[1].endswith(", perplexity not measured")
+
+
+@pytest.mark.parametrize(
+    ("acts", "words"), [("int8", "one a token"), ("int8_tensor", "one a tensor"), ("fp16", "none")]
+)
+def test_activation_scales_are_named_in_words(acts: str, words: str) -> None:
+    assert act_scale({"acts": acts}) == words
 
 
 def test_notes_of_some_rows_carry_marks(make_rows: Callable[..., Rows]) -> None:

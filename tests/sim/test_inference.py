@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import fields
 
 import hypothesis.strategies as st
@@ -9,7 +10,8 @@ import pytest
 from bitwright.arch import machine as machines
 from bitwright.arch.errors import ConfigError
 from bitwright.sim.costs import machine_costs
-from bitwright.sim.inference import Energy, Phase, default_policy, simulate
+from bitwright.sim.energy import Energy
+from bitwright.sim.inference import Phase, default_policy, simulate
 from bitwright.workloads.policy import FormatPolicy
 from bitwright.workloads.shapes import ModelShape
 from hypothesis import given, settings
@@ -121,3 +123,24 @@ def test_unknown_memory_names_the_closest() -> None:
     with pytest.raises(ConfigError) as caught:
         simulate(machine, SMALL)
     assert str(caught.value).startswith("dram = ddr4-3200-x61: no such preset: did you mean 'ddr4-3200-x64'?")
+
+
+def test_tied_fp16_head_is_the_embedding_table() -> None:
+    """In fp16 the head's matrix and the embedding are one table; a quantised head is a second one."""
+    shared = simulate("fp16-8x8", SMALL, prompt_tokens=1, output_tokens=0).peak_memory_bytes
+    own = simulate("fp16-8x8", SMALL, policy={"head": "int8"}, prompt_tokens=1, output_tokens=0).peak_memory_bytes
+    assert own - shared == 96 * 300 + 2 * 300  # int8 codes and one fp16 scale a row, beside the fp16 table
+
+
+def test_shape_without_rotary_positions_does_no_rotation() -> None:
+    plain = dataclasses.replace(SMALL, rope_base=None)
+    with_rope = simulate("int8-8x8", SMALL, prompt_tokens=4, output_tokens=0).prefill.cycles_vector
+    without = simulate("int8-8x8", plain, prompt_tokens=4, output_tokens=0).prefill.cycles_vector
+    assert with_rope - without == 2 * -(-4 * (96 + 48) * 3 // 16)
+
+
+@pytest.mark.parametrize("tokens", [0, -1, 2.5, True])
+def test_sizes_must_be_whole_numbers(tokens: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        simulate("int8-8x8", SMALL, prompt_tokens=tokens)  # type: ignore[arg-type]
+    assert str(caught.value) == f"new_tokens = {tokens}: must be a whole number of at least 1; the workload"

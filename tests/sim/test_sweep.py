@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,9 @@ def test_failed_point_is_kept_apart_and_can_be_retried(tiny: Space, tmp_path: Pa
     store.remove("rows", item.key)
     store.write("failed", item.key, {"key": item.key, "message": "m", "point": item.point.model_dump(mode="json")})
     assert sweeps.status(store) == sweeps.SweepStatus(points=4, done=3, failed=1)
-    assert list(sweeps.failures(store)) == ["int8-mac-32x32-ws: m"]
+    assert list(sweeps.failures(store)) == [
+        "int8-mac-32x32-ws (acts int8, kv int8, weights int8, 512 KiB, ddr4-3200-x16): m"
+    ]
     assert len(sweeps.sweep(tiny, store)) == 3
     assert sweeps.retry(store) == 1
     assert len(sweeps.sweep(tiny, store)) == 4
@@ -134,6 +137,32 @@ def test_interrupt_ends_with_130_and_keeps_rows(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "bitwright: interrupted; what was finished is kept"
     assert all(json.loads(item.read_text()) for item in (store / "rows").glob("*.json"))
+
+
+def test_sweep_returns_its_own_points_whatever_else_is_in_the_store(tiny: Space, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    first = sweeps.sweep(tiny, store, workers=2)
+    other = tiny.model_copy(update={"name": "other", "designs": tiny.designs[1:]})
+    assert list(sweeps.sweep(other, store)["key"]) == list(first["key"])[2:]
+    assert {row["space_name"] for row in sweeps.stored_rows(store)} == {"other"}
+    assert sweeps.status(store, list(first["key"])).done == 4
+
+
+def fail(point: object) -> dict[str, object]:
+    raise KeyError("a slip in the engine")
+
+
+def test_unexpected_error_fails_its_point_only(tiny: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Inline(ThreadPoolExecutor):
+        def __init__(self, *_: object, **__: object) -> None:
+            super().__init__(1)
+
+    monkeypatch.setattr(sweeps, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(sweeps, "run_point", fail)
+    store = Store(tmp_path / "store")
+    assert len(sweeps.sweep(tiny, store)) == 0
+    assert sweeps.status(store).failed == 4
+    assert next(iter(sweeps.failures(store))).endswith("KeyError: 'a slip in the engine'")
 
 
 @pytest.mark.parametrize(

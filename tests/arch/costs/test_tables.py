@@ -10,19 +10,17 @@ import pytest
 from bitwright.arch import costs
 from bitwright.arch.errors import ConfigError
 
-PARTS = ("wire_pj", "logic_pj", "register_pj", "clock_pj")
 
-
-def test_pe_costs_add_up() -> None:
+def test_pe_costs_are_in_order() -> None:
     table = costs.load("nangate45")
     for pe in ("fp16-mac", "int8-mac", "shift-add"):
         for dataflow in ("ws", "os"):
             cell = table.pe(pe, dataflow)
-            assert cell.area_um2 == pytest.approx(cell.combinational_um2 + cell.sequential_um2, rel=1e-5)
-            assert cell.energy_pj_per_mac == pytest.approx(sum(cell.parts[part] for part in PARTS), rel=1e-4)
-            assert 0 < cell.idle_energy_pj < cell.energy_pj_per_mac
+            assert 0 < cell.sequential_um2 < cell.area_um2
+            assert 0 < cell.idle_energy_pj < cell.pass_energy_pj < cell.energy_pj_per_mac
             assert cell.fmax_mhz == pytest.approx(1e3 / cell.min_period_ns)
-            assert (cell.weight_load_pj > 0) == (dataflow == "ws")
+            assert (cell.weight_load_pj > 0) == (cell.bus_beat_pj > 0) == (dataflow == "ws")
+            assert cell.weight_load_pj >= cell.bus_beat_pj
 
 
 def test_the_native_format_is_the_default() -> None:
@@ -30,6 +28,30 @@ def test_the_native_format_is_the_default() -> None:
     assert table.pe("int8-mac", "ws") == table.pe("int8-mac", "ws", "int8")
     assert table.pe("shift-add", "os").weight_format == "int4"
     assert table.pe("fp16-mac", "os").weight_format == "fp16"
+
+
+def test_the_cell_of_a_zero_point_column_hears_a_silent_bus() -> None:
+    table = costs.load("nangate45")
+    found = table.pe("shift-add", "ws", "constant-one")
+    assert found.bus_beat_pj == 0.0
+    assert 0 < found.weight_load_pj < table.pe("shift-add", "ws").weight_load_pj
+
+
+def test_int8_mac_at_other_accumulator_widths() -> None:
+    table = costs.load("nangate45")
+    for dataflow in ("ws", "os"):
+        for name in ("int8", "int4"):
+            cells = [table.pe("int8-mac", dataflow, name, psum_bits=bits) for bits in (19, 23, 32)]
+            assert cells[-1] == table.pe("int8-mac", dataflow, name)
+            for what in ("area_um2", "energy_pj_per_mac", "pass_energy_pj", "idle_energy_pj", "leakage_uw"):
+                values = [getattr(cell, what) for cell in cells]
+                assert values == sorted(values), (dataflow, name, what)
+    assert table.pe("shift-add", "ws", psum_bits=19) == table.pe("shift-add", "ws")
+    with pytest.raises(ConfigError) as caught:
+        table.pe("int8-mac", "ws", psum_bits=20)
+    assert str(caught.value).startswith(
+        "cost table nangate45: no entry pe/int8-mac/ws/p20: did you mean 'pe/int8-mac/ws/p23'?"
+    )
 
 
 def test_narrower_weights_switch_less() -> None:
@@ -128,6 +150,14 @@ def test_dram_energies_from_currents(
     assert found.pj_per_bit - per_device / row_bits == pytest.approx(streaming_pj_per_bit, rel=0.02)
     assert found.bandwidth_gbytes_per_s == pytest.approx(bandwidth)
     assert 27.0 <= found.latency_ns <= 28.5
+
+
+@pytest.mark.parametrize("name", ["gddr6", "hbm2e"])
+def test_one_published_figure_stands_for_reads_and_writes(name: str) -> None:
+    found = costs.dram(name)
+    assert found.pj_per_bit == found.write_pj_per_bit
+    assert (found.activate_pj, found.background_mw) == (0.0, 0.0)
+    assert found.bandwidth_gbytes_per_s == {"gddr6": 56, "hbm2e": 410}[name]
 
 
 def test_scopes_are_kept_apart() -> None:

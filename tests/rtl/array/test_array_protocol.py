@@ -1,8 +1,9 @@
-"""The cocotb bench of arrays on Verilator: stalls, bubbles, resets."""
+"""The cocotb bench of arrays on Verilator: stalls, bubbles, resets, idle lanes; and a mutant that it must catch."""
 
 from __future__ import annotations
 
 import pytest
+from bitwright.arch.errors import MismatchError
 from bitwright.rtl import array
 from bitwright.rtl.bench.cocotb_runner import run_cocotb
 
@@ -20,3 +21,15 @@ def test_protocol(name: str, rows: int, cols: int, dataflow: str) -> None:
         plusargs=plusargs,
     )
     assert sorted(passed) == TESTS
+
+
+@pytest.mark.parametrize("dataflow", ["ws", "os"])
+def test_a_lane_without_an_operand_that_is_not_zero_is_noticed(dataflow: str) -> None:
+    top = f"int8_mac_{dataflow}_2x2"
+    text = array.verilog("int8-mac", 2, 2, dataflow)
+    mask = "assign act_lane_r1 = act_valid_r1 ?"
+    assert text.count(mask) == 1
+    unmasked = text.replace(mask, "assign act_lane_r1 = act_valid_r0 ?")  # every lane of an accepted beat gets in
+    plusargs: dict[str, str | int] = {"pe": "int8-mac", "rows": 2, "cols": 2, "dataflow": dataflow, "seed": 20261122}
+    with pytest.raises(MismatchError, match=rf"^{top}: 3 of 3 tests .* pe_r1_c0\.act = 0x[0-9a-f]+: must be 0x0"):
+        run_cocotb(unmasked, top, "bitwright.rtl.bench.cocotb_array", plusargs=plusargs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bitwright.arch import pe
+from bitwright.rtl.array import SystolicArray
 from bitwright.rtl.bench.array_golden import (
     bits_of,
     expected,
@@ -117,6 +118,33 @@ def edge_programs(rows: int, dataflow: str) -> list[list[tuple[int, int]]]:
     return [[(f, b) if dataflow == "ws" else (b, f) for b, f in program] for program in pairs]
 
 
+def random_programs(rows: int, dataflow: str) -> dict[int, list[tuple[int, int]]]:
+    """seed -> a long sequence of random tiles."""
+    return {seed: random_passes(np.random.default_rng(seed), rows, dataflow, 30) for seed in range(100, 106)}
+
+
+def stalled_programs(rows: int, dataflow: str) -> dict[int, list[tuple[int, int]]]:
+    """seed -> a sequence of random tiles to run with random stalls."""
+    return {seed: random_passes(np.random.default_rng(seed), rows, dataflow, 15) for seed in range(200, 212)}
+
+
+def test_evidence_states_what_the_tests_below_compare() -> None:
+    tiles = [
+        (m, cols)
+        for _, rows, cols in ARRAYS
+        for dataflow in DATAFLOWS
+        for passes in (
+            *edge_programs(rows, dataflow),
+            *random_programs(rows, dataflow).values(),
+            *stalled_programs(rows, dataflow).values(),
+        )
+        for m, _ in passes
+    ]
+    evidence = SystolicArray.evidence[0]
+    assert f" {len(tiles):,} tiles " in evidence.claim
+    assert evidence.cases == sum(m * cols for m, cols in tiles)
+
+
 @pytest.mark.parametrize("dataflow", DATAFLOWS)
 @pytest.mark.parametrize(("name", "rows", "cols"), ARRAYS)
 def test_edge_shapes_give_exact_values_in_the_contract_cycles(name: str, rows: int, cols: int, dataflow: str) -> None:
@@ -132,8 +160,7 @@ def test_edge_shapes_give_exact_values_in_the_contract_cycles(name: str, rows: i
 def test_random_tile_sequences_give_exact_values_in_the_contract_cycles(
     name: str, rows: int, cols: int, dataflow: str
 ) -> None:
-    for seed in range(100, 106):
-        passes = random_passes(np.random.default_rng(seed), rows, dataflow, 30)
+    for seed, passes in random_programs(rows, dataflow).items():
         run = run_and_check(name, rows, cols, dataflow, passes, seed)
         want = schedule(rows, physical_cols(name, cols), dataflow, passes)
         assert run.events == want, f"seed {seed}, passes {passes}"
@@ -144,8 +171,7 @@ def test_random_tile_sequences_give_exact_values_in_the_contract_cycles(
 @pytest.mark.parametrize(("name", "rows", "cols"), ARRAYS)
 def test_random_stalls_change_no_value_and_break_no_timing_rule(name: str, rows: int, cols: int, dataflow: str) -> None:
     width = physical_cols(name, cols)
-    for seed in range(200, 212):
-        passes = random_passes(np.random.default_rng(seed), rows, dataflow, 15)
+    for seed, passes in stalled_programs(rows, dataflow).items():
         run = run_and_check(name, rows, cols, dataflow, passes, seed, stall_seed=seed)
         check_rules(run, rows, width, dataflow, passes, f"seed {seed}")
 

@@ -13,11 +13,14 @@ from bitwright.arch.pe import units
 from bitwright.rtl import pe as rtl_pe
 from bitwright.rtl.asic import characterise, costs, operands, stimulus, unit_stimulus
 from bitwright.rtl.asic.activity import NetlistSimulator
-from bitwright.rtl.asic.characterise import Builder
+from bitwright.rtl.asic.characterise import Bins, Builder
 from bitwright.rtl.asic.entries import Entry, entries
 from bitwright.rtl.asic.jsonout import rounded, write_json
 from bitwright.rtl.asic.liberty import Library
+from bitwright.rtl.asic.power import PowerModel
+from bitwright.rtl.asic.stimulus import ACTIVE, IDLE, PASS, Loading, Stimulus
 from bitwright.rtl.asic.synthesis import synthesize_verilog
+from bitwright.rtl.asic.timing import analyse
 
 CELLS = [(name, dataflow) for name in pe_specs.names() for dataflow in pe_specs.get(name).dataflows]
 
@@ -30,11 +33,11 @@ def small_entry() -> Entry:
 
 @pytest.mark.parametrize(("name", "dataflow"), CELLS)
 def test_mapped_cells_compute_the_golden_sums(name: str, dataflow: str, liberty: Path, nangate45: Library) -> None:
-    """Every partial sum and every drained result of a stimulus, from the netlist, bit for bit."""
+    """Every partial sum, passed sum and drained result of a stimulus, from the netlist, bit for bit."""
     spec = pe_specs.get(name)
     top = rtl_pe.module_name(name, dataflow)
     made = synthesize_verilog(rtl_pe.verilog(name, dataflow), top, liberty, period_ps=4000)
-    given = stimulus.cell_stimulus(spec, dataflow, spec.wgt.name, random=True)
+    given = stimulus.cell_stimulus(spec, dataflow, spec.wgt.name, random=True, loading=Loading.OWN)
     output = "psum_out" if dataflow == "ws" else "drain_out"
     run = NetlistSimulator(made.netlist, nangate45).run(given.ports, bins=given.bins, record=[output])
     shape = (-1, operands.sample().acts.shape[0], stimulus.COLUMNS, stimulus.ARRAY_ROWS)
@@ -43,9 +46,10 @@ def test_mapped_cells_compute_the_golden_sums(name: str, dataflow: str, liberty:
     port = given.ports["psum_in" if dataflow == "ws" else "drain_in"]
     expected = (port.astype(np.uint64) & mask).reshape(shape)
     if dataflow == "ws":
-        active = slice(1 + stimulus.ARRAY_ROWS, 1 + stimulus.ARRAY_ROWS + stimulus.PERIODS * stimulus.PERIOD)
-        following = slice(active.start + 1, active.stop + 1)
-        assert (found[following, ..., :-1] == expected[active, ..., 1:]).all()
+        active, passed = (np.flatnonzero(np.array(given.bins) == kind) for kind in (ACTIVE, PASS))
+        assert (len(active), len(passed)) == (stimulus.PERIODS * stimulus.PERIOD, stimulus.PERIOD)
+        assert (found[active + 1, ..., :-1] == expected[active, ..., 1:]).all()
+        assert (found[passed + 1] == expected[passed]).all()
     else:
         for period in range(1, stimulus.PERIODS):
             cycle = 1 + period * stimulus.PERIOD
@@ -82,7 +86,7 @@ def test_an_entry_holds_everything_and_is_made_once(
     first = Builder("nangate45", costs.CLOCK_MHZ, tmp_path).build(small_entry)
     energy = first["energies"]["int4_asym"]
     assert first["area_um2"] == pytest.approx(first["combinational_um2"] + first["sequential_um2"], rel=1e-5)
-    assert energy["energy_pj"] == pytest.approx(sum(energy["parts"].values()), rel=1e-4)
+    assert set(energy) == {"energy_pj", "random_energy_pj", "idle_energy_pj", "stimuli_sha256"}
     assert 0 < energy["idle_energy_pj"] < energy["energy_pj"] <= energy["random_energy_pj"]
 
     def never(*args: object, **kwargs: object) -> None:
@@ -94,22 +98,154 @@ def test_an_entry_holds_everything_and_is_made_once(
         Builder("nangate45", 100, tmp_path).build(small_entry)
 
 
+def cell_energies(
+    spec: pe_specs.PESpec, dataflow: str, liberty: Path, library: Library, runs: dict[str, Stimulus]
+) -> Bins:
+    """Energy of every counted bin of some runs of a cell, as the builder measures it."""
+    top = rtl_pe.module_name(spec.name, dataflow)
+    made = synthesize_verilog(rtl_pe.verilog(spec.name, dataflow), top, liberty, period_ps=4000)
+    model = PowerModel(made.netlist, library, analyse(made.netlist, library))
+    simulator = NetlistSimulator(made.netlist, library)
+    found = {}
+    for kind, given in runs.items():
+        activity = simulator.run(given.ports, bins=given.bins)
+        found |= {(kind, chosen): model.energy(activity, chosen).total_pj for chosen in (ACTIVE, PASS, IDLE)}
+    return found
+
+
+def test_no_load_costs_nothing(liberty: Path, nangate45: Library) -> None:
+    """A weight that stays, a silent bus and no swap: the runs with and without loads are one."""
+    spec = pe_specs.get("shift-add")
+
+    def given(loading: Loading) -> Stimulus:
+        return stimulus.cell_stimulus(spec, "ws", stimulus.CONSTANT_ONE, random=False, loading=loading)
+
+    runs = {"real": given(Loading.NONE), "random": given(Loading.NONE), "beats": given(Loading.BEATS)}
+    own = given(Loading.OWN)
+    counted = np.array(own.bins)[:, None] == ACTIVE
+    still = {name: np.where(counted, 0, own.ports[name]) for name in ("wgt_load", "act_swap")}
+    quiet = Stimulus({**own.ports, **still}, own.bins)
+    bins = cell_energies(spec, "ws", liberty, nangate45, {**runs, "own": quiet})
+    found = characterise.summary(bins)
+    assert found["weight_load_pj"] == pytest.approx(0.0, abs=1e-9)
+    assert found["bus_beat_pj"] == pytest.approx(0.0, abs=1e-9)
+    loaded = characterise.summary(bins | cell_energies(spec, "ws", liberty, nangate45, {"own": own}))
+    assert loaded["weight_load_pj"] > 1e-3
+
+
+def test_loads_change_no_operand() -> None:
+    """All three runs see the same activations and partial sums, and NONE a silent bus, in every counted cycle."""
+    spec = pe_specs.get("int8-mac")
+    none, beats, own = (
+        stimulus.cell_stimulus(spec, "ws", "int4", random=False, loading=loading)
+        for loading in (Loading.NONE, Loading.BEATS, Loading.OWN)
+    )
+    active = np.flatnonzero(np.array(none.bins) == ACTIVE)
+    assert none.bins == beats.bins == own.bins
+    for name in ("act", "act_valid", "psum_in"):
+        assert (none.ports[name] == beats.ports[name]).all()
+        assert (none.ports[name] == own.ports[name]).all()
+    loads = {kind: run.ports["wgt_load"][active].sum(axis=0) for kind, run in (("none", none), ("beats", beats))}
+    assert not loads["none"].any()
+    assert not loads["beats"].any()
+    assert (own.ports["wgt_load"][active].sum(axis=0) == stimulus.PERIODS).all()
+    assert own.ports["act_swap"][active].sum() == stimulus.PERIODS
+    assert not none.ports["act_swap"][active].any()
+    changes = [(np.diff(run.ports["wgt"], axis=0)[active - 1] != 0).any(axis=1).sum() for run in (none, beats, own)]
+    assert changes == [0, stimulus.PERIODS * stimulus.ARRAY_ROWS, stimulus.PERIODS * stimulus.ARRAY_ROWS]
+
+
+def test_the_load_of_a_tile_scales_with_its_rows() -> None:
+    """16 beats in 64 cycles, one of them the cell's own."""
+    bins = {("real", ACTIVE): 1.0, ("random", ACTIVE): 1.0, ("real", IDLE): 0.5}
+    found = characterise.summary({**bins, ("beats", ACTIVE): 1.25, ("own", ACTIVE): 1.5})
+    assert (found["bus_beat_pj"], found["weight_load_pj"]) == (1.0, 17.0)
+    assert found["weight_load_pj"] + 15 * found["bus_beat_pj"] == 64 * (1.5 - 1.0)
+
+
+@pytest.mark.parametrize(("name", "dataflow"), CELLS)
+def test_a_cell_without_operand_costs_more_than_idle(
+    name: str, dataflow: str, liberty: Path, nangate45: Library
+) -> None:
+    spec = pe_specs.get(name)
+    given = stimulus.cell_stimulus(spec, dataflow, spec.wgt.name, random=False)
+    passed = np.flatnonzero(np.array(given.bins) == PASS)
+    assert not given.ports["act"][passed].any()
+    assert not given.ports["act_valid"][passed].any()
+    streaming = given.ports["psum_in" if dataflow == "ws" else "wgt"][passed]
+    assert (streaming[1:] != streaming[:-1]).any(axis=1).all()
+    bins = cell_energies(spec, dataflow, liberty, nangate45, {"real": given})
+    assert 1.02 * bins["real", IDLE] < bins["real", PASS] < bins["real", ACTIVE]
+
+
+ONLY = "unit/weight-decoder/int4_asym"
+
+
 def test_the_table_is_stable_text_and_merges(liberty: Path, tmp_path: Path) -> None:
     assert liberty.is_file()
-    before = {"entries": {"kept": {"area_um2": 1.0}}}
-    built = [
-        costs.build_costs("nangate45", only="unit/weight-decoder/int4_asym", cache=tmp_path, before=before)
-        for _ in range(2)
-    ]
-    assert sorted(built[0]["entries"]) == ["kept", "unit/weight-decoder/int4_asym"]
+    first = costs.build_costs("nangate45", only=ONLY, cache=tmp_path)
+    before = {**first, "entries": {"kept": {"area_um2": 1.0}}}
+    built = [costs.build_costs("nangate45", only=ONLY, cache=tmp_path, before=before) for _ in range(2)]
+    assert sorted(built[0]["entries"]) == ["kept", ONLY]
     for number, table in enumerate(built):
         write_json(tmp_path / f"{number}.json", table)
     assert (tmp_path / "0.json").read_bytes() == (tmp_path / "1.json").read_bytes()
-    assert json.loads((tmp_path / "0.json").read_text())["provenance"]["random_seed"] == operands.SEED
+    stored = json.loads((tmp_path / "0.json").read_text())
+    assert stored["provenance"]["random_seed"] == operands.SEED
+    assert costs.build_costs("nangate45", only=ONLY, cache=tmp_path, before=stored) == built[0]
     with pytest.raises(ConfigError) as caught:
-        costs.build_costs("nangate45", only="unit/weight-decoder/int4_asym", cache=tmp_path, clock_mhz=5000)
-    assert str(caught.value).startswith("clock_mhz = 5000: unit/weight-decoder/int4_asym reaches ")
+        costs.build_costs("nangate45", only=ONLY, cache=tmp_path, clock_mhz=5000)
+    assert str(caught.value).startswith(f"clock_mhz = 5000: {ONLY} reaches ")
     assert str(caught.value).endswith(" MHz (choose a lower clock)")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "today"),
+    [
+        ("node", "sky130", "nangate45"),
+        ("clock_mhz", 500, costs.CLOCK_MHZ),
+        ("tool", "pyosys 0.1", "pyosys 0.70"),
+        ("abc_share_of_period", 0.5, 0.75),
+        ("library_sha256", "00", "0f936d453c0a26809975b1226cef893a02d26c6f4c3477b4acd6e9b09ec8a148"),
+        ("synthesis_boundary", None, {"driving_cell": "BUF_X2", "load_ff": 3.9}),
+    ],
+)
+def test_entries_made_in_different_ways_share_no_table(
+    field: str, value: object, today: object, liberty: Path, tmp_path: Path
+) -> None:
+    assert liberty.is_file()
+    before = costs.build_costs("nangate45", only=ONLY, cache=tmp_path)
+    for part in (before, before["provenance"]):
+        if field in part:
+            part[field] = value
+    with pytest.raises(ConfigError) as caught:
+        costs.build_costs("nangate45", only=ONLY, cache=tmp_path, before=before)
+    assert str(caught.value) == (
+        f"only = {ONLY}: the table to add to has {field} = {value}, this run {today}: entries made in different ways "
+        "do not share a table (build all of it, without --only)"
+    )
+
+
+def test_the_cache_key_holds_the_conditions(small_entry: Entry, liberty: Path, tmp_path: Path) -> None:
+    assert liberty.is_file()
+    builder = Builder("nangate45", costs.CLOCK_MHZ, tmp_path)
+    paths = {builder._path(small_entry, "physical", {})}
+    for name in builder.base:
+        other = Builder("nangate45", costs.CLOCK_MHZ, tmp_path)
+        other.base[name] = "changed"
+        paths.add(other._path(small_entry, "physical", {}))
+    assert len(paths) == 1 + len(builder.base)
+    assert builder.base.keys() >= {"abc_share_of_period", "synthesis_boundary", "timing_and_power_conditions"}
+
+
+def test_a_width_of_comparison_is_an_entry_of_its_own() -> None:
+    found = {entry.key: entry for entry in entries("pe/int8-mac")}
+    for dataflow in ("ws", "os"):
+        for bits in (19, 23):
+            entry = found[f"pe/int8-mac/{dataflow}/p{bits}"]
+            assert entry.top == f"int8_mac_p{bits}_{dataflow}"
+            assert (entry.extra["psum_bits"], sorted(entry.measures)) == (bits, ["int4", "int8"])
+        assert found[f"pe/int8-mac/{dataflow}"].extra["psum_bits"] == 32
 
 
 def test_unknown_entries_are_refused() -> None:
@@ -139,3 +275,15 @@ def test_a_stimulus_is_the_same_every_time_and_differs_by_kind() -> None:
     spec = pe_specs.get("int8-mac")
     hashes = [stimulus.cell_stimulus(spec, "ws", "int4", random=random).sha256 for random in (False, False, True, True)]
     assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
+
+
+def test_a_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert path.read_text() == '{\n "a": 1\n}\n'
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_json(tmp_path / "folder.json", {})
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["folder.json", "table.json"]

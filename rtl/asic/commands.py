@@ -1,0 +1,42 @@
+"""What the table-writing commands share: where results and work go, and how errors end them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from bitwright.arch import costs
+from bitwright.arch.errors import BitwrightError, ConfigError
+from bitwright.rtl.bench.environment import cache_folder
+
+
+def run(command: Callable[[], None]) -> None:
+    """Run a command; a BitwrightError becomes one message on stderr and its exit code."""
+    try:
+        command()
+    except BitwrightError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def output_path(chosen: Path | None, default: str) -> Path:
+    """Where a table goes: as chosen, else `default` in the folder that `bitwright.arch.costs` is read from.
+
+    Raises ConfigError when no file can be made there, before any work is done.
+    """
+    path = chosen or Path(costs.__file__).parent / default
+    try:
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(f"output = {path}: cannot write there: {error.strerror} (choose --output)") from None
+    if path.is_dir():
+        raise ConfigError(f"output = {path}: is a folder (choose a file with --output)")
+    return path
+
+
+def work_folder(name: str) -> Path:
+    """`build/<name>` of a source checkout, else a folder in the user's cache."""
+    return cache_folder().parent / name
