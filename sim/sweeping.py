@@ -92,10 +92,17 @@ def plan(space: Space) -> list[Planned]:
     the PE's fmax, a buffer that cannot hold one tile.
     """
     weights = models.weights_sha256(space.model)
+    if weights is not None:
+        from bitwright.workloads.perplexity import check_size
+
+        check_size(space.model, space.perplexity.tokens, space.perplexity.window)
     planned: dict[str, Planned] = {}
     for point in space.points():
-        policy = FormatPolicy(**point.policy)
-        check_point(point, policy)
+        try:
+            policy = FormatPolicy(**point.policy)
+            check_point(point, policy)
+        except ConfigError as error:
+            raise ConfigError(f"{error}; in `designs`: pe {point.machine.pe}, formats {_written(point)}") from error
         accuracy_inputs = {
             "policy": policy.model_dump(mode="json"),
             "model": point.model,
@@ -111,6 +118,11 @@ def plan(space: Space) -> list[Planned]:
         key = content_hash(row_inputs)
         planned[key] = Planned(point, key, content_hash(accuracy_inputs))
     return list(planned.values())
+
+
+def _written(point: Point) -> str:
+    """The point's formats as they stand in the space file."""
+    return "{" + ", ".join(f"{name}: {value}" for name, value in point.policy.items() if name != "pe") + "}"
 
 
 def check_point(point: Point, policy: FormatPolicy) -> None:
@@ -204,7 +216,7 @@ def _collect(
     waiting: dict[str, list[tuple[Planned, dict[str, Any]]]] = {}
     errors: dict[str, str] = {}
     done, total = 0, len(futures)
-    progress("sweep", done, total)
+    progress("points and perplexities", done, total)
 
     def finish(item: Planned, row: dict[str, Any]) -> None:
         accuracy = store.read("accuracy", item.accuracy_key)
@@ -232,7 +244,7 @@ def _collect(
             else:
                 waiting.setdefault(subject.accuracy_key, []).append((subject, outcome))
         done += 1
-        progress("sweep", done, total)
+        progress("points and perplexities", done, total)
     for item in missing:
         message = errors.get(item.key) or errors.get(item.accuracy_key)
         if message is not None:
@@ -364,5 +376,7 @@ def export(store: Store, output: Path) -> int:
         else:
             table.to_parquet(output, index=False)
     except OSError as error:
-        raise ConfigError(f"output = {output}: cannot be written ({error.strerror}); choose another path") from error
+        raise ConfigError(
+            f"output = {output}: cannot be written ({error.strerror or error}); choose another path"
+        ) from error
     return len(rows)

@@ -100,6 +100,11 @@ def perplexity(
     )
 
 
+def check_size(model: str | Path, tokens: int, window: int, text: str | Path = "jargon") -> None:
+    """Refuse a size that `perplexity` would refuse, without running the model. Raises ConfigError."""
+    _token_ids(checkpoint.load(model), texts.load(text), tokens, window)
+
+
 def bits_per_weight(source: Checkpoint, policy: FormatPolicy) -> float:
     """Stored bits of every matrix and the head, scales, zero points and selectors charged, over their weights."""
     from bitwright.arch import formats

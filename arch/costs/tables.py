@@ -219,6 +219,11 @@ class CostTable:
         Raises ConfigError for an unknown unit, variant or format.
         """
         keys = [key for key in (f"unit/{unit}/{variant}", f"unit/{unit}") if key in self._entries]
+        if not keys and any(key.startswith(f"unit/{unit}/") for key in self._entries):
+            raise ConfigError(
+                f"cost table {self.node}, unit {unit}: no entry for {variant}; "
+                f"measure it with {REGENERATE} --format {variant}"
+            )
         entry = self.entry(keys[0] if keys else f"unit/{unit}/{variant}" if variant else f"unit/{unit}")
         two_level = self._entries.get(f"unit/{unit}/{variant}/two-level")
         if two_level is not None and weight_format in two_level["energies"]:

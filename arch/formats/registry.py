@@ -63,9 +63,15 @@ def _outside() -> dict[str, EntryPoint]:
 
 def _load(point: EntryPoint) -> Format:
     where = f"entry point {ENTRY_POINT_GROUP}, {point.value}"
-    loaded: object = point.load()
-    if callable(loaded) and not isinstance(loaded, Format):
-        loaded = loaded()
+    try:
+        loaded: object = point.load()
+        if callable(loaded) and not isinstance(loaded, Format):
+            loaded = loaded()
+    except Exception as error:  # whatever a foreign package raises when imported
+        raise FormatError(
+            f"format = {point.name}: cannot be loaded ({type(error).__name__}: {error}); "
+            f"correct or uninstall its package; {where}"
+        ) from error
     fmt = _check(loaded, where)
     if fmt.name != point.name:
         raise FormatError(f"format = {fmt.name}: must be {point.name}, the name of its entry point; {where}")

@@ -80,7 +80,7 @@ def test_simulate_prints_a_row_whose_parts_sum() -> None:
         ),
         (
             ("simulate", "int8-8x8", "smollm2-135m", "--prompt-tokens", "0"),
-            "new_tokens = 0: must be a whole number of at least 1; the workload",
+            "prompt_tokens = 0: must be a whole number of at least 1; the workload",
         ),
         (
             ("simulate", "int8-8x8", "smollm2-135m", "--clock-mhz", "9999"),
@@ -89,6 +89,10 @@ def test_simulate_prints_a_row_whose_parts_sum() -> None:
         (
             ("simulate", "int8-8x8", "smollm2-135m", "--buffers-kib", "1,1"),
             "buffers-kib = 1,1: must be three numbers act,wgt,out such as 32,32,32; the command line",
+        ),
+        (
+            ("simulate", "int8-8x8", "smollm2-135m", "--perplexity-tokens", "1"),
+            "tokens = 1: must be greater than or equal to 2; the command line",
         ),
         (
             ("report", "nowhere"),

@@ -143,4 +143,4 @@ def test_shape_without_rotary_positions_does_no_rotation() -> None:
 def test_sizes_must_be_whole_numbers(tokens: object) -> None:
     with pytest.raises(ConfigError) as caught:
         simulate("int8-8x8", SMALL, prompt_tokens=tokens)  # type: ignore[arg-type]
-    assert str(caught.value) == f"new_tokens = {tokens}: must be a whole number of at least 1; the workload"
+    assert str(caught.value) == f"prompt_tokens = {tokens}: must be a whole number of at least 1; the workload"
