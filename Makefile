@@ -55,12 +55,13 @@ campaign-array: $(STAMP) ## cycles of 16x16, 8x64 and 32x32 arrays, RTL against 
 	$(BIN)/python -m pytest tests/cross/campaign_array_cycles.py
 
 docs: $(STAMP) ## write the generated pages and schemas again
+	@mkdir -p build
 	$(BIN)/python docs/schemas.py
 	$(BIN)/python docs/one_layer.py > build/one-layer.md && mv build/one-layer.md docs/one-layer.md
 	$(BIN)/python docs/pes.py > build/pes.md && mv build/pes.md docs/pes.md
 
 picture: $(STAMP) ## the README's picture, from the report of `make sweep`
-	$(BIN)/python -m bitwright.reports.screenshot $(STORE)/report.html docs/report.png --width 1400 --height 1100
+	$(BIN)/python -m bitwright.reports.screenshot $(STORE)/report.html docs/report.png --width 1400 --height 1330 --sections tradeoffs,breakdown
 
 clean: ## remove what make made, but .venv and results
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -48,7 +48,7 @@ class Findings:
     def sentences(self) -> list[str]:
         """The findings, the most important first."""
         found = [self._reference()]
-        found += [self._budget(budget) for budget in self.accuracy.budgets[:-1] or self.accuracy.budgets]
+        found += [self._budget(alike) for alike in self._budgets_alike()]
         found += self._left_out()
         found += [text for text in (self._cost(), self._where(), self._bottleneck(), self._destroyed()) if text]
         return found
@@ -151,8 +151,20 @@ class Findings:
             f"{row['perplexity_predictions']:,} predictions). The budgets are multiples of it."
         )
 
-    def _budget(self, budget: int) -> str:
-        inside, (name, ratio) = self._within(budget), BUDGETS[budget]
+    def _budgets_alike(self) -> list[list[int]]:
+        """The budgets but "any", those that hold the same designs together."""
+        groups: list[list[int]] = []
+        for budget in self.accuracy.budgets[:-1] or self.accuracy.budgets:
+            if groups and self._within(groups[-1][-1]) == self._within(budget):
+                groups[-1].append(budget)
+            else:
+                groups.append([budget])
+        return groups
+
+    def _budget(self, alike: Sequence[int]) -> str:
+        inside, (_, ratio) = self._within(alike[-1]), BUDGETS[alike[-1]]
+        first, *others = (BUDGETS[budget][0] for budget in alike)
+        name = ", or ".join([first, *(other.removeprefix("within ") for other in others)])
         if not self.accuracy.measured:
             return f"<b>Of all {len(inside)} designs</b>, {self._extremes(inside)}"
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -77,3 +78,11 @@ def test_example_space_has_at_least_sixty_designs() -> None:
     from bitwright.arch import space
 
     assert sum(1 for _ in space.load(ROOT / "examples" / "first-sweep.yaml").points()) >= 60
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/formats.md", "docs/pes.md", "docs/one-layer.md"])
+def test_relative_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        if "://" not in target:
+            assert (ROOT / page).parent.joinpath(target).exists(), target
