@@ -10,6 +10,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitwright.arch import costs
+from bitwright.arch import costs, formats
 from bitwright.arch import space as spaces
 from bitwright.arch.errors import BitwrightError, ConfigError, ToolError
 from bitwright.arch.space import Accuracy, Point, Space
@@ -85,6 +86,13 @@ def code_hash() -> str:
     return digest.hexdigest()[:16]
 
 
+def format_hash(name: str) -> str:
+    """Hash of the source that defines a format, which may be a package of the user's own."""
+    module = sys.modules[type(formats.get(name)).__module__]
+    source = Path(module.__file__).read_bytes() if module.__file__ else repr(formats.get(name)).encode()
+    return hashlib.sha256(source).hexdigest()[:16]
+
+
 def plan(space: Space) -> list[Planned]:
     """All points of `space` with their keys; equal points stand once.
 
@@ -109,6 +117,7 @@ def plan(space: Space) -> list[Planned]:
             "weights": weights,
             "accuracy": point.accuracy.model_dump(mode="json"),
             "code": code_hash(),
+            "formats": [format_hash(name) for name in (policy.weights, policy.head_format, policy.kv)],
             "libraries": {name: metadata.version(name) for name in LIBRARIES},
         }
         row_inputs = accuracy_inputs | {
