@@ -126,3 +126,35 @@ def test_truncated_model_file_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert str(path) in done.stderr
+
+
+SPACE = """\
+name: one
+model: opt-1.3b
+workload: {prompt_tokens: 4, output_tokens: 0}
+machines: {array: [[32, 32]], buffers_kib: [512]}
+designs: [{pe: int8-mac, formats: [{weights: int8, acts: int8, kv: int8}]}]
+"""
+
+
+def test_one_point_without_weights_or_decode_goes_all_the_way(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(SPACE)
+    swept = bitwright("sweep", "one.yaml", "--store", "store", "--json", cwd=tmp_path)
+    assert swept.returncode == 0, swept.stderr
+    assert json.loads(swept.stdout) == {"schema_version": 1, "points": 1, "done": 1, "failed": 0}
+    assert "no weights of opt-1.3b are here: perplexity is not measured" in swept.stderr.splitlines()
+    for arguments in (("report", "store", "-o", "r.html"), ("sweep", "export", "store", "-o", "t.csv")):
+        done = bitwright(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.html").stat().st_size > 1_000_000
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("output", ["one.yaml/r.html", "missing/r.html"])
+def test_unwritable_report_is_refused(tmp_path: Path, output: str) -> None:
+    (tmp_path / "one.yaml").write_text(SPACE)
+    assert bitwright("sweep", "one.yaml", "--store", "store", cwd=tmp_path).returncode == 0
+    done = bitwright("report", "store", "-o", output, cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert output.split("/")[0] in done.stderr

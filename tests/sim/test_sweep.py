@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -186,3 +187,14 @@ def test_bad_space_is_refused_before_any_work(tmp_path: Path, change: tuple[str,
         sweeps.sweep(path, tmp_path / "store")
     assert message in str(caught.value)
     assert not (tmp_path / "store" / "rows").exists()
+
+
+def test_command_of_a_row_computes_it_again(tiny: Space, tmp_path: Path) -> None:
+    row = sweeps.sweep(tiny, tmp_path / "store", workers=2).to_dict("records")[1]
+    words = shlex.split(row["command"])
+    assert words[0] == "bitwright"
+    done = subprocess.run([sys.executable, "-m", "bitwright.cli", *words[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    same = [name for name in row if name not in ("key", "hashes", "notes")]
+    assert {name: again[name] for name in same} == {name: row[name] for name in same}
