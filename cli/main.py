@@ -32,16 +32,21 @@ app.command("verify")(hardware.verify)
 app.command("synthesize")(hardware.synthesize)
 
 
-@app.callback()
-def main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    """Co-design low-bit number formats and the accelerators that run quantised LLMs on them."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from importlib import metadata
 
         print(metadata.version("bitwright"))
         raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Co-design low-bit number formats and the accelerators that run quantised LLMs on them."""
 
 
 def run() -> None:

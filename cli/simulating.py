@@ -47,6 +47,9 @@ def simulate(
     from bitwright.arch.space import Accuracy
     from bitwright.sim import inference as simulator
     from bitwright.sim.row import result_row
+    from bitwright.sim.sweeping import measure_accuracy
+    from bitwright.workloads import models
+    from bitwright.workloads.perplexity import check_size
 
     loaded = machines.with_changes(
         machines.load(machine),
@@ -57,20 +60,19 @@ def simulate(
         node=node,
     )
     policy = simulator.policy_for(loaded.pe, weights=weights, group=group, acts=acts, kv=kv, head=head)
+    accuracy = None
+    if perplexity_tokens:
+        chosen = {"tokens": perplexity_tokens, "window": perplexity_window}
+        accuracy = config.validate(Accuracy, chosen, "the command line")
+        if models.weights_sha256(model) is not None:
+            check_size(model, accuracy.tokens, accuracy.window)
     result = simulator.simulate(
         loaded, model, policy=policy, prompt_tokens=prompt_tokens, output_tokens=output_tokens, batch=batch
     )
-    if perplexity_tokens:
-        from bitwright.sim.sweeping import measure_accuracy
-
-        accuracy = config.validate(
-            Accuracy, {"tokens": perplexity_tokens, "window": perplexity_window}, "the command line"
-        )
-        row = result_row(result, accuracy)
+    row = result_row(result, accuracy)
+    if accuracy is not None:
         measured = measure_accuracy(model, policy, accuracy)
         row |= measured | {"notes": [*row["notes"], *measured["notes"]]}
-    else:
-        row = result_row(result)
     if json:
         print_json(row)
     else:

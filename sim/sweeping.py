@@ -6,6 +6,7 @@ refused (formats, clocks, memories, buffers) is refused before the first point r
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -87,10 +88,15 @@ def code_hash() -> str:
 
 
 def format_hash(name: str) -> str:
-    """Hash of the source that defines a format, which may be a package of the user's own."""
-    module = sys.modules[type(formats.get(name)).__module__]
-    source = Path(module.__file__).read_bytes() if module.__file__ else repr(formats.get(name)).encode()
-    return hashlib.sha256(source).hexdigest()[:16]
+    """Identity of a format that may be a package's own: its values and scalar members, and its class's source."""
+    item = formats.get(name)
+    members = {key: value for key, value in sorted(vars(item).items()) if isinstance(value, str | int | float | tuple)}
+    values = item.values().tolist() if item.bits <= 8 else []
+    digest = hashlib.sha256(repr((type(item).__qualname__, members, values)).encode())
+    source = getattr(sys.modules[type(item).__module__], "__file__", None)
+    with contextlib.suppress(OSError):
+        digest.update(Path(source).read_bytes() if source else b"")
+    return digest.hexdigest()[:16]
 
 
 def plan(space: Space) -> list[Planned]:
@@ -170,7 +176,8 @@ def sweep(
     missing = [item for item in planned if not store.has("rows", item.key) and not store.has("failed", item.key)]
     if missing:
         _run(missing, store, workers or os.cpu_count() or 1, progress or (lambda *_: None))
-    return pd.DataFrame(rows_of(store, [item.key for item in planned]))
+    rows = rows_of(store, [item.key for item in planned])
+    return pd.DataFrame([row | {"space_name": space.name} for row in rows])
 
 
 def status(store: Store, keys: list[str] | None = None) -> SweepStatus:
@@ -266,9 +273,9 @@ def _describe(error: Exception) -> str:
     """Our own message; of an unexpected error also its type and where it came from."""
     if isinstance(error, BitwrightError):
         return str(error)
-    cause = error.__cause__  # a pool puts the worker's traceback here, as text
-    place = str(cause).strip().splitlines()[-3:-1] if cause is not None else []
-    return " | ".join([f"{type(error).__name__}: {error}", *(line.strip() for line in place)])
+    traceback = str(error.__cause__).splitlines()  # a pool puts the worker's traceback there, as text
+    places = [line.strip() for line in traceback if line.lstrip().startswith('File "')]
+    return " | ".join([f"{type(error).__name__}: {error}", *places[-1:]])
 
 
 def join(item: Planned, row: dict[str, Any], accuracy: dict[str, Any]) -> dict[str, Any]:

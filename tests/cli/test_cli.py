@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,11 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_version_is_printed() -> None:
+    done = bitwright("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, metadata.version("bitwright"))
 
 
 COMMANDS = ["doctor", "list", "simulate", "sweep", "report", "generate", "verify", "synthesize"]

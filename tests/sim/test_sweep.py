@@ -49,6 +49,7 @@ def test_sweep_gives_a_table_in_the_order_of_the_space(tiny: Space, tmp_path: Pa
         "int8-mac-16x16-ws", "int8-mac-32x32-ws", "fp16-mac-16x16-ws", "fp16-mac-32x32-ws",
     ]  # fmt: skip
     assert table["perplexity"].isna().all()
+    assert set(table["space_name"]) == {"tiny"}
     assert (table["cycles"] > 0).all()
 
 
@@ -149,6 +150,12 @@ def test_sweep_returns_its_own_points_whatever_else_is_in_the_store(tiny: Space,
     assert sweeps.status(store, list(first["key"])).done == 4
 
 
+def test_format_hash_tells_formats_of_one_class_apart() -> None:
+    names = ["int4", "int8", "int4_asym", "bitmod_fp4", "bitmod_fp4_er", "fp16", "bf16"]
+    assert len({sweeps.format_hash(name) for name in names}) == len(names)
+    assert sweeps.format_hash("int4") == sweeps.format_hash("int4")
+
+
 def fail(point: object) -> dict[str, object]:
     raise KeyError("a slip in the engine")
 
@@ -196,5 +203,5 @@ def test_command_of_a_row_computes_it_again(tiny: Space, tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-m", "bitwright.cli", *words[1:]], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)
-    same = [name for name in row if name not in ("key", "hashes", "notes")]
+    same = [name for name in row if name not in ("key", "hashes", "notes", "space_name")]
     assert {name: again[name] for name in same} == {name: row[name] for name in same}
