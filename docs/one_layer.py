@@ -92,7 +92,7 @@ rounded once to float32: {out:.8f}. In exact arithmetic sum of scale x (code - z
 def cycles_and_energy() -> str:
     """Section 4 to 6: program, cycles, energy."""
     machine = machines.load(MACHINE)
-    gemm = Gemm("key", "attention_projections", TOKENS, 576, 192, 1, FORMAT, GROUP, "int8")
+    gemm = Gemm("key", "attention_projections", TOKENS, 576, 192, 1, FORMAT, GROUP)
     port = dram_port(machine)
     program = mapping.compile_gemm(machine, gemm, port)
     counters = engine.run(program, mapping.array_shape(machine), port, edge_latency_cycles(machine))

@@ -17,7 +17,6 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +105,3 @@ class Store:
     def remove(self, kind: str, key: str) -> None:
         """Forget one entry."""
         self.path(kind, key).unlink(missing_ok=True)
-
-    def entries(self, kind: str) -> Iterator[dict[str, Any]]:
-        """All whole entries of `kind`, by key."""
-        for path in sorted((self.folder / kind).glob("*.json")):
-            data = self.read(kind, path.stem)
-            if data is not None:
-                yield data
-
-    def rows(self) -> list[dict[str, Any]]:
-        """All result rows, by key."""
-        return list(self.entries("rows"))

@@ -336,8 +336,8 @@ def _start_worker(parent: int) -> None:
 
 
 def retry(store: Store) -> int:
-    """Forget the failed points of `store`, so that the next sweep runs them again; gives how many."""
-    failed = [entry["key"] for entry in store.entries("failed")]
+    """Forget the failed points of the last sweep, so that the next runs them again; gives how many."""
+    failed = [key for key in store.plan()["keys"] if store.has("failed", key)]
     for key in failed:
         store.remove("failed", key)
     return len(failed)

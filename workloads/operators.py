@@ -47,7 +47,6 @@ class Gemm:
     count: int
     weight_format: str
     group: int | None
-    act_format: str
     transposed: bool = False
 
     @property
@@ -59,10 +58,6 @@ class Gemm:
         """Stored bits of an n x k piece of the stationary operand, all metadata included."""
         shape = (k, n) if self.transposed else (n, k)
         return formats.get(self.weight_format).storage_bits(shape, self.group).total
-
-    def groups(self) -> int:
-        """How many separately scaled pieces the reduction has."""
-        return 1 if self.group is None else -(-self.k // self.group)
 
 
 @dataclass(frozen=True)
@@ -113,10 +108,9 @@ def _gemms(shape: ModelShape, policy: FormatPolicy, rows: int, new_tokens: int, 
     head_dim, kv_width = shape.head_dim, shape.kv_heads * shape.head_dim
     query_width = shape.heads * head_dim
     queries = new_tokens * (shape.heads // shape.kv_heads)
-    act = "fp16" if policy.acts == "fp16" else "int8"
 
     def linear(name: str, kind: str, k: int, n: int, count: int) -> Gemm:
-        return Gemm(name, kind, rows, k, n, count, policy.weights, policy.group, act)
+        return Gemm(name, kind, rows, k, n, count, policy.weights, policy.group)
 
     projections = "attention_projections"
     ffn_inputs = 2 if shape.gated_ffn else 1
@@ -125,16 +119,16 @@ def _gemms(shape: ModelShape, policy: FormatPolicy, rows: int, new_tokens: int, 
         linear("key, value", projections, shape.hidden, kv_width, 2 * shape.layers),
         Gemm(
             "scores", "attention", queries, head_dim, keys, batch * shape.kv_heads * shape.layers,
-            policy.kv, None, act,
+            policy.kv, None,
         ),
         Gemm(
             "values", "attention", queries, keys, head_dim, batch * shape.kv_heads * shape.layers,
-            policy.kv, None, act, transposed=True,
+            policy.kv, None, transposed=True,
         ),
         linear("output", projections, query_width, shape.hidden, shape.layers),
         linear("gate, up" if shape.gated_ffn else "up", "ffn", shape.hidden, shape.ffn, ffn_inputs * shape.layers),
         linear("down", "ffn", shape.ffn, shape.hidden, shape.layers),
-        Gemm("head", "head", batch, shape.hidden, shape.vocab, 1, policy.head_format, policy.group, act),
+        Gemm("head", "head", batch, shape.hidden, shape.vocab, 1, policy.head_format, policy.group),
     ]  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def main() -> None:
     print(f"bound: {bound:,.0f} blocks/s ({EVENTS_PER_BLOCK} bare SimPy events a block)")
     for name in ("int8-8x8-ws", "int8-32x32-os"):
         machine = machines.load(name)
-        gemm = Gemm("head", "head", 1, 576, 49152, 1, "int8", None, "int8")
+        gemm = Gemm("head", "head", 1, 576, 49152, 1, "int8", None)
         start = time.perf_counter()
         program = mapping.compile_gemm(machine, gemm, dram_port(machine))
         mapped = time.perf_counter()

@@ -91,7 +91,7 @@ class Comparison:
         machine = machines.with_changes(machines.load(machine_name), buffers_kib="256,256,256")
         act, wgt, weight_format = operands(machine.pe, m, k, n)
         cut = group if weight_format == "int4" else None
-        program = mapping.compile_gemm(machine, Gemm("g", "ffn", m, k, n, 1, weight_format, cut, "int8"), FREE)
+        program = mapping.compile_gemm(machine, Gemm("g", "ffn", m, k, n, 1, weight_format, cut), FREE)
         array, shape = machine.array, mapping.array_shape(machine)
         measured = run_program(pe.get(machine.pe), array.rows, array.cols, array.dataflow.value, program, act, wgt)
         closed_form = cycles(shape, (item for execute in program.executes for item in execute.passes()))

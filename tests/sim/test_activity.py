@@ -20,7 +20,7 @@ from hypothesis import given, settings
 )
 def test_counts_equal_a_walk_over_the_tiles(name: str, sizes: tuple[int, int, int], group: int, buffers: str) -> None:
     machine = machines.with_changes(machines.load(name), buffers_kib=buffers)
-    work = Gemm("g", "ffn", *sizes, 1, "int4", group, "int8")
+    work = Gemm("g", "ffn", *sizes, 1, "int4", group)
     program = mapping.compile_gemm(machine, work, DramPort(6400, 250_000, 0))
     stationary = machine.array.dataflow.value == "ws"
     counted = activity.count(program, stationary, machine.array.cols, machine.physical_cols, group)

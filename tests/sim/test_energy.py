@@ -42,7 +42,7 @@ LEAKAGE_UW = 109.0 + 43.0 + 59.0 + 71.0
 def run(dataflow: str) -> tuple[Energy, engine.Counters]:
     """M 10, K 3, N 2 in int8 with one scale a row on a 4 x 4 array at 250 MHz; 8 bytes a cycle."""
     machine = machines.load(f"int8-4x4-{dataflow}")
-    gemm = Gemm("g", "ffn", 10, 3, 2, 1, "int8", None, "int8")
+    gemm = Gemm("g", "ffn", 10, 3, 2, 1, "int8", None)
     port = DramPort(mbytes_per_s=2000, clock_khz=250_000, latency_cycles=5)
     program = mapping.emit(machine, gemm, Tiling(10, 3, 2, weights_outer=True))
     counters = engine.run(program, mapping.array_shape(machine), port, 3)

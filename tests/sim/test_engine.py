@@ -68,7 +68,7 @@ def gemms_on_machines(draw: st.DrawFn) -> tuple[machines.Machine, Gemm]:
     weights = {"fp16-mac": "fp16", "int8-mac": "int8", "shift-add": "int4"}[pe]
     group = draw(st.sampled_from([8, 16, 64])) if weights == "int4" else None
     size = st.integers(1, 70)
-    return machine, Gemm("g", "ffn", draw(size), draw(size), draw(size), 1, weights, group, "int8")
+    return machine, Gemm("g", "ffn", draw(size), draw(size), draw(size), 1, weights, group)
 
 
 def port_of(bandwidth: int) -> DramPort:

@@ -14,7 +14,6 @@ def test_entry_comes_back(tmp_path: Path) -> None:
     store = Store(tmp_path / "s")
     store.write("rows", "k1", {"a": 1.5, "b": [1, 2]})
     assert store.read("rows", "k1") == {"a": 1.5, "b": [1, 2]}
-    assert store.rows() == [{"a": 1.5, "b": [1, 2]}]
 
 
 @pytest.mark.parametrize("broken", ["", "{", "[1]", '{"a": 1', "\x00\x00"])
@@ -22,7 +21,7 @@ def test_broken_entry_counts_as_missing(tmp_path: Path, broken: str) -> None:
     store = Store(tmp_path)
     store.path("rows", "k1").write_text(broken)
     assert not store.has("rows", "k1")
-    assert store.rows() == []
+    assert store.read("rows", "k1") is None
 
 
 def test_interrupted_write_leaves_the_old_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ PORT = DramPort(6400, 250_000, 0)
 
 
 def gemm(m: int, k: int, n: int, weights: str = "int4", group: int | None = 64) -> Gemm:
-    return Gemm("g", "ffn", m, k, n, 1, weights, group, "int8")
+    return Gemm("g", "ffn", m, k, n, 1, weights, group)
 
 
 @pytest.mark.parametrize(
