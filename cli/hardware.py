@@ -10,19 +10,19 @@ from bitwright.cli.output import print_json, print_table
 
 
 def generate(
-    name: Annotated[str, typer.Argument(metavar="PE|MACHINE", help="A PE (int8-mac) or a machine (int8-8x8-os).")],
+    name: Annotated[str, typer.Argument(metavar="PE|MACHINE", help="A PE (lut:m=1,n=8) or a machine (int8-8x8).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The Verilog file to write.")],
     dataflow: Annotated[
-        str | None, typer.Option(help="Which cell of a systolic PE: ws or os.", show_default="ws")
+        str | None, typer.Option(help="Write the PE's systolic cell, ws or os.", show_default="its stream form")
     ] = None,
 ) -> None:
-    """Verilog of a PE, or of a machine's systolic array with its tile sequencer.
+    """Verilog of a PE, or of a machine's systolic array with its tile sequencer, and its ports as JSON.
 
     Examples:
 
-      bitwright generate int8-mac -o int8_mac_ws.v
+      bitwright generate int8-mac:lanes=4,pipeline=1 -o int8_mac.v
 
-      bitwright generate bit-serial -o bit_serial.v
+      bitwright generate fp16-mac --dataflow os -o fp16_mac_os.v
 
       bitwright generate shift-add-8x8-os -o array.v
     """

@@ -13,42 +13,28 @@ from bitwright.arch.errors import ConfigError
 
 
 def generate(name: str, output: Path, *, dataflow: str | None = None) -> Path:
-    """Write the Verilog of a PE (of the systolic template its `dataflow` cell) or of a machine's systolic array.
+    """Write the Verilog of a PE or of a machine's systolic array, and beside it a JSON file of the same facts.
 
-    Raises ConfigError for an unknown name or dataflow and for a path that cannot be written, ToolError without
-    Amaranth.
+    name : a PE with parameters (`int8-mac`, `lut:m=1,n=8`) in its stream form, or with `dataflow` ("ws" or "os") its
+    systolic cell; or a machine. The JSON file has the output's name with the suffix .json.
+    Raises ConfigError for an unknown name, parameter or dataflow and for a path that cannot be written, ToolError
+    without Amaranth.
     """
-    text = verilog_of(name, dataflow=dataflow)
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"output = {output}: cannot be written ({error.strerror}); choose another path") from error
-    return output
-
-
-def verilog_of(name: str, *, dataflow: str | None = None) -> str:
-    """The text that `generate` writes; the dataflow of a systolic cell is "ws" unless told."""
-    from bitwright.arch import machine, pe
+    import json
 
     _require_amaranth()
-    if name in pe.names():
-        from bitwright.rtl import pe as cells
+    from bitwright.rtl.generation import design_of
 
-        return cells.verilog(name, dataflow or "ws")
-    if name in pe.names(None):
-        _require_no_dataflow(name, dataflow)
-        from bitwright.rtl.pe import streaming
-
-        return streaming.verilog(pe.get(name))
-    from bitwright.rtl import array
-
-    loaded = machine.load(name)
-    return array.verilog(loaded.pe, loaded.array.rows, loaded.array.cols, loaded.array.dataflow.value)
-
-
-def _require_no_dataflow(name: str, dataflow: str | None) -> None:
-    if dataflow is not None:
-        raise ConfigError(f"{name} dataflow = {dataflow!r}: this PE has none, it takes streams (leave the option out)")
+    sidecar = output.with_suffix(".json")
+    if sidecar == output:
+        raise ConfigError(f"output = {output}: .json is for the ports beside it; choose another suffix (.v)")
+    design = design_of(name, dataflow=dataflow)
+    for path, text in ((output, design.text()), (sidecar, json.dumps(design.sidecar(), indent=1) + "\n")):
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"output = {path}: cannot be written ({error.strerror}); choose another path") from error
+    return output
 
 
 def _require_amaranth() -> None:

@@ -40,15 +40,17 @@ default.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch.errors import ConfigError, suggest
-from bitwright.arch.pe.base import Acceptance, Dataflow, Evidence, IntArray, OperandType, PESpec, Timing
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing
 from bitwright.arch.pe.elements import E4M3_SCALE, ELEMENTS, Element, round_to_fp32
 from bitwright.arch.pe.fp16_mac import CANONICAL_NAN, FloatArray, canonical
+from bitwright.arch.pe.stream import FIRST, LAST, Field, State, Steps, StreamSpec
 
 MAX_PIPELINE = 3
 MAX_ALIGNER_BITS = 32
@@ -57,8 +59,8 @@ _JAM_BITS = 12  # of a sum of two limbs that does not fit 60 bits, this many low
 
 
 @dataclass(frozen=True)
-class BlockDot(PESpec):
-    """What the five block-scaled dot products share; see the module docstring.
+class BlockDot(StreamSpec):
+    """What the five block-scaled dot products share; see the module docstring. A step is one pair of blocks.
 
     Parameters
         pipeline : 0..3          Registers inside: 1 after the fixed-point sum, 2 also after the rounded block, 3 also
@@ -70,8 +72,7 @@ class BlockDot(PESpec):
 
     lanes: ClassVar[int]
     scale_format: ClassVar[Literal["e8m0", "e4m3"]]
-    dataflows: ClassVar[tuple[Dataflow, ...]] = ()
-    templates: ClassVar[tuple[str, ...]] = ("dot",)
+    variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"pipeline": MAX_PIPELINE})
     edge_unit: ClassVar[str] = "fp32-accumulator"
 
     def __post_init__(self) -> None:
@@ -132,6 +133,57 @@ class BlockDot(PESpec):
 
     def zero(self) -> np.float32:
         return np.float32(0)
+
+    # A stream of steps
+
+    @property
+    def step_fields(self) -> tuple[Field, ...]:
+        codes = [Field(name, self.element.bits, self.lanes) for name in self.multiplied]
+        return (*codes, Field("act_scale", 8), Field("wgt_scale", 8))
+
+    @property
+    def sum_fields(self) -> tuple[Field, ...]:
+        return (Field("fp32", 32),)
+
+    def start(self, count: int) -> State:
+        return (np.zeros(count, dtype=np.float32),)
+
+    def step(self, state: State, fields: Steps) -> State:
+        scales = {name: fields[name] for name in ("act_scale", "wgt_scale")}
+        return (self.accumulate(state[0], fields["act"], fields["wgt"], **scales),)
+
+    def result(self, state: State) -> dict[str, IntArray]:
+        return {"fp32": np.asarray(state[0], dtype=np.float32).view(np.uint32).astype(np.int64)}
+
+    def tame(self, steps: Steps) -> Steps:
+        """Three of four sums get finite codes and scales near 1: with random bits nearly every sum would be NaN."""
+        wild = np.cumsum(steps[FIRST]) % 4 == 0
+        found = dict(steps)
+        for name in self.multiplied:
+            codes = np.asarray(steps[name])
+            special = self.element.is_nan(codes) | self.element.is_inf(codes)
+            found[name] = np.where(special & ~wild[:, None], codes ^ (1 << self.element.mantissa_bits), codes)
+        for name in ("act_scale", "wgt_scale"):
+            codes = np.asarray(steps[name])
+            near = 120 + codes % 16 if self.scale_format == "e8m0" else np.where(codes & 0x7F == 0x7F, 0x38, codes)
+            found[name] = np.where(wild, codes, near)
+        return found
+
+    def quantised(self, act: npt.NDArray[np.float32], wgt: npt.NDArray[np.float32]) -> Steps:
+        """Rows through the format's own encoder; the fp32 scale of a tensor is left out, as in the hardware."""
+        from bitwright.arch import formats
+
+        codec, blocks = formats.get(self.element.format), act.shape[1] // self.lanes
+        found: dict[str, IntArray] = {}
+        for name, values in (("act", act), ("wgt", wgt)):
+            encoded = codec.encode(np.ascontiguousarray(values[:, : blocks * self.lanes]))
+            assert encoded.scale_codes is not None, f"{codec.name} has scale codes"
+            found[name] = encoded.codes.reshape(-1, self.lanes).astype(np.int64)
+            found[f"{name}_scale"] = encoded.scale_codes.ravel().astype(np.int64)
+        first = (np.arange(len(act) * blocks) % blocks == 0).astype(np.int64)
+        return {**found, FIRST: first, LAST: np.roll(first, -1)}
+
+    # Golden arithmetic
 
     def accumulate(
         self, acc: Any, act: Any, wgt: Any, *, act_scale: npt.ArrayLike = 127, wgt_scale: npt.ArrayLike = 127,
@@ -236,6 +288,9 @@ class MxFp8Dot(BlockDot):
     element_format: str = "e4m3"
     aligner_bits: int = 0
 
+    variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {}, {"element_format": "e5m2"}, {"aligner_bits": 24}, {"pipeline": MAX_PIPELINE}
+    )  # fmt: skip
     name: ClassVar[str] = "mxfp8-dot"
     act: ClassVar[OperandType] = OperandType("mxfp8", 8, "code")
     wgt: ClassVar[OperandType] = OperandType("mxfp8", 8, "code")

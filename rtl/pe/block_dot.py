@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
-from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
 from bitwright.arch.pe import block_dot as specs
-from bitwright.arch.pe.base import Evidence, Timing
 from bitwright.arch.pe.elements import E4M3_SCALE, Element
 from bitwright.rtl.pe.floats import fp32_add, normalise, round_fields, shift_right_sticky
+from bitwright.rtl.pe.stream import StreamPE
 
 _SCALE_BITS = 8
 _FP32_BIAS = 127
@@ -40,26 +38,19 @@ class _Lane:
     inf: Value
 
 
-def block_layout(spec: specs.BlockDot) -> data.StructLayout:
-    """One block as the stream's payload, least significant field first; every field but the last two starts a byte."""
-    codes = data.ArrayLayout(spec.element.bits, spec.lanes)
-    scales = {"act_scale": _SCALE_BITS, "wgt_scale": _SCALE_BITS}
-    return data.StructLayout({"act": codes, "wgt": codes, **scales, "first": 1, "last": 1})
-
-
-class BlockDot(wiring.Component):
+class BlockDot(StreamPE):
     """acc <- (first ? 0 : acc) + act_scale * wgt_scale * (sum over the lanes of act * wgt), for each block taken.
 
     Parameters
         spec : arch.pe.block_dot.BlockDot   K = lanes, E = bits of an element, P = pipeline below.
     Members
-        block : In(stream of block_layout(spec))   One block: `act` and `wgt`, K codes of E bits of the spec's element
-            format, lane 0 lowest; `act_scale` and `wgt_scale`, 8 bits; `first` starts a new sum (an unfinished one is
-            dropped: the way to clear), `last` puts it on offer; both for a sum of one block.
+        step : In(stream of the spec's step_fields)   One block: `act` and `wgt`, K codes of E bits of the spec's
+            element format, lane 0 lowest; `act_scale` and `wgt_scale`, 8 bits; `first` starts a new sum (an
+            unfinished one is dropped: the way to clear), `last` puts it on offer; both for a sum of one block.
         sum : Out(stream of 32)  fp32 sum of the blocks from `first` to `last`. One that is not taken stops the whole
             PE. The payload is the accumulator register, so without `valid` it shows sums that are not finished.
-    Timing       latency 1 + P cycles from a block to its sum; one block a cycle while sums are taken. `block.ready`
-                 depends on `sum.ready` in the same cycle, never on `block.valid`; `sum.valid` depends on neither.
+    Timing       latency 1 + P cycles from a block to its sum; one block a cycle while sums are taken. `step.ready`
+                 depends on `sum.ready` in the same cycle, never on `step.valid`; `sum.valid` depends on neither.
     Arithmetic   the spec's `accumulate`, bit-exact: exact fixed-point sum (or its aligner), two roundings to fp32.
     Reset        synchronous; clears the valid bits: blocks in flight and a sum on offer are lost. Data registers, the
                  accumulator among them, power up unknown; the first block of a sum replaces it.
@@ -67,33 +58,14 @@ class BlockDot(wiring.Component):
     Source       OCP MX v1.0, section 6.2; INT v.s. FP, arXiv 2510.25602, appendix C; deviation: see the spec's module.
     """
 
-    evidence: tuple[Evidence, ...] = (
-        Evidence(
-            "idle, back-pressure and reset in any mix equal a cycle model, in cycles",
-            3 * 1_800,
-            "tests/rtl/pe/test_block_dot.py",
-        ),
-    )
-
-    def __init__(self, spec: specs.BlockDot) -> None:
-        self.spec = spec
-        super().__init__({"block": In(stream.Signature(block_layout(spec))), "sum": Out(stream.Signature(32))})
-
-    @property
-    def timing(self) -> Timing:
-        return self.spec.timing
-
-    @property
-    def module_name(self) -> str:
-        """The Verilog module's name, such as `nvfp4_dot_k16`."""
-        return self.spec.module_stem
+    spec: specs.BlockDot
 
     def elaborate(self, platform: object) -> Module:
         m, spec = Module(), self.spec
-        payload = self.block.payload
+        payload = self.step.payload
         advance = Signal(name="advance")
-        m.d.comb += [advance.eq(~self.sum.valid | self.sum.ready), self.block.ready.eq(advance)]
-        valid, first, last = self.block.valid, payload.first, payload.last
+        m.d.comb += [advance.eq(~self.sum.valid | self.sum.ready), self.step.ready.eq(advance)]
+        valid, first, last = self.step.valid, payload.first, payload.last
         operands = [[codes[index] for index in range(spec.lanes)] for codes in (payload.act, payload.wgt)]
         lanes = [_lane(m, spec, act, wgt, index) for index, (act, wgt) in enumerate(zip(*operands, strict=True))]
         scale_sign, factor, scale_shift, scale_nan = self._scales(m)
@@ -120,7 +92,7 @@ class BlockDot(wiring.Component):
         valid, first, last = hold.control(valid, first, last)
         block = hold(block, "block")
         acc, start = Signal(32, name="acc", reset_less=True), Signal(32, name="start")
-        m.d.comb += [start.eq(Mux(first, 0, acc)), self.sum.payload.eq(acc)]
+        m.d.comb += [start.eq(Mux(first, 0, acc)), self.sum.payload.fp32.eq(acc)]
         added = fp32_add(m, start, block, "add")
         with m.If(advance):
             m.d.sync += self.sum.valid.eq(valid & last)
@@ -134,14 +106,14 @@ class BlockDot(wiring.Component):
         if self.spec.scale_format == "e8m0":
             exponent = Signal(_SCALE_BITS + 1, name="scale_exponent")
             m.d.comb += [
-                exponent.eq(self.block.payload.act_scale + self.block.payload.wgt_scale),
-                nan.eq(self.block.payload.act_scale.all() | self.block.payload.wgt_scale.all()),
+                exponent.eq(self.step.payload.act_scale + self.step.payload.wgt_scale),
+                nan.eq(self.step.payload.act_scale.all() | self.step.payload.wgt_scale.all()),
             ]
             return Const(0, 1), Const(1, 1), exponent, nan
         read = E4M3_SCALE
         act, wgt = (
             _number(m, read, code, name)
-            for code, name in ((self.block.payload.act_scale, "act_scale"), (self.block.payload.wgt_scale, "wgt_scale"))
+            for code, name in ((self.step.payload.act_scale, "act_scale"), (self.step.payload.wgt_scale, "wgt_scale"))
         )
         factor, exponent = Signal(8, name="scale_factor"), Signal(5, name="scale_exponent")
         m.d.comb += [

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import numpy as np
 import pytest
 from bitwright.arch.errors import MismatchError
 from bitwright.arch.pe.block_dot import BlockDot, MxFp4Dot, MxFp8Dot, MxInt8Dot, NvFp4Dot, NvInt4Dot
-from bitwright.rtl.bench.block_bench import Blocks, compiled, golden, run, sequences, single
-from bitwright.rtl.bench.cocotb_runner import run_cocotb
+from bitwright.arch.pe.stream import Steps
+from bitwright.rtl.bench.block_stimulus import sequences, single
+from bitwright.rtl.bench.stream import bulk, stimulus
 from bitwright.rtl.bench.verilator import Compiled, lint
 from bitwright.rtl.pe import streaming
 
@@ -38,24 +38,13 @@ def stem(spec: BlockDot) -> str:
     return spec.module_stem
 
 
-def check(spec: BlockDot, blocks: Blocks, depth: int = 1, design: Compiled | None = None) -> None:
+def check(spec: BlockDot, steps: Steps, design: Compiled | None = None) -> None:
     """Every sum equals the golden's, and comes out in its cycle: one a cycle, after the latency."""
-    got, at = run(design or compiled(spec), spec, blocks)
-    assert at.tolist() == list(range(spec.timing.latency_cycles, spec.timing.latency_cycles + len(blocks)))
-    assert int(at[-1]) == spec.cycles(len(blocks))
-    expected = golden(spec, blocks, depth)
-    wrong = np.flatnonzero(got != expected)
-    if len(wrong):
-        index = wrong[0]
-        raise AssertionError(
-            f"{spec.module_stem} sum[{index}] = {got[index]:#x}: must be {expected[index]:#x}; "
-            f"act {blocks.act[index].tolist()}, wgt {blocks.wgt[index].tolist()}, "
-            f"scales {blocks.act_scale[index]:#x}, {blocks.wgt_scale[index]:#x}, first {blocks.first[index]}; "
-            f"{len(wrong)} of {len(got)} differ; replay: pytest tests/rtl/pe/test_block_dot.py"
-        )
+    counts = bulk.check(spec, steps, design=design, replay="pytest tests/rtl/pe/test_block_dot.py")
+    assert counts.cycles == spec.cycles(counts.steps) + 1
 
 
-def all_pairs(spec: BlockDot, act_scale: int, wgt_scale: int) -> Blocks:
+def all_pairs(spec: BlockDot, act_scale: int, wgt_scale: int) -> Steps:
     """Every pair of codes, each in some lane; the other lanes hold zeros."""
     many = 1 << spec.element.bits
     one_act, one_wgt = (grid.reshape(-1, 1) for grid in np.meshgrid(np.arange(many), np.arange(many)))
@@ -89,7 +78,7 @@ def test_every_pair_of_scales(spec: BlockDot) -> None:
     check(spec, single(*codes, act_scale, wgt_scale))
 
 
-def corner_pairs(spec: BlockDot) -> Blocks:
+def corner_pairs(spec: BlockDot) -> Steps:
     """In every lane every pair of: zeros, the least, ones, the greatest, infinities, NaN, of both signs."""
     half = 1 << (spec.element.bits - 1)
     corners = sorted({0, 1, half >> 1, half - 5, half - 4, half - 3, half - 2, half - 1} & set(range(half)))
@@ -128,25 +117,23 @@ def test_the_widest_sums(spec: BlockDot) -> None:
 def test_sums_of_many_blocks(spec: BlockDot) -> None:
     """200,000 blocks in sums of 8, all partial sums: cancelling, subnormal, overflowing, with infinities and NaN."""
     blocks = sequences(spec, 25_000, DEPTH, seed=1)
-    check(spec, blocks, DEPTH)
+    check(spec, blocks)
 
 
 @pytest.mark.parametrize("spec", PIPELINED, ids=stem)
 def test_pipelined_sums_of_many_blocks(spec: BlockDot) -> None:
-    check(spec, sequences(spec, 5_000, DEPTH, seed=2), DEPTH)
+    check(spec, sequences(spec, 5_000, DEPTH, seed=2))
 
 
-# Protocol
+# Real operands
 
 
-@pytest.mark.parametrize("spec", [NvInt4Dot(), NvFp4Dot(pipeline=3), MxFp8Dot(pipeline=2)], ids=stem)
-def test_streams_under_idle_back_pressure_and_reset(spec: BlockDot) -> None:
-    plusargs = {"pe": spec.name, "params": json.dumps(dict(spec.params)), "cycles": 1800, "seed": 1}
-    text = streaming.verilog(spec)
-    assert run_cocotb(text, spec.module_stem, "bitwright.rtl.bench.cocotb_block_dot", plusargs=plusargs) == [
-        "every_mix_of_idle_and_back_pressure_equals_the_cycle_model",
-        "a_sum_comes_out_after_the_latency_one_a_cycle",
-    ]
+@pytest.mark.parametrize("spec", SPECS, ids=stem)
+def test_dot_products_of_a_real_model(spec: BlockDot) -> None:
+    check(spec, stimulus.real_steps(spec, 400, seed=1))
+
+
+# The streams' protocol: tests/rtl/bench/test_stream_bench.py, as for every streaming PE.
 
 
 @pytest.mark.parametrize("spec", SPECS + PIPELINED, ids=stem)
@@ -171,22 +158,5 @@ MUTANTS = [
 def test_a_mutant_is_caught(spec: BlockDot, pattern: str, replacement: str) -> None:
     mutant, count = re.subn(pattern, replacement, streaming.verilog(spec), count=1)
     assert count == 1, f"nothing to mutate: {pattern}"
-    with pytest.raises(AssertionError, match=r" of 40000 differ; replay: "):
-        check(spec, sequences(spec, 5_000, DEPTH, seed=1), DEPTH, Compiled(mutant, spec.module_stem, optimise="-O0"))
-
-
-@pytest.mark.parametrize(
-    ("pattern", "replacement"),
-    [
-        (r"assign block__ready = .*;", "assign block__ready = 1'h1;"),
-        (r"if \(rst\) begin", "if (1'h0) begin"),
-        (r"start = (\S+) \?.*;", "start = sum__payload;"),
-    ],
-)
-def test_a_mutant_of_the_protocol_is_caught(pattern: str, replacement: str) -> None:
-    spec = NvInt4Dot()
-    mutant, count = re.subn(pattern, replacement, streaming.verilog(spec), count=1)
-    assert count == 1, f"nothing to mutate: {pattern}"
-    plusargs = {"pe": spec.name, "cycles": 1800, "seed": 1}
-    with pytest.raises(MismatchError, match=r"of 2 tests of bitwright.rtl.bench.cocotb_block_dot failed: "):
-        run_cocotb(mutant, spec.module_stem, "bitwright.rtl.bench.cocotb_block_dot", plusargs=plusargs)
+    with pytest.raises(MismatchError, match=r" of 40000 sums differ"):
+        check(spec, sequences(spec, 5_000, DEPTH, seed=1), Compiled(mutant, spec.module_stem, optimise="-O0"))

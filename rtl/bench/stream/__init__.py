@@ -1,0 +1,1 @@
+"""The one bench of all streaming PEs: stimulus, packing, cycle model, bulk runs through ctypes, cocotb."""

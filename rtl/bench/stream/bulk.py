@@ -1,0 +1,116 @@
+"""Millions of steps through a compiled streaming PE: every sum and every cycle compared with the spec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from bitwright.arch.errors import MismatchError
+from bitwright.arch.pe.base import IntArray
+from bitwright.arch.pe.stream import FIRST, LAST, Steps, StreamSpec
+from bitwright.rtl.bench.stream.packing import pack, step_words, sum_words
+from bitwright.rtl.bench.verilator import Compiled, Stream
+from bitwright.rtl.bench.words import Words
+from bitwright.rtl.pe import streaming
+
+
+@cache
+def compiled(spec: StreamSpec) -> Compiled:
+    """The PE's own Verilog, compiled once a machine."""
+    return Compiled(streaming.verilog(spec), spec.module_stem)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a run compared."""
+
+    sums: int
+    steps: int
+    macs: int
+    cycles: int
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.sums + other.sums, self.steps + other.steps, self.macs + other.macs, self.cycles + other.cycles
+        )
+
+
+NONE = Counts(0, 0, 0, 0)
+
+
+def schedule(spec: StreamSpec, steps: Steps, latency_cycles: int | None = None) -> tuple[IntArray, IntArray]:
+    """(cycle in which each step is taken, cycle in which each sum is on offer) when nothing waits.
+
+    Counted from the cycle of the first offer.
+    """
+    latency = spec.timing.latency_cycles if latency_cycles is None else latency_cycles
+    taken = np.cumsum(spec.step_cycles(steps)) - 1
+    return taken, taken[np.asarray(steps[LAST]) != 0] + latency
+
+
+def check(
+    spec: StreamSpec, steps: Steps, *, design: Compiled | None = None, latency_cycles: int | None = None,
+    seed: int = 1, replay: str = "",
+) -> Counts:  # fmt: skip
+    """Run steps back to back from random power-up state; every sum and every cycle must be the spec's.
+
+    The first step must be marked `first`. `design` is another implementation with the same ports; `latency_cycles`
+    its latency if it is not the spec's. Raises MismatchError at the first difference.
+    """
+    design = design or compiled(spec)
+    taken_at, offered_at = schedule(spec, steps, latency_cycles)
+    stream = Stream("step__valid", "step__ready", {"step__payload": step_words(spec, steps)})
+    with design.open(random_state=True, seed=seed) as running:
+        running.reset()
+        seen = running.stream(
+            [stream], capture="sum__valid", expected=len(offered_at), idle={"sum__ready": 1},
+            max_cycles=int(offered_at[-1]) + 2,
+        )  # fmt: skip
+    got = sum_words(spec, seen.outputs["sum__payload"])
+    want = pack(spec.sum_fields, spec.sums(steps))
+    where = f"{design.top}, seed {seed}" + (f"; replay: {replay}" if replay else "")
+    if len(got) != len(want):
+        raise MismatchError(
+            f"{where}: {len(got)} sums in {int(offered_at[-1]) + 2} cycles: must be {len(want)} "
+            f"(sum.valid too late or lost)"
+        )
+    _require_equal(spec, steps, got, want, where)
+    for name, found, expected in (
+        ("step taken", stream.accepted_at, taken_at),
+        ("sum on offer", seen.at, offered_at),
+    ):
+        wrong = np.flatnonzero(found != expected)
+        if len(wrong):
+            at = int(wrong[0])
+            raise MismatchError(f"{where}: {name} {at} in cycle {found[at]}: must be {expected[at]}")
+    return Counts(len(want), len(steps[FIRST]), len(steps[FIRST]) * spec.macs_per_step, int(offered_at[-1]) + 1)
+
+
+def _require_equal(spec: StreamSpec, steps: Steps, got: Words, want: Words, where: str) -> None:
+    wrong = np.flatnonzero((got != want).any(axis=1))
+    if not len(wrong):
+        return
+    from bitwright.rtl.bench.stream.packing import unpack
+
+    at = int(wrong[0])
+    values = [unpack(spec.sum_fields, words[at : at + 1]) for words in (got, want)]
+    name = next(name for name in values[0] if (values[0][name] != values[1][name]).any())
+    pair = [np.atleast_1d(found[name][0]) for found in values]
+    lane = int(np.flatnonzero(pair[0] != pair[1])[0])
+    ends = np.flatnonzero(np.asarray(steps[LAST]) != 0)
+    start = int(np.flatnonzero(np.asarray(steps[FIRST])[: ends[at] + 1])[-1])
+    bits = next(field.bits for field in spec.sum_fields if field.name == name)
+    shown = [f"{int(values[lane]) & ((1 << bits) - 1):#0{2 + -(-bits // 4)}x} ({int(values[lane])})" for values in pair]
+    raise MismatchError(
+        f"{where}: sum {at}, {name}[{lane}] = {shown[0]}: must be {shown[1]}; "
+        f"steps {start}..{int(ends[at])}, {len(wrong)} of {len(want)} sums differ"
+    )
+
+
+def lengths_for(total: int, rng: np.random.Generator, longest: int = 40) -> npt.NDArray[np.int64]:
+    """Random lengths of sums, together about `total` steps, many of them 1."""
+    count = max(1, 2 * total // longest)
+    found = rng.integers(1, longest, count)
+    return np.where(rng.random(count) < 0.2, 1, found)

@@ -1,0 +1,174 @@
+"""What `bitwright generate` writes: Verilog-2001 under a header that says what it is, and the same facts as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from bitwright.arch import machine, pe
+from bitwright.arch.errors import ConfigError, suggest
+from bitwright.arch.pe.stream import FIRST, LAST, Field, StreamSpec
+from bitwright.rtl.bench.driver import ports_of
+
+SCHEMA_VERSION = 1
+_RESET = "synchronous, active high; clears control state only, data registers power up unknown"
+_FLAGS = (Field(FIRST, 1), Field(LAST, 1))
+
+
+@dataclass(frozen=True)
+class Design:
+    """A design as `generate` writes it.
+
+    Fields
+        name : str               As asked for, with parameters.
+        module : str             The top module.
+        kind : "stream", "cell", "array" or "unit-stream"   "unit-stream": streams of its own (bit-serial).
+        params : dict            All parameters, defaults included.
+        verilog : str            Without the header; its hash names the RTL.
+        timing, payloads : what the sidecar says of them.
+    """
+
+    name: str
+    module: str
+    kind: str
+    params: dict[str, Any]
+    verilog: str
+    timing: dict[str, Any]
+    payloads: dict[str, list[Field]]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the Verilog without its header."""
+        return hashlib.sha256(self.verilog.encode()).hexdigest()
+
+    def sidecar(self) -> dict[str, Any]:
+        """Ports, widths, field packing, latency and reset as plain data."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "name": self.name,
+            "module": self.module,
+            "kind": self.kind,
+            "params": self.params,
+            "bitwright": version("bitwright"),
+            "verilog_sha256": self.sha256,
+            "clock": "clk",
+            "reset": {"port": "rst", "kind": _RESET},
+            "timing": self.timing,
+            "ports": self._ports(),
+        }
+
+    def _ports(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = [{"name": "clk", "direction": "input", "bits": 1}]
+        for port in ports_of(self.verilog, self.module):
+            row: dict[str, Any] = {
+                "name": port.name,
+                "direction": "output" if port.output else "input",
+                "bits": port.bits,
+            }
+            if port.name in self.payloads:
+                row["fields"] = packing(self.payloads[port.name])
+            rows.append(row)
+        return rows
+
+    def text(self) -> str:
+        """The Verilog file: header, then the modules."""
+        facts = self.sidecar()
+        lines = [f"{self.name}: module {self.module}, by bitwright {facts['bitwright']}"]
+        lines += [f"parameters: {', '.join(f'{key}={value}' for key, value in self.params.items()) or 'none'}"]
+        lines += [f"timing: {', '.join(f'{key} = {value}' for key, value in self.timing.items())}"]
+        lines += [f"clock clk, rising edge; reset rst: {_RESET}"]
+        for row in facts["ports"]:
+            lines.append(f"{row['direction']} [{row['bits'] - 1}:0] {row['name']}")
+            lines += [f"    {_shown(part)}" for part in row.get("fields", [])]
+        return "".join(f"// {line}\n" for line in lines) + self.verilog
+
+
+def packing(fields: Iterable[Field]) -> list[dict[str, Any]]:
+    """Where each field lies in a payload, the first one lowest; lane i is at lsb + i * bits."""
+    rows, lsb = [], 0
+    for field in fields:
+        rows.append(
+            {"name": field.name, "lsb": lsb, "bits": field.bits, "lanes": field.lanes, "signed": field.signed}
+        )  # fmt: skip
+        lsb += field.bits * field.lanes
+    return rows
+
+
+def _shown(part: dict[str, Any]) -> str:
+    sign = "signed" if part["signed"] else "unsigned"
+    lanes = f", {part['lanes']} lanes, lane 0 lowest" if part["lanes"] > 1 else ""
+    top = part["lsb"] + part["bits"] * part["lanes"] - 1
+    return f"[{top}:{part['lsb']}] {part['name']}: {sign}, {part['bits']} bits{lanes}"
+
+
+def design_of(name: str, *, dataflow: str | None = None) -> Design:
+    """The design called `name`: a PE with parameters (its stream form, or with `dataflow` its systolic cell), or a
+    machine's array.
+
+    Raises ConfigError for an unknown name, parameter or dataflow.
+    """
+    base = name.partition(":")[0]
+    if base in pe.all_names():
+        _, params = pe.parse_name(name)
+        if dataflow is not None:
+            return _cell(name, base, dataflow, params)
+        if base in pe.stream_names():
+            return _stream(name, pe.stream(base, **params))
+        return _own_streams(name, pe.get(base, **params))
+    from bitwright.rtl import array
+    from bitwright.rtl.pe.emit import plain
+
+    loaded = machine.load(name)
+    if dataflow is not None:
+        raise ConfigError(f"{name} dataflow = {dataflow!r}: a machine has its own (leave the option out)")
+    rows, cols, own = loaded.array.rows, loaded.array.cols, loaded.array.dataflow.value
+    facts = {"pe": loaded.pe, "rows": rows, "cols": cols, "dataflow": own}
+    text = plain(array.verilog(loaded.pe, rows, cols, own))
+    timing = {"cycles": "those of the simulator for the same program (arch.array_timing)"}
+    return Design(name, array.module_name(loaded.pe, rows, cols, own), "array", facts, text, timing, {})
+
+
+def _cell(name: str, base: str, dataflow: str, params: dict[str, Any]) -> Design:
+    from bitwright.rtl import pe as cells
+    from bitwright.rtl.pe.emit import plain
+
+    if base not in pe.names():
+        raise ConfigError(f"{base} dataflow = {dataflow!r}: this PE has none, it takes streams (leave the option out)")
+    spec = pe.get(base, **params)
+    if dataflow not in spec.dataflows:
+        raise ConfigError(f"{base} dataflow = {dataflow!r}: no such cell ({suggest(dataflow, spec.dataflows)})")
+    text = plain(cells.verilog(base, dataflow, **params))
+    timing = {"latency_cycles": spec.timing.latency_cycles, "cycles_a_step": 1}
+    facts = {"dataflow": dataflow, **spec.params}
+    return Design(name, cells.module_name(base, dataflow, **params), "cell", facts, text, timing, {})
+
+
+def _stream(name: str, spec: StreamSpec) -> Design:
+    from bitwright.rtl.pe import streaming
+
+    one = type(spec).step_cycles is StreamSpec.step_cycles
+    timing = {
+        "latency_cycles": spec.timing.latency_cycles,
+        "cycles_a_step": 1 if one else "as the spec's step_cycles says, from the step's codes",
+        "macs_a_step": spec.macs_per_step,
+    }
+    payloads = {"step__payload": [*spec.step_fields, *_FLAGS], "sum__payload": list(spec.sum_fields)}
+    text = streaming.verilog(spec)
+    return Design(name, spec.module_stem, "stream", dict(spec.params), text, timing, payloads)
+
+
+def _own_streams(name: str, spec: pe.PESpec) -> Design:
+    from bitwright.rtl.pe import streaming
+    from bitwright.rtl.pe.bit_serial import SLICE
+
+    fields = []
+    for member, place in SLICE:
+        lanes = getattr(place.shape, "length", 1)
+        fields.append(Field(member, place.width // lanes, lanes))
+    timing = {"latency_cycles": spec.timing.latency_cycles, "cycles_a_step": "terms of the slice's encoding, 2 to 4"}
+    payloads = {"slice__payload": fields, "column__payload": [Field("fp32", 32)]}
+    text = streaming.verilog(spec)
+    return Design(name, spec.module_stem, "unit-stream", dict(spec.params), text, timing, payloads)
