@@ -10,7 +10,7 @@ import numpy.typing as npt
 from bitwright.arch.errors import MismatchError
 from bitwright.arch.pe.base import IntArray
 from bitwright.arch.pe.stream import FIRST, LAST, Steps, StreamSpec
-from bitwright.rtl.bench.stream.packing import pack, step_words, sum_words
+from bitwright.rtl.bench.stream.packing import pack, step_port, sum_words
 from bitwright.rtl.bench.verilator import Compiled, Stream
 from bitwright.rtl.bench.words import Words
 from bitwright.rtl.pe import streaming
@@ -61,7 +61,7 @@ def check(
     """
     design = design or compiled(spec)
     taken_at, offered_at = schedule(spec, steps, latency_cycles)
-    stream = Stream("step__valid", "step__ready", {"step__payload": step_words(spec, steps)})
+    stream = Stream("step__valid", "step__ready", {"step__payload": step_port(spec, steps)})
     with design.open(random_state=True, seed=seed) as running:
         running.reset()
         seen = running.stream(

@@ -68,6 +68,15 @@ def step_words(spec: StreamSpec, steps: Steps) -> Words:
     return pack(step_fields(spec), steps)
 
 
+def step_port(spec: StreamSpec, steps: Steps) -> npt.NDArray[np.uint64] | Words:
+    """Steps as a stream of the harness takes them: integers up to 64 bits, words above."""
+    words = step_words(spec, steps)
+    if _bits(step_fields(spec)) > 64:
+        return words
+    wide = words[:, 0].astype(np.uint64)
+    return wide if words.shape[1] == 1 else wide | words[:, 1].astype(np.uint64) << np.uint64(32)
+
+
 def sum_words(spec: StreamSpec, outputs: npt.NDArray[np.uint64] | Words) -> Words:
     """The captured `sum__payload` as words [n, w], whatever its width."""
     bits = _bits(spec.sum_fields)
