@@ -294,16 +294,19 @@ _UNITS: dict[str, type[UnitSpec]] = {
 }
 
 
+_PAIR_DECODER = "pair-decoder"  # its module needs this one
+
+
 def names() -> list[str]:
     """The names of all edge units, sorted."""
-    return sorted(_UNITS)
+    return sorted([*_UNITS, _PAIR_DECODER])
 
 
 def get(name: str, **params: Any) -> UnitSpec:
     """The spec of an edge unit. Raises ConfigError for an unknown unit or parameter, naming the closest one."""
-    if name not in _UNITS:
+    if name not in names():
         raise ConfigError(f"unit = {name!r}: no such edge unit ({suggest(name, names())})")
-    cls = _UNITS[name]
+    cls = _UNITS[name] if name in _UNITS else _pair_decoder()
     known = [item.name for item in fields(cls)]
     for param in params:
         if param not in known:
@@ -311,6 +314,12 @@ def get(name: str, **params: Any) -> UnitSpec:
                 f"{name}.{param}: no such parameter ({suggest(param, known) if known else 'it has none'})"
             )
     return cls(**params)
+
+
+def _pair_decoder() -> type[UnitSpec]:
+    from bitwright.arch.pe.pair_codes import PairDecoder
+
+    return PairDecoder
 
 
 def edge_unit(spec: PESpec, *, scale_code_bits: int = 0, halves: bool = False) -> GroupDequantiser | Fp32Accumulator:

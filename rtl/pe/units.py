@@ -17,6 +17,7 @@ from bitwright.rtl.pe.floats import (
     shift_to_exponent,
     unpack,
 )
+from bitwright.rtl.pe.pair_decoder import PairDecoderUnit
 
 
 class _Unit(wiring.Component):
@@ -271,15 +272,16 @@ class WeightDequantiser(_Unit):
         return Mux(number.special, special, Cat(rounded, sign))
 
 
-_UNITS: dict[str, type[_Unit]] = {
+_UNITS: dict[str, type[Any]] = {
     "group-dequantiser": GroupDequantiser,
     "fp32-accumulator": Fp32Accumulator,
     "int-accumulator": IntAccumulator,
     "weight-dequantiser": WeightDequantiser,
     "weight-decoder": WeightDecoder,
+    "pair-decoder": PairDecoderUnit,
 }
 
 
-def build(spec: specs.UnitSpec) -> _Unit:
+def build(spec: specs.UnitSpec) -> Any:
     """The component of an edge unit's spec."""
-    return _UNITS[spec.name](spec)  # type: ignore[call-arg]
+    return _UNITS[spec.name](spec)
