@@ -87,8 +87,9 @@ def _pes() -> list[dict[str, Any]]:
     from bitwright.arch import formats, pe
 
     rows = []
-    for name in pe.names(None):
-        spec = pe.get(name)
+    for name in pe.all_names():
+        streams = name in pe.stream_names()
+        spec = pe.get(name) if name in pe.names(None) else pe.stream(name)
         # Groups of 64, or the block that the format itself fixes.
         accepted = [item for item in formats.names() if spec.accepts(item, 64) or spec.accepts(item, None)]
         rows.append(
@@ -97,9 +98,10 @@ def _pes() -> list[dict[str, Any]]:
                 "act_bits": spec.act.bits,
                 "wgt_bits": spec.wgt.bits,
                 "psum_bits": spec.psum.bits,
-                "templates": list(spec.templates),
+                "templates": sorted({*spec.templates, *(["stream"] if streams else [])}),
                 "dataflows": list(spec.dataflows),
                 "latency_cycles": spec.timing.latency_cycles,
+                "params": [f"{key}={value}" for key, value in (pe.stream(name) if streams else spec).params.items()],
                 "formats": accepted,
             }
         )

@@ -231,7 +231,8 @@ class FlintMac(StreamSpec):
 
     def accepts(self, format_name: str, group: int | None) -> Acceptance:
         form, read = formats.get(format_name), self.readings[1]
-        if form.bits != read.bits or form.block != 1 or form.zero_bits:
+        learnt = "kmeans" in format_name  # its codes have no value of their own
+        if form.bits != read.bits or form.block != 1 or form.zero_bits or learnt:
             return Acceptance("refused", None, f"{format_name} has not the codes of {self.wgt_format}")
         for selector in range(1 << form.selector_bits):
             values = np.asarray(form.code_values(selector), dtype=np.float64)

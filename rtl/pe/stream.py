@@ -78,7 +78,9 @@ class Flow:
             m.d.sync += self.phase.eq((self.phase + 1)[: len(self.phase)])
             with m.If(last_phase):
                 m.d.sync += self.phase.eq(0)
-        self.first = self.first & (self.phase == 0)
+        first = Signal(name="first_phase")
+        m.d.comb += first.eq(self.first & ~self.phase.any())
+        self.first = first
         self.last = self.last & last_phase
 
     def cut(self, wanted: bool = True, **values: Value) -> list[Value]:

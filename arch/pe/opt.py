@@ -1,0 +1,299 @@
+"""Bit-weight engines without a carry-propagate adder in the accumulation loop: opt1 and opt2, and what all share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from bitwright.arch.errors import ConfigError
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing, wrap
+from bitwright.arch.pe.digits import PLACES, digits, require_encoding
+from bitwright.arch.pe.int8_mac import Int8Mac
+from bitwright.arch.pe.int8_stream import Int8Stream
+from bitwright.arch.pe.stream import FIRST, LAST, Field, State, Steps, StreamSpec
+
+MULTIPLE_BITS = 9  # a digit times an operand, before its negation: signed, of magnitude 256 at most
+LARGEST_PRODUCT = 1 << 14  # -128 * -128; the least is -(2**14 - 2**7)
+
+
+def compress(first: IntArray, second: IntArray, third: IntArray) -> tuple[IntArray, IntArray]:
+    """The 3-2 compressor: two vectors, sum and carry, that add up to the three."""
+    either = first ^ second
+    return either ^ third, ((first & second) | (either & third)) << 1
+
+
+def compress_all(rows: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
+    """Two vectors that add up to all rows (two or more): layers of 3-2 compressors, each row used in order.
+
+    A layer takes the rows in threes; what is left of them moves behind its results. The hardware has the same layers.
+    """
+    left = list(rows)
+    while len(left) > 2:
+        whole = len(left) // 3 * 3
+        left = [out for at in range(0, whole, 3) for out in compress(*left[at : at + 3])] + left[whole:]
+    return left[0], left[1]
+
+
+@dataclass(frozen=True)
+class CarrySave(StreamSpec):
+    """What opt1 to opt4c share: int8 operands, exact sums modulo 2**psum_bits, accumulators of two vectors.
+
+    Parameters
+        psum_bits : 24..48       Width of a sum.
+        resolve_cycles : 0..4    Cycles of the carry-propagate add after the last step, psum_bits / resolve_cycles bits
+            each, lowest first. 0: there is none; the sum goes out as the two vectors, `psum_sum` and `psum_carry`, for
+            an adder that several PEs share; they add up to the sum modulo 2**psum_bits.
+        pipeline : 0..2          Registers before the accumulator.
+    """
+
+    psum_bits: int = 32
+    resolve_cycles: int = 2
+    pipeline: int = 0
+
+    act: ClassVar[OperandType] = OperandType("int8", 8, "int")
+    wgt: ClassVar[OperandType] = OperandType("int8", 8, "int")
+    edge_unit: ClassVar[str] = "group-dequantiser"
+    ranges: ClassVar[tuple[tuple[str, int, int], ...]] = (
+        ("psum_bits", 24, 48),
+        ("resolve_cycles", 0, 4),
+        ("pipeline", 0, 2),
+    )
+
+    def __post_init__(self) -> None:
+        for name, low, high in self.ranges:
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{self.name} {name} = {getattr(self, name)}: must be in {low}..{high}")
+
+    @property
+    def psum(self) -> OperandType:
+        return OperandType(f"int{self.psum_bits}", self.psum_bits, "int")
+
+    @property
+    def timing(self) -> Timing:  # type: ignore[override]
+        return Timing(latency_cycles=1 + self.pipeline + self.resolve_cycles)
+
+    @property
+    def sum_lanes(self) -> int:
+        """Sums that a PE makes at once."""
+        return 1
+
+    @property
+    def sum_fields(self) -> tuple[Field, ...]:
+        if self.resolve_cycles:
+            return (Field("psum", self.psum_bits, self.sum_lanes, signed=True),)
+        return tuple(Field(name, self.psum_bits, self.sum_lanes) for name in ("psum_sum", "psum_carry"))
+
+    @property
+    def longest_sum(self) -> int:
+        return ((1 << (self.psum_bits - 1)) - 1) // (LARGEST_PRODUCT * self.macs_per_step // self.sum_lanes)
+
+    def accepts(self, format_name: str, group: int | None) -> Acceptance:
+        return Int8Mac().accepts(format_name, group)
+
+    def start(self, count: int) -> State:
+        shape = (count,) if self.sum_lanes == 1 else (count, self.sum_lanes)
+        return tuple(np.zeros(shape, dtype=np.int64) for _ in range(1 if self.resolve_cycles else 2))
+
+    def step(self, state: State, fields: Steps) -> State:
+        if self.resolve_cycles:
+            return (wrap(state[0] + self.products(fields), self.psum_bits),)
+        return self.carry_save_step(state, fields)
+
+    def result(self, state: State) -> dict[str, IntArray]:
+        return {field.name: part for field, part in zip(self.sum_fields, state, strict=True)}
+
+    def sums(self, steps: Steps) -> dict[str, IntArray]:
+        if not self.resolve_cycles:
+            return super().sums(steps)
+        # Running totals, modulo 2**64 like all of int64; a sum is what has come since its first step.
+        first, last = np.asarray(steps[FIRST]) != 0, np.asarray(steps[LAST]) != 0
+        assert first[0], "the first step of all must be marked first"
+        products = self.products(steps)
+        total = np.cumsum(products, axis=0)
+        start = np.flatnonzero(first)[np.cumsum(first) - 1][last]
+        return {"psum": wrap(total[last] - total[start] + products[start], self.psum_bits)}
+
+    def products(self, fields: Steps) -> IntArray:
+        """What each step adds to its sums: int64 [n] or [n, sum_lanes]."""
+        act = np.asarray(fields["act"], dtype=np.int64)
+        product = act * np.asarray(fields["wgt"], dtype=np.int64)
+        return product if product.ndim == 1 else np.asarray(product.sum(axis=1))
+
+    def carry_save_step(self, state: State, fields: Steps) -> State:
+        """`step` of a PE that offers both vectors: exactly the bits of its two registers."""
+        raise AssertionError(f"{self.name} resolves its sums")
+
+
+@dataclass(frozen=True)
+class _Dots(CarrySave):
+    """The streams of opt1 and opt2: `lanes` pairs of operands a step."""
+
+    lanes: int = 4
+    encoding: str = "mbe"
+
+    ranges: ClassVar[tuple[tuple[str, int, int], ...]] = (*CarrySave.ranges, ("lanes", 1, 64))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_encoding(self.encoding, f"{self.name} encoding")
+
+    @property
+    def module_stem(self) -> str:
+        coding = self.encoding.replace("-", "")
+        return f"{self.name}_l{self.lanes}_{coding}_p{self.psum_bits}_r{self.resolve_cycles}_s{self.pipeline}"
+
+    @property
+    def step_fields(self) -> tuple[Field, ...]:
+        return (Field("act", 8, self.lanes, signed=True), Field("wgt", 8, self.lanes, signed=True))
+
+    def quantised(self, act: npt.NDArray[np.float32], wgt: npt.NDArray[np.float32]) -> Steps:
+        """Rows scaled to int8 by their largest magnitude."""
+        return Int8Stream(lanes=self.lanes).quantised(act, wgt)
+
+
+@dataclass(frozen=True)
+class Opt1(_Dots):
+    """psum <- psum + (total over the lanes of act * wgt), accumulated as two vectors: compressed accumulation.
+
+    Parameters   those of `CarrySave`, and
+        lanes : 1..64            Products a cycle.
+        encoding : mbe, en-t     Digits of the weights (arch.pe.digits). en-t has a longer path before the compressors.
+    Arithmetic   exact; wraps modulo 2**psum_bits; no wrap for `longest_sum` steps of any operands.
+                 Each weight has four digits, each digit gives one multiple of its activation: 9 bits, inverted if the
+                 digit is negative, its sign bit inverted, with a one to add in a free place of another row. So rows are
+                 unsigned, and a constant makes their total v + 2**offset_bits for the signed value v of the step. 3-2
+                 compressors leave two vectors of it; two more layers add those to the accumulator's two. No carry
+                 runs further than one place in a cycle.
+    Timing       a step a cycle; latency 1 + pipeline + resolve_cycles. pipeline 1: a register after the step's own
+                 compressors; 2: another between the multiples and the compressors.
+    Source       OPT1 (HPCA 2025, arXiv 2503.06342), whose carry-propagate adder is in a SIMD unit outside the array
+                 (resolve_cycles = 0). Ours: the tree of compressors, the offset instead of sign extension, lanes > 1,
+                 an adder inside.
+    """
+
+    lanes: int = 1
+
+    name: ClassVar[str] = "opt1"
+    variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"resolve_cycles": 0},
+        {"lanes": 4, "resolve_cycles": 1, "pipeline": 1},
+        {"lanes": 4, "encoding": "en-t", "resolve_cycles": 0, "pipeline": 2, "psum_bits": 24},
+    )
+    evidence: ClassVar[tuple[Evidence, ...]] = (
+        Evidence("every pair of operands in every lane, four sets of parameters", 10 << 16, "tests/rtl/pe/test_opt.py"),
+        Evidence("steps of random and corner codes, four sets of parameters", 194_400, "tests/rtl/pe/test_opt.py"),
+    )
+
+    @property
+    def offset_bits(self) -> int:
+        """The total of a step's rows is v + 2**offset_bits, in offset_bits + 1 bits."""
+        return (_ROWS_OFFSET * self.lanes - 1).bit_length()
+
+    @property
+    def row_constant(self) -> int:
+        """What completes the rows' own offset to 2**offset_bits; a multiple of 2**8."""
+        return (1 << self.offset_bits) - _ROWS_OFFSET * self.lanes
+
+    def step_vectors(self, fields: Steps) -> tuple[IntArray, IntArray]:
+        """The two vectors of a step's total, offset included."""
+        act, wgt = (np.asarray(fields[name], dtype=np.int64).reshape(-1, self.lanes) for name in ("act", "wgt"))
+        planes = [multiples(self.encoding)[place][(wgt << 8) + act + _CENTRE] for place in range(PLACES)]
+        last = (digits(self.encoding, wgt)[..., PLACES - 1] < 0).astype(np.int64) << 2 * (PLACES - 1)
+        rows = [last[:, lane] for lane in range(1, self.lanes)]
+        rows += [plane[:, lane] for plane in planes for lane in range(self.lanes)]
+        return compress_all([*rows, self.row_constant | last[:, 0]])
+
+    def carry_save_step(self, state: State, fields: Steps) -> State:
+        everything, low, one = (1 << self.psum_bits) - 1, (1 << self.offset_bits) - 1, 1 << self.offset_bits
+        first, second = self.step_vectors(fields)
+        # The total is below 2 * one, so at most one vector has the top bit. Minus one is one minus 2 * one.
+        top = (first | second) & one
+        first, second = first & low | top | (everything ^ low ^ one), second & low | one
+        once = compress(state[0], state[1], first)
+        twice = compress(once[0], once[1] & everything, second)
+        return twice[0], twice[1] & everything
+
+
+_CENTRE = (128 << 8) + 128  # index of wgt = act = 0 in a table of all pairs
+_ROWS_OFFSET = sum(1 << MULTIPLE_BITS - 1 + 2 * place for place in range(PLACES))
+
+
+@cache
+def multiples(encoding: str) -> tuple[IntArray, ...]:
+    """The row of each place for every pair of operands, int64 [2**16], index 256 * wgt + act, both from -128.
+
+    A row is the unsigned multiple at its place; below it, where it is free, the one that the row before lacks if
+    its digit is negative.
+    """
+    wgt, act = np.meshgrid(np.arange(-128, 128), np.arange(-128, 128), indexing="ij")
+    digit = digits(encoding, wgt.ravel())
+    negative = (digit < 0).astype(np.int64)
+    rows = []
+    for place in range(PLACES):
+        row = unsigned_multiple(np.abs(digit[:, place]), negative[:, place], act.ravel()) << 2 * place
+        rows.append(row | (negative[:, place - 1] << 2 * (place - 1) if place else 0))
+    return tuple(rows)
+
+
+def unsigned_multiple(magnitude: IntArray, negative: IntArray, act: IntArray) -> IntArray:
+    """magnitude * act, inverted if negative, plus 2**8: 9 bits, never negative, one too little if negative."""
+    return np.asarray((magnitude * act ^ -negative) + (1 << (MULTIPLE_BITS - 1)), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Opt2(_Dots):
+    """psum <- psum + (total over the lanes of act * wgt); multiples of equal weight are added before any shift.
+
+    Parameters   those of `CarrySave`, and
+        lanes : 1..64            Products a cycle, the spatial slice of K that is reduced at once.
+        encoding : mbe, en-t     Digits of the weights (arch.pe.digits).
+        resolve_cycles : 1..4
+    Arithmetic   exact; wraps modulo 2**psum_bits; no wrap for `longest_sum` steps of any operands.
+                 Digit plane p (place p of all lanes) has compressors for rows of 9 bits and an accumulator of two
+                 vectors of psum_bits - 2 p bits, all that a modular sum needs of it. The ones that negative multiples
+                 lack go into the free lowest places of the compressors' carries. At the end of a sum, and only then,
+                 the planes are shifted (wires) and compressed to two vectors, which are added.
+    Timing       all four planes take a step each cycle; latency 2 + pipeline + resolve_cycles: one cycle for the end of
+                 the planes. pipeline 1: a register after the multiples' compressors; 2: another before them.
+    Source       OPT2 (HPCA 2025, arXiv 2503.06342). Deviation: the paper runs the bit weights one after the other, over
+                 the same operands read again; here they run side by side, on operands read once, at four times
+                 the accumulators.
+    """
+
+    name: ClassVar[str] = "opt2"
+    ranges: ClassVar[tuple[tuple[str, int, int], ...]] = (
+        ("psum_bits", 24, 48),
+        ("resolve_cycles", 1, 4),
+        ("pipeline", 0, 2),
+        ("lanes", 1, 64),
+    )
+    variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"lanes": 4, "encoding": "en-t", "pipeline": 1, "resolve_cycles": 1},
+        {"lanes": 3, "psum_bits": 24, "pipeline": 2, "resolve_cycles": 3},
+    )
+    evidence: ClassVar[tuple[Evidence, ...]] = (
+        Evidence(
+            "every pair of operands in every lane, three sets of parameters", 11 << 16, "tests/rtl/pe/test_opt.py"
+        ),
+        Evidence("steps of random and corner codes, three sets of parameters", 145_800, "tests/rtl/pe/test_opt.py"),
+    )
+
+    @property
+    def timing(self) -> Timing:  # type: ignore[override]
+        return Timing(latency_cycles=2 + self.pipeline + self.resolve_cycles)
+
+    @property
+    def offset_bits(self) -> int:
+        """The total of a plane's rows is v + 2**offset_bits, in offset_bits + 1 bits; v is at most 256 * lanes."""
+        return ((1 << (MULTIPLE_BITS - 1)) * self.lanes).bit_length()
+
+    @property
+    def row_constant(self) -> int:
+        """What completes the rows' own offset, 256 a lane, to 2**offset_bits."""
+        return (1 << self.offset_bits) - (self.lanes << (MULTIPLE_BITS - 1))
