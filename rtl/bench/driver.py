@@ -121,6 +121,7 @@ class Port:
         return word_count(self.bits)
 
 
+_FUNCTION = re.compile(r"function .*?endfunction", re.DOTALL)  # its inputs are no ports
 _PORT = re.compile(r"^\s*(input|output)\s+(?:wire\s+|reg\s+)?(?:\[(\d+):0\]\s*)?([A-Za-z_]\w*)\s*;", re.MULTILINE)
 
 
@@ -135,7 +136,7 @@ def ports_of(verilog: str, top: str) -> list[Port]:
         raise ConfigError(f"top = {top!r}: no such module in this Verilog (it has {', '.join(found) or 'none'})")
     ports: list[Port] = []
     next_word = {True: 0, False: 0}
-    for direction, high, name in _PORT.findall(module.group()):
+    for direction, high, name in _PORT.findall(_FUNCTION.sub("", module.group())):
         if name == CLOCK:
             continue
         bits, output = int(high or 0) + 1, direction == "output"
