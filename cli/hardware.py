@@ -32,20 +32,40 @@ def generate(
 
 
 def verify(
-    name: Annotated[str, typer.Argument(metavar="PE", help="A PE (bitwright list pes), or all.")],
+    name: Annotated[str, typer.Argument(metavar="PE", help="A PE (int8-mac, lut:m=1,n=8), or all.")],
+    simulator: Annotated[str, typer.Option(help="Of the cocotb benches: verilator or icarus.")] = "verilator",
+    verilog: Annotated[
+        Path | None, typer.Option("--rtl", metavar="FILE.v", help="Verilog of yours with the same ports, to verify.")
+    ] = None,
+    latency: Annotated[int | None, typer.Option(help="Cycles of latency of --rtl.", show_default="as our PE's")] = None,
+    seed: Annotated[int, typer.Option(help="Of the stimulus and the power-up state.")] = 1,
+    waves: Annotated[Path | None, typer.Option(metavar="FILE.vcd", help="Write the waves of the stream bench.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON, at the end.")] = False,
 ) -> None:
-    """Run a PE's cocotb testbenches on Verilator: of its cells and an array, or of its streams.
+    """Run a PE's benches: cocotb on its streams, millions of steps against the golden model, cells and arrays.
+
+    --rtl puts your Verilog in the PE's place: the module of the PE's name (see `bitwright generate`), or the file's
+    only one, with the same ports. Values, their order, the handshake, the cycles of a step and the latency are checked;
+    how many steps may wait inside while a sum is held back is yours.
 
     Examples:
 
       bitwright verify shift-add
 
-      bitwright verify all
+      bitwright verify int8-mac:lanes=4 --rtl mine.v --latency 3 --waves mine.vcd
+
+      bitwright verify all --simulator icarus
     """
     from bitwright import rtl
 
-    for design, tests in rtl.verify(name):
-        print(f"{design}: {len(tests)} tests passed ({', '.join(tests)})", flush=True)
+    done = []
+    verdicts = rtl.verify(name, simulator=simulator, rtl=verilog, latency_cycles=latency, seed=seed, waves=waves)
+    for design, tests in verdicts:
+        done.append({"design": design, "tests": tests})
+        if not json:
+            print(f"{design}: {len(tests)} tests passed ({', '.join(tests)})", flush=True)
+    if json:
+        print_json({"schema_version": 1, "pe": name, "simulator": simulator, "seed": seed, "designs": done})
 
 
 def synthesize(

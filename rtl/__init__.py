@@ -46,19 +46,29 @@ def _require_amaranth() -> None:
         raise ToolError("amaranth: not installed; run: pip install -e '.[hdl]'")
 
 
-def verify(name: str) -> Iterator[tuple[str, list[str]]]:
-    """Run the cocotb benches of PE `name` ("all": of every PE) on Verilator: (design, tests that passed) as they end.
+def verify(
+    name: str, *, simulator: str = "verilator", rtl: Path | None = None, latency_cycles: int | None = None,
+    seed: int = 1, waves: Path | None = None,
+) -> Iterator[tuple[str, list[str]]]:  # fmt: skip
+    """Run the benches of a PE ("all": of every PE): (design, tests that passed) as they end.
 
-    Raises ConfigError for an unknown PE, MismatchError when a test fails, ToolError when a tool is missing.
+    name : a PE with parameters (`int8-mac`, `lut:m=1,n=8`). The other arguments as in
+    `bitwright.rtl.bench.verification.Options`.
+    Raises ConfigError for an unknown PE, a wrong option or a Verilog file that is no such PE, MismatchError when a test
+    fails, ToolError when a tool is missing.
     """
     from bitwright.arch import pe
 
-    names = pe.names(None) if name == "all" else [pe.get(name).name]
+    names = pe.all_names() if name == "all" else [name]
+    if name != "all":
+        pe.parse_name(name)
     _require_amaranth()
-    from bitwright.rtl.bench.verification import verify_pe
+    from bitwright.rtl.bench.verification import Options, verify_pe
 
+    options = Options(simulator, rtl, latency_cycles, seed, waves)
+    options.require_legal(name)
     for item in names:
-        yield from verify_pe(item)
+        yield from verify_pe(item, options)
 
 
 def synthesize(name: str, *, dataflow: str = "ws", node: str = "nangate45", clock_mhz: float = 250) -> dict[str, Any]:

@@ -1,61 +1,44 @@
-"""The rules of arch.pe.stream.StreamSpec a cycle at a time: what a streaming PE's ports must show."""
+"""The rules of arch.pe.stream.StreamSpec a cycle at a time: what a streaming PE's handshake must show."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bitwright.arch.pe.stream import StreamSpec
-
 
 @dataclass(frozen=True)
 class Offer:
-    """A step on the stream: its number, its cycles, `first` and `last`."""
+    """A step on the stream: the cycles that it occupies, and whether it is marked `last`."""
 
-    number: int
     cycles: int
-    first: bool
     last: bool
 
 
 class StreamModel:
-    """A streaming PE without its arithmetic: it tells which steps a sum on offer holds, and when.
+    """A streaming PE without its arithmetic: when it takes a step, and when a sum is on offer.
 
-    `shown` is the list of step numbers of the sum on offer, or None; a sum that began before the last reset is not
-    comparable and shown as an empty list.
+    Members
+        phase : int              Cycles that the step on offer has had.
+        offered : bool           `sum.valid` in this cycle.
     """
 
-    def __init__(self, spec: StreamSpec, latency_cycles: int | None = None) -> None:
-        latency = spec.timing.latency_cycles if latency_cycles is None else latency_cycles
-        self.pipe: list[Offer | None] = [None] * (latency - 1)
+    def __init__(self, latency_cycles: int) -> None:
+        self.pipe = [False] * (latency_cycles - 1)  # whether a step marked `last` is at each stage
         self.phase = 0
-        self.acc: list[int] | None = None
         self.offered = False
 
-    @property
-    def shown(self) -> list[int] | None:
-        return (self.acc or []) if self.offered else None
-
     def ready(self, cycles: int, sum_ready: bool) -> bool:
-        """`step.ready` with a step of `cycles` cycles on offer."""
+        """`step.ready` with a step of `cycles` cycles on the payload, valid or not."""
         return (not self.offered or sum_ready) and self.phase == cycles - 1
 
     def step(self, offer: Offer | None, sum_ready: bool, rst: bool) -> bool:
         """The rising edge after a cycle with these inputs; returns whether the step was taken."""
         taken = False
         if not self.offered or sum_ready:
-            entering: Offer | None = None
             if offer is not None:
                 taken = self.phase == offer.cycles - 1
                 self.phase = 0 if taken else self.phase + 1
-                entering = offer if taken else None
-            *self.pipe, leaving = [entering, *self.pipe]
-            self.offered = leaving is not None and leaving.last
-            if leaving is not None:
-                if leaving.first:
-                    self.acc = [leaving.number]
-                elif self.acc is not None:
-                    self.acc = [*self.acc, leaving.number]
+            *self.pipe, self.offered = [taken and offer is not None and offer.last, *self.pipe]
         if rst:
-            self.pipe, self.phase, self.offered, self.acc = [None] * len(self.pipe), 0, False, None
+            self.pipe, self.phase, self.offered = [False] * len(self.pipe), 0, False
             return False
         return taken
