@@ -85,7 +85,7 @@ def check(
         if len(wrong):
             at = int(wrong[0])
             raise MismatchError(f"{where}: {name} {at} in cycle {found[at]}: must be {expected[at]}")
-    return Counts(len(want), len(steps[FIRST]), len(steps[FIRST]) * spec.macs_per_step, int(offered_at[-1]) + 1)
+    return Counts(len(want), len(steps[FIRST]), int(spec.macs(steps).sum()), int(offered_at[-1]) + 1)
 
 
 def _require_equal(spec: StreamSpec, steps: Steps, got: Words, want: Words, where: str) -> None:

@@ -1,0 +1,138 @@
+"""Mutants: which sites are taken, that the bench kills them, and that what is called equivalent or found is so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bitwright.arch import pe
+from bitwright.arch.errors import ConfigError, MismatchError
+from bitwright.rtl.bench.stream import bulk, equivalence, mutants, traces
+from bitwright.rtl.bench.stream.equivalence import Mutation
+
+SEED = 1
+# A counter that goes 0 1 2 0: state 3 is never reached, and `first` says the same twice.
+COUNTER = """\
+module counter(clk, rst, out, sum, first);
+  input clk; input rst; output out; output [3:0] sum; output first;
+  reg [1:0] phase;
+  wire done = phase[1];
+  always @(posedge clk) if (rst) phase <= 0; else if (done) phase <= 0; else phase <= phase + 1;
+  assign out = phase == 2;
+  assign sum = {2'b00, phase} + 4'd1;
+  assign first = (phase == 0) & (phase != 3);
+endmodule
+"""
+
+
+@pytest.fixture(scope="module")
+def mutated() -> mutants.MutatedDesign:
+    return mutants.build(pe.stream("int8-mac", lanes=2, pipeline=1), 60, SEED)
+
+
+@pytest.fixture(scope="module")
+def counter(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder: Path = tmp_path_factory.mktemp("counter")
+    (folder / "rtl.v").write_text(COUNTER)
+    equivalence.run_yosys(folder, [*(line.format(top="counter") for line in mutants.TIDY), "write_rtlil tidy.il"])
+    return (folder / "tidy.il").read_text()
+
+
+def site(tidy: str, kind: str, driven: str) -> str:
+    """The one cell of a kind whose name begins with the wire that it drives."""
+    cells = [line.split()[2] for line in tidy.splitlines() if line.startswith(f"  cell ${kind} ")]
+    return next(name.lstrip("\\") for name in cells if name.lstrip("\\").startswith(driven))
+
+
+def test_no_mutation_is_on_a_clock_and_numbers_select_them(mutated: mutants.MutatedDesign) -> None:
+    assert len(mutated.mutations) == 60
+    assert not {mutation.port for mutation in mutated.mutations} & {"CLK", "C"}
+    assert {mutation.mode for mutation in mutated.mutations} <= {"inv", "const0", "const1", "cnot0", "cnot1"}
+    assert mutated.design.inputs["mutsel"].bits == 6
+
+
+def test_the_same_seed_takes_the_same_sites(mutated: mutants.MutatedDesign) -> None:
+    again = mutants.build(mutated.spec, 60, SEED)
+    other = mutants.build(mutated.spec, 60, SEED + 1)
+    assert again.mutations == mutated.mutations != other.mutations
+
+
+def test_every_mutant_of_int8_is_killed_or_proved_equivalent() -> None:
+    print(f"seed {SEED}")
+    found = mutants.examine(pe.stream("int8-mac", lanes=2, pipeline=1), 200, SEED, real=False)
+    assert found.mutants == 200
+    assert found.unexplained == ()
+    assert found.by_value + found.by_cycle + found.by_protocol + found.equivalent == 200
+    assert found.by_value > 0
+    assert found.by_cycle > 0
+    assert found.by_protocol > 0  # stalls, clears and resets kill what no data can
+
+
+def test_the_unmutated_netlist_passes_and_a_false_trace_does_not(mutated: mutants.MutatedDesign) -> None:
+    bench = mutants.Bench(mutated, SEED, real=False)
+    bench.require_sound()
+    player = bench.short_stalled[0]
+    wrong = player.expected.sum_payload.copy()
+    at = int(np.flatnonzero(player.expected.shown)[0])
+    wrong[at] ^= 1
+    false = traces.Player(mutated.spec, bulk.compiled(mutated.spec), replace(player.expected, sum_payload=wrong))
+    got, must = (int(words[at, 0]) for words in (player.expected.sum_payload, wrong))
+    with pytest.raises(MismatchError) as caught:
+        false.require()
+    assert str(caught.value) == f"int8_mac_l2_p32_s1, seed 1: cycle {at}: sum = {got:#x}: must be {must:#x}"
+
+
+def test_a_handshake_out_of_step_is_named(mutated: mutants.MutatedDesign) -> None:
+    trace = traces.stalled(mutated.spec, 300, SEED)
+    ready = trace.ready.copy()
+    ready[40] = not ready[40]
+    player = traces.Player(mutated.spec, bulk.compiled(mutated.spec), replace(trace, ready=ready))
+    found = player.difference()
+    assert found is not None
+    assert found.kind == "cycle"
+    assert found.text == f"cycle 40: step.ready = {int(not ready[40])}: must be {int(ready[40])}"
+
+
+def test_a_stalled_trace_has_stalls_resets_clears_and_sums(mutated: mutants.MutatedDesign) -> None:
+    trace = traces.stalled(mutated.spec, 4000, SEED)
+    assert trace.cycles == 4000 + traces.RESET_CYCLES
+    assert (trace.step_valid & ~trace.ready).sum() > 100
+    assert (trace.valid & ~trace.sum_ready).sum() > 100
+    assert (~trace.step_valid & trace.ready).sum() > 100
+    assert trace.rst.sum() > 20
+    assert (trace.valid & ~trace.shown).sum() > 0  # sums that go back to before a reset: any payload
+    assert trace.sums > 300
+
+
+def test_what_no_state_can_show_is_proved_with_registers_cut(counter: str) -> None:
+    harmless = Mutation("const1", site(counter, "ne", ""), "Y", 0, None)  # phase != 3, beside phase == 0
+    assert equivalence.by_cut(counter, "counter", harmless, 20) == "equal next state and outputs in every state"
+
+
+def test_what_only_unreachable_states_show_needs_induction(counter: str) -> None:
+    bit_2 = Mutation("const0", site(counter, "add", "sum"), "Y", 2, None)  # set in state 3 only
+    assert equivalence.by_cut(counter, "counter", bit_2, 20) == ""
+    assert equivalence.by_induction(counter, "counter", bit_2, 20) == (
+        "equal registers and outputs from all zero, by induction over at most 12 cycles"
+    )
+
+
+def test_what_differs_is_never_proved(counter: str) -> None:
+    harm = Mutation("inv", site(counter, "add", "sum"), "Y", 0, None)
+    assert equivalence.by_cut(counter, "counter", harm, 20) == ""
+    assert equivalence.by_induction(counter, "counter", harm, 20) == ""
+
+
+def test_inputs_that_the_solver_finds_kill_the_mutant(mutated: mutants.MutatedDesign) -> None:
+    bench = mutants.Bench(mutated, SEED, real=False)
+    product = next(
+        number for number, each in enumerate(mutated.mutations, 1) if each.mode == "inv" and "$add.Y" in str(each)
+    )
+    assert bench.directed(product, 30) == "found"
+
+
+def test_no_mutants_at_all_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^count = 0: must be at least 1$"):
+        mutants.build(pe.stream("int8-mac"), 0, SEED)
