@@ -9,6 +9,7 @@ import numpy.typing as npt
 from bitwright.arch.errors import MismatchError
 from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.terms import Encoding, format_specials, special_code
+from bitwright.rtl.bench.bit_serial_model import Slice
 from bitwright.rtl.bench.verilator import Compiled, Simulation, Stream
 from bitwright.rtl.bench.words import Words
 from bitwright.rtl.pe import streaming
@@ -72,6 +73,18 @@ def pack_slices(act: npt.ArrayLike, code: npt.ArrayLike, **fields: npt.ArrayLike
     for name in _FIELDS:
         words[:, 3] |= np.asarray(fields[name]).astype(np.uint32) << (SLICE[name].offset - 96)
     return words
+
+
+def unpack_slices(words: Words) -> list[Slice]:
+    """Words [n, 4] as `pack_slices` makes them, as slices."""
+    acts = np.stack([words[:, lane // 2] >> 16 * (lane % 2) & 0xFFFF for lane in range(4)], axis=1)
+    codes = np.stack([words[:, 2] >> 8 * lane & 255 for lane in range(4)], axis=1)
+    ends = [words[:, 3] >> (SLICE[name].offset - 96) & ((1 << SLICE[name].width) - 1) for name in _FIELDS]
+    columns = zip(acts.tolist(), codes.tolist(), *(values.tolist() for values in ends), strict=True)
+    return [
+        Slice(tuple(act), tuple(code), encoding, selector, scale, bool(group_end), bool(channel_end))
+        for act, code, encoding, selector, scale, group_end, channel_end in columns
+    ]
 
 
 def random_channels(

@@ -14,7 +14,10 @@ SCALE_CYCLES = BitSerial.scale_bits
 
 @dataclass(frozen=True)
 class Slice:
-    """One beat of the slice stream; `act` and `code` are bit patterns, lane 0 first."""
+    """One beat of the slice stream; `act` and `code` are bit patterns, lane 0 first.
+
+    channel_end : bool           Counts only together with `group_end`.
+    """
 
     act: tuple[int, ...]
     code: tuple[int, ...]
@@ -115,6 +118,6 @@ class BitSerialModel:
             self.column = self.spec.dequantise(self.column, self.acc, item.scale)
             self.acc = np.zeros(())
         bits = int(self.column.view(np.uint32))
-        if item.channel_end:
+        if item.group_end and item.channel_end:
             self.column = np.zeros((), np.float32)
         return bits

@@ -10,25 +10,13 @@ import random
 from typing import Any
 
 import cocotb
-from bitwright.arch.errors import ConfigError
 from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.terms import Encoding, special_code
 from bitwright.rtl.bench.bit_serial_model import BitSerialModel, Slice
+from bitwright.rtl.bench.bit_serial_stimulus import storable_specials
 from bitwright.rtl.pe.bit_serial import SLICE
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, RisingEdge
-
-
-def storable_specials() -> list[float]:
-    """Every value that a special register can hold."""
-    found = []
-    for halves in range(-31, 32):
-        try:
-            special_code(halves / 2)
-        except ConfigError:
-            continue
-        found.append(halves / 2)
-    return found
 
 
 class Testbench:

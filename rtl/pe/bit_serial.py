@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from bitwright.arch.pe.bit_serial import BitSerial as Spec
 from bitwright.rtl.pe import bit_serial_stages as stages
 from bitwright.rtl.pe.bit_serial_stages import Float
-from bitwright.rtl.pe.floats import fp32_add, unpack
+from bitwright.rtl.pe.floats import unpack
 from bitwright.rtl.pe.term_encoder import (
     SPECIAL_PORTS,
     Term,
@@ -141,7 +141,7 @@ class BitSerial(wiring.Component):
             fields = {
                 "negative": number.sign ^ term.sign,
                 "significand": significand,
-                "places": (top - found[index])[: stages.TOP_BITS],
+                "places": stages.places(top, found[index]),
             }
             lanes.append(tuple(_registers(m, fields, f"lane_{index}", advance).values()))
         passed = {name: encoded[name] for name in ("bsig", "scale", "group_end", "channel_end")}
@@ -154,8 +154,9 @@ class BitSerial(wiring.Component):
         position = {"top": before["top"], "bsig": before["bsig"]}
         summed = _registers(m, {**passed, **position}, "summed", advance)
         total = Signal(signed(stages.SUM_BITS), name="summed_total", reset_less=True)
+        lanes_sum = stages.aligned_sum(m, before["lanes"])
         with m.If(advance):
-            m.d.sync += total.eq(stages.aligned_sum(m, before["lanes"]))
+            m.d.sync += total.eq(lanes_sum)
         value = stages.normalised_step(m, total, summed["top"], summed["bsig"])
         return _registers(m, {**vars(value), **{name: summed[name] for name in passed}}, "step", advance)
 
@@ -209,19 +210,27 @@ class BitSerial(wiring.Component):
         with m.If(~done | done_ready):
             m.d.sync += done.eq(leave)
         value = Float(ready["sign"], ready["exponent"], ready["product"])
-        self._column(m, done, done_ready, stages.product_fp32(m, ready["product"], value, spec.scale_bits), ready)
+        self._column(m, done, done_ready, stages.rounded_product(m, value, spec.scale_bits), ready)
         with m.If(self.clear):
             m.d.sync += [busy.eq(0), done.eq(0)]
 
-    def _column(self, m: Module, done: Value, done_ready: Signal, part: Value, with_it: dict[str, Value]) -> None:
-        """Rounded parts into the column's fp32 sum; a channel's last sum goes on offer."""
+    def _column(self, m: Module, done: Value, done_ready: Signal, part: Float, with_it: dict[str, Value]) -> None:
+        """Rounded parts into the column's sum; a channel's last sum goes on offer as fp32.
+
+        As that of a group, the sum is a normalised float: no part is subnormal, and it stops growing far below 2**127.
+        """
         valid, go = Signal(name="part_valid"), Signal(name="part_go")
-        fresh, column = Signal(init=1, name="column_fresh"), Signal(32, name="column_sum", reset_less=True)
-        offered = Signal(32, name="offered", reset_less=True)
+        fresh, dirty = Signal(init=1, name="column_fresh"), Signal(name="column_dirty", reset_less=True)
+        offered, fp32 = Signal(32, name="offered", reset_less=True), Signal(32, name="column_fp32")
         take = done & done_ready
-        held = _registers(m, {"fp32": Mux(with_it["special"], _NAN, part), "end": with_it["end"]}, "part", take)
-        total = fp32_add(m, column & (~fresh).replicate(32), held["fp32"], "column")
+        held = _registers(m, {**vars(part), "special": with_it["special"], "end": with_it["end"]}, "part", take)
+        sums = {name: Signal(len(held[name]), name=f"column_{name}_held", reset_less=True) for name in vars(part)}
+        start = {name: value & (~fresh).replicate(len(value)) for name, value in sums.items()}
+        total = stages.add_floats(m, Float(**start), Float(*(held[name] for name in vars(part))), "column")
+        special = Signal(name="column_special")
         m.d.comb += [
+            special.eq(held["special"] | (dirty & ~fresh)),
+            fp32.eq(Mux(special, _NAN, stages.fp32(total))),
             go.eq(valid & ~(held["end"] & self.column.valid & ~self.column.ready)),
             done_ready.eq(~valid | go),
             self.column.payload.eq(offered),
@@ -229,11 +238,12 @@ class BitSerial(wiring.Component):
         with m.If(done_ready):
             m.d.sync += valid.eq(done)
         with m.If(go):
-            m.d.sync += [column.eq(total), fresh.eq(held["end"])]
+            m.d.sync += [register.eq(getattr(total, name)) for name, register in sums.items()]
+            m.d.sync += [dirty.eq(special), fresh.eq(held["end"])]
         with m.If(self.column.ready):
             m.d.sync += self.column.valid.eq(0)
         with m.If(go & held["end"] & ~self.clear):
-            m.d.sync += [self.column.valid.eq(1), offered.eq(total)]
+            m.d.sync += [self.column.valid.eq(1), offered.eq(fp32)]
         with m.If(self.clear):
             m.d.sync += [valid.eq(0), fresh.eq(1)]
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from bitwright.arch import pe
 from bitwright.arch.errors import ConfigError, StoreError
-from bitwright.arch.pe.stream import StreamSpec
+from bitwright.arch.pe import PESpec
 from bitwright.rtl.asic.synthesis import sha256_text
 from bitwright.rtl.pe import streaming
 
@@ -40,12 +40,12 @@ def shown(name: str, params: Mapping[str, Any]) -> str:
     return name + (":" + ",".join(values) if values else "")
 
 
-def rtl_sha256(spec: StreamSpec) -> str:
+def rtl_sha256(spec: PESpec) -> str:
     """The identity of the PE's Verilog of today."""
     return sha256_text(streaming.verilog(spec))
 
 
-def row(spec: StreamSpec, params: Mapping[str, Any], kind: str, figures: Mapping[str, Any], command: str) -> Row:
+def row(spec: PESpec, params: Mapping[str, Any], kind: str, figures: Mapping[str, Any], command: str) -> Row:
     """A row of today. Raises ConfigError for a kind that does not exist."""
     if kind not in KINDS:
         raise ConfigError(f"kind = {kind!r}: must be one of {', '.join(KINDS)}")
@@ -106,7 +106,7 @@ def _replace(path: Path, text: str) -> None:
         raise
 
 
-def find(spec: StreamSpec, params: Mapping[str, Any], kind: str, folder: Path | None = None) -> Row | None:
+def find(spec: PESpec, params: Mapping[str, Any], kind: str, folder: Path | None = None) -> Row | None:
     """The row of this check if it is of today's Verilog."""
     path = (folder or FOLDER) / f"{spec.name}.json"
     for found in _read(path) if path.exists() else []:
@@ -121,7 +121,8 @@ def stale(rows: Iterable[Row]) -> list[str]:
     for each in rows:
         name = shown(each["pe"], each["params"])
         if name not in today:
-            today[name] = rtl_sha256(pe.stream(each["pe"], **each["params"]))
+            find_spec = pe.stream if each["pe"] in pe.stream_names() else pe.get
+            today[name] = rtl_sha256(find_spec(each["pe"], **each["params"]))
         if today[name] != each["rtl_sha256"]:
             found.append(
                 f"{name} {each['kind']}: rtl_sha256 = {each['rtl_sha256'][:12]}: must be {today[name][:12]} "
