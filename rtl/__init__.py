@@ -78,9 +78,9 @@ def synthesize(name: str, *, dataflow: str = "ws", node: str = "nangate45", cloc
     """
     from bitwright.arch import pe
 
-    if pe.get(name).name not in pe.names():
+    if pe.parse_name(name)[0] not in pe.names() or ":" in name:
         known = ", ".join(pe.names())
-        raise ConfigError(f"pe = {name}: synthesis takes the cells of systolic arrays only ({known})")
+        raise ConfigError(f"pe = {name}: has no cost flow yet; the cells of systolic arrays have one ({known})")
     from bitwright.rtl.asic import cells
 
     return cells.synthesize(name, dataflow, node, clock_mhz)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,7 +16,9 @@ from bitwright.arch.pe.stream import FIRST, LAST, Field, StreamSpec
 from bitwright.rtl.bench.driver import ports_of
 
 SCHEMA_VERSION = 1
-_RESET = "synchronous, active high; clears control state only, data registers power up unknown"
+_RESET = "synchronous, active high; clears control state only, nothing relies on what data registers hold before"
+# Amaranth's widths are exact-plus-carry, unused bits are left to the tools, and registers have initial values.
+_WAIVED = ("WIDTHEXPAND", "UNUSEDSIGNAL", "PROCASSINIT", "DECLFILENAME")
 _FLAGS = (Field(FIRST, 1), Field(LAST, 1))
 
 
@@ -29,6 +33,7 @@ class Design:
         params : dict            All parameters, defaults included.
         verilog : str            Without the header; its hash names the RTL.
         timing, payloads : what the sidecar says of them.
+        description : str        What it computes and by which rules: the docstring of its spec or component.
     """
 
     name: str
@@ -38,6 +43,7 @@ class Design:
     verilog: str
     timing: dict[str, Any]
     payloads: dict[str, list[Field]]
+    description: str
 
     @property
     def sha256(self) -> str:
@@ -58,6 +64,7 @@ class Design:
             "reset": {"port": "rst", "kind": _RESET},
             "timing": self.timing,
             "ports": self._ports(),
+            "description": self.description,
         }
 
     def _ports(self) -> list[dict[str, Any]]:
@@ -83,7 +90,9 @@ class Design:
         for row in facts["ports"]:
             lines.append(f"{row['direction']} [{row['bits'] - 1}:0] {row['name']}")
             lines += [f"    {_shown(part)}" for part in row.get("fields", [])]
-        return "".join(f"// {line}\n" for line in lines) + self.verilog
+        lines += ["", *self.description.splitlines()]
+        head = "".join(f"// {line}".rstrip() + "\n" for line in lines)
+        return head + "".join(f"// verilator lint_off {rule}\n" for rule in _WAIVED) + self.verilog
 
 
 def packing(fields: Iterable[Field]) -> list[dict[str, Any]]:
@@ -111,6 +120,13 @@ def design_of(name: str, *, dataflow: str | None = None) -> Design:
     Raises ConfigError for an unknown name, parameter or dataflow.
     """
     base = name.partition(":")[0]
+    machine_like = name in machine.names() or name.endswith((".yaml", ".yml")) or re.search(r"-\d+x\d+", name)
+    if base not in pe.all_names() and not machine_like:
+        known = [*pe.all_names(), *machine.names()]
+        raise ConfigError(
+            f"design = {name!r}: no such PE or machine ({suggest(base, known)}; an array is "
+            f"<pe>-<rows>x<cols>[-ws|-os])"
+        )
     if base in pe.all_names():
         _, params = pe.parse_name(name)
         if dataflow is not None:
@@ -128,11 +144,14 @@ def design_of(name: str, *, dataflow: str | None = None) -> Design:
     facts = {"pe": loaded.pe, "rows": rows, "cols": cols, "dataflow": own}
     text = plain(array.verilog(loaded.pe, rows, cols, own))
     timing = {"cycles": "those of the simulator for the same program (arch.array_timing)"}
-    return Design(name, array.module_name(loaded.pe, rows, cols, own), "array", facts, text, timing, {})
+    return Design(
+        name, array.module_name(loaded.pe, rows, cols, own), "array", facts, text, timing, {}, _doc(array.SystolicArray)
+    )
 
 
 def _cell(name: str, base: str, dataflow: str, params: dict[str, Any]) -> Design:
     from bitwright.rtl import pe as cells
+    from bitwright.rtl.pe.cells import OutputStationaryCell, WeightStationaryCell
     from bitwright.rtl.pe.emit import plain
 
     if base not in pe.names():
@@ -143,7 +162,8 @@ def _cell(name: str, base: str, dataflow: str, params: dict[str, Any]) -> Design
     text = plain(cells.verilog(base, dataflow, **params))
     timing = {"latency_cycles": spec.timing.latency_cycles, "cycles_a_step": 1}
     facts = {"dataflow": dataflow, **spec.params}
-    return Design(name, cells.module_name(base, dataflow, **params), "cell", facts, text, timing, {})
+    what = _doc(WeightStationaryCell if dataflow == "ws" else OutputStationaryCell)
+    return Design(name, cells.module_name(base, dataflow, **params), "cell", facts, text, timing, {}, what)
 
 
 def _stream(name: str, spec: StreamSpec) -> Design:
@@ -152,17 +172,18 @@ def _stream(name: str, spec: StreamSpec) -> Design:
     one = type(spec).step_cycles is StreamSpec.step_cycles
     timing = {
         "latency_cycles": spec.timing.latency_cycles,
-        "cycles_a_step": 1 if one else "as the spec's step_cycles says, from the step's codes",
+        "cycles_a_step": 1 if one else "decided by the step's codes, see the description",
         "macs_a_step": spec.macs_per_step,
     }
     payloads = {"step__payload": [*spec.step_fields, *_FLAGS], "sum__payload": list(spec.sum_fields)}
     text = streaming.verilog(spec)
-    return Design(name, spec.module_stem, "stream", dict(spec.params), text, timing, payloads)
+    what = f"{_doc(type(spec))}\n\nEvery streaming PE:\n{_doc(StreamSpec)}"
+    return Design(name, spec.module_stem, "stream", dict(spec.params), text, timing, payloads, what)
 
 
 def _own_streams(name: str, spec: pe.PESpec) -> Design:
     from bitwright.rtl.pe import streaming
-    from bitwright.rtl.pe.bit_serial import SLICE
+    from bitwright.rtl.pe.bit_serial import SLICE, BitSerial
 
     fields = []
     for member, place in SLICE:
@@ -171,4 +192,11 @@ def _own_streams(name: str, spec: pe.PESpec) -> Design:
     timing = {"latency_cycles": spec.timing.latency_cycles, "cycles_a_step": "terms of the slice's encoding, 2 to 4"}
     payloads = {"slice__payload": fields, "column__payload": [Field("fp32", 32)]}
     text = streaming.verilog(spec)
-    return Design(name, spec.module_stem, "unit-stream", dict(spec.params), text, timing, payloads)
+    what = f"{_doc(BitSerial)}\n\n{_doc(type(spec))}"
+    return Design(name, spec.module_stem, "unit-stream", dict(spec.params), text, timing, payloads, what)
+
+
+def _doc(cls: type) -> str:
+    """The docstring, without the class data that only Python's readers need."""
+    text = inspect.getdoc(cls) or ""
+    return re.sub(r"\nClass data\n(?: .*\n?)+", "\n", text).rstrip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from importlib import import_module
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 from bitwright.arch.errors import ConfigError, suggest
 from bitwright.arch.pe.base import Acceptance, Dataflow, Evidence, OperandType, PESpec, Timing
@@ -98,6 +98,7 @@ def stream(name: str, **params: Any) -> StreamSpec:
     module, _, cls_name = _STREAMS[name].partition(":")
     cls = getattr(import_module(f"bitwright.arch.pe.{module}"), cls_name)
     _require_known(cls, name, params)
+    _require_typed(cls, name, params)
     spec: StreamSpec = cls(**params)
     return spec
 
@@ -108,6 +109,15 @@ def _require_known(cls: type[PESpec], name: str, params: dict[str, Any]) -> None
         if param not in known:
             hint = suggest(param, known) if known else "it has none"
             raise ConfigError(f"{name}.{param}: no such parameter ({hint})")
+
+
+def _require_typed(cls: type[PESpec], name: str, params: dict[str, Any]) -> None:
+    """Raise ConfigError for a value that is not of its parameter's type; numpy integers are not ints here."""
+    wanted = get_type_hints(cls)
+    for param, value in params.items():
+        kind = str if get_origin(wanted[param]) is Literal else wanted[param]
+        if type(value) is not kind:
+            raise ConfigError(f"{name}.{param} = {value!r}: must be of type {kind.__name__}")
 
 
 def parse_name(text: str) -> tuple[str, dict[str, Any]]:
@@ -129,6 +139,8 @@ def parse_name(text: str) -> tuple[str, dict[str, Any]]:
         if not equals:
             raise ConfigError(f"pe = {text!r}: {item!r} must be parameter=value (such as pipeline=1)")
         _require_known(cls, name, {key: value})
+        if key in params:
+            raise ConfigError(f"pe = {text!r}: {key} is given twice")
         params[key] = _parsed(f"{name}.{key}", value, types[key])
     return name, params
 

@@ -173,10 +173,11 @@ class BlockDot(StreamSpec):
         """Rows through the format's own encoder; the fp32 scale of a tensor is left out, as in the hardware."""
         from bitwright.arch import formats
 
-        codec, blocks = formats.get(self.element.format), act.shape[1] // self.lanes
+        codec, blocks = formats.get(self.element.format), -(-act.shape[1] // self.lanes)
+        fill = ((0, 0), (0, blocks * self.lanes - act.shape[1]))
         found: dict[str, IntArray] = {}
         for name, values in (("act", act), ("wgt", wgt)):
-            encoded = codec.encode(np.ascontiguousarray(values[:, : blocks * self.lanes]))
+            encoded = codec.encode(np.pad(values, fill))
             assert encoded.scale_codes is not None, f"{codec.name} has scale codes"
             found[name] = encoded.codes.reshape(-1, self.lanes).astype(np.int64)
             found[f"{name}_scale"] = encoded.scale_codes.ravel().astype(np.int64)

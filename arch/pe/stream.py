@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from bitwright.arch.errors import ConfigError
 from bitwright.arch.pe.base import Dataflow, IntArray, PESpec
 
 Steps = Mapping[str, IntArray]
@@ -108,6 +109,10 @@ class StreamSpec(PESpec):
         """Multiply-accumulates of one step."""
         return next(field.lanes for field in self.step_fields if field.name == self.multiplied[0])
 
+    def macs(self, steps: Steps) -> IntArray:
+        """Multiply-accumulates that each step does, int64 [n]: `macs_per_step` unless a mode decides."""
+        return np.full(len(steps[FIRST]), self.macs_per_step, dtype=np.int64)
+
     def step_cycles(self, steps: Steps) -> IntArray:
         """Cycles that each step occupies, int64 [n]: one unless told otherwise."""
         return np.ones(len(steps[FIRST]), dtype=np.int64)
@@ -147,10 +152,36 @@ class StreamSpec(PESpec):
         first, second = self.multiplied
         return self.step(acc, {first: act, second: wgt, **mode})
 
+    def golden(self, **steps: npt.ArrayLike) -> dict[str, IntArray]:
+        """`sums` of steps that are checked first: every step field by name, and `first` and `last`.
+
+        Raises ConfigError for a missing or unknown field, a wrong shape, codes that are no integers or out of range.
+        """
+        fields = {field.name: field for field in (*self.step_fields, Field(FIRST, 1), Field(LAST, 1))}
+        if set(steps) != set(fields):
+            raise ConfigError(f"{self.name} steps = {', '.join(sorted(steps))}: must be exactly {', '.join(fields)}")
+        found = {name: np.asarray(codes) for name, codes in steps.items()}
+        count = len(np.atleast_1d(found[FIRST]))
+        for name, codes in found.items():
+            field = fields[name]
+            shape = (count,) if field.lanes == 1 else (count, field.lanes)
+            if codes.shape != shape or not np.issubdtype(codes.dtype, np.integer):
+                raise ConfigError(
+                    f"{self.name} {name} = {codes.dtype} {codes.shape}: must be integers of shape {shape}"
+                )
+            if codes.size and not field.low <= int(codes.min()) <= int(codes.max()) <= field.high:
+                raise ConfigError(
+                    f"{self.name} {name} = {int(codes.min())}..{int(codes.max())}: must be in {field.low}..{field.high}"
+                )
+        if not count or not found[FIRST][0]:
+            raise ConfigError(f"{self.name} first: the first step of all must be marked first")
+        return self.sums({name: codes.astype(np.int64) for name, codes in found.items()})
+
     def sums(self, steps: Steps) -> dict[str, IntArray]:
         """The golden sum at each step marked `last`, in order; steps [n] whose first one is marked `first`.
 
-        Integer PEs may override this with something faster that gives the same.
+        Steps are taken as they are, int64 within each field's range (`golden` checks them). Integer PEs may override
+        this with something faster that gives the same.
         """
         first, last = np.asarray(steps[FIRST]) != 0, np.asarray(steps[LAST]) != 0
         starts = np.flatnonzero(first)

@@ -61,8 +61,8 @@ def without_zero_init(verilog: str) -> str:
     return _ZERO_INIT.sub(r"\1;", verilog)
 
 
-def lint(verilog: str, top: str) -> list[str]:
-    """Warnings of `verilator --lint-only -Wall` that `LINT_WAIVERS` does not cover, one line each.
+def lint(verilog: str, top: str, waivers: Sequence[str] = LINT_WAIVERS) -> list[str]:
+    """Warnings of `verilator --lint-only -Wall` that `waivers` do not cover, one line each.
 
     Raises ToolError when Verilator fails without naming a warning or an error.
     """
@@ -70,7 +70,7 @@ def lint(verilog: str, top: str) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / f"{top}.v").write_text(verilog)
         done = subprocess.run(
-            [str(binary), "--lint-only", "-Wall", *LINT_WAIVERS, "--top-module", top, f"{top}.v"],
+            [str(binary), "--lint-only", "-Wall", *waivers, "--top-module", top, f"{top}.v"],
             cwd=folder, env={**os.environ, "VERILATOR_ROOT": str(verilator_root())}, capture_output=True, text=True,
         )  # fmt: skip
     found = [line for line in done.stderr.splitlines() if line.startswith(("%Warning", "%Error"))]

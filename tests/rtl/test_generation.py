@@ -44,7 +44,8 @@ def test_verilog_of_a_pe_is_plain_lint_clean_and_read_without_sv(name: str, tmp_
     path = rtl.generate(name, tmp_path / "x.v")
     text, facts = path.read_text(), json.loads((tmp_path / "x.json").read_text())
     require_plain(text)
-    assert lint(text, facts["module"]) == []
+    assert lint(text, facts["module"], waivers=()) == []
+    assert facts["description"].splitlines()[0] in text
     assert read_by_yosys(path) == ""
     if shutil.which("iverilog"):
         done = subprocess.run(
@@ -120,7 +121,7 @@ def test_plain_names_never_meet() -> None:
         (
             "int8-mac:lane=4",
             None,
-            "int8-mac.lane: no such parameter (did you mean 'lanes'? (known: lanes, pipeline, psum_bits))",
+            "int8-mac.lane: no such parameter (did you mean 'lanes'? (known: lanes, pipeline, psum_bits, weight_bits))",
         ),
         ("lut", "ws", "lut dataflow = 'ws': this PE has none, it takes streams (leave the option out)"),
         ("int8-8x8-os", "ws", "int8-8x8-os dataflow = 'ws': a machine has its own (leave the option out)"),
@@ -131,6 +132,11 @@ def test_wrong_names_get_one_message(name: str, dataflow: str | None, message: s
     with pytest.raises(ConfigError) as caught:
         design_of(name, dataflow=dataflow)
     assert str(caught.value) == message
+
+
+def test_an_unknown_design_is_looked_for_among_pes_and_machines() -> None:
+    with pytest.raises(ConfigError, match=r"^design = 'int8-mak': no such PE or machine \(did you mean 'int8-mac'\?"):
+        design_of("int8-mak")
 
 
 def test_an_output_called_json_is_refused(tmp_path: Path) -> None:

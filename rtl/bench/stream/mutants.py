@@ -38,8 +38,8 @@ from bitwright.rtl.pe import streaming
 SELECT = "mutsel"
 # pmuxtree: a mutant may select two ways of a $pmux at once, which its Verilog forbids and its SAT model leaves open.
 TIDY = (
-    "read_verilog rtl.v", "hierarchy -top {top}", "proc -norom", "flatten", "setattr -unset init w:*", "opt -full", "wreduce",
-    "opt -full", "pmuxtree", "opt_clean -purge", "rename -wire",
+    "read_verilog rtl.v", "hierarchy -top {top}", "proc -norom", "flatten", "setattr -unset init w:*", "opt -full",
+    "wreduce", "opt -full", "pmuxtree", "opt_clean -purge", "rename -wire",
 )  # fmt: skip
 _CLOCK_PORTS = ("CLK", "C")
 SHORT, LONG = ("short_bulk", "short_stalled", "medium_bulk"), ("long_bulk", "long_stalled")
