@@ -24,6 +24,7 @@ from bitwright.arch.pe.base import IntArray
 ENCODINGS = ("en-t", "mbe")
 PLACES = 4  # digits of a code
 LARGEST = 2  # magnitude of a digit
+DIGIT_BITS = 5  # of a digit code
 
 
 def require_encoding(encoding: str, where: str) -> None:
@@ -45,6 +46,29 @@ def nonzero_digits(encoding: str, codes: npt.ArrayLike) -> IntArray:
 def serial_cycles(encoding: str, codes: npt.ArrayLike) -> IntArray:
     """Cycles of an engine that takes one nonzero digit a cycle: their number, at least 1."""
     return np.asarray(np.maximum(nonzero_digits(encoding, codes), 1), dtype=np.int64)
+
+
+def digit_codes(encoding: str, codes: npt.ArrayLike) -> tuple[IntArray, IntArray]:
+    """(digit codes of all cycles, cycles of each code): what an encoder sends of int8 codes, lowest digit first.
+
+    A digit code's bits, lowest first: two bits of select (0: -2, 1: 1, 2: 2, 3: -1), whether it is a zero, two of the
+    digit's place. The code 0 takes one cycle, of a zero.
+    """
+    flat = np.asarray(codes, dtype=np.int64).ravel()
+    found = digits(encoding, flat)
+    sent = found != 0
+    sent[nonzero_digits(encoding, flat) == 0, 0] = True
+    select = np.asarray([0, 3, 4, 1, 2], dtype=np.int64)[found + 2]
+    return (select | np.arange(PLACES) << 3)[sent], sent.sum(axis=1)
+
+
+def digit_value(codes: npt.ArrayLike) -> IntArray:
+    """digit * 4**place of digit codes."""
+    code = np.asarray(codes, dtype=np.int64)
+    return np.asarray(_SELECTED[code & 7] << 2 * (code >> 3), dtype=np.int64)
+
+
+_SELECTED = np.asarray([-2, 1, 2, -1, 0, 0, 0, 0], dtype=np.int64)  # by a digit code's lower three bits
 
 
 @cache

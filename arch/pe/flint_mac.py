@@ -102,7 +102,8 @@ class FlintMac(StreamSpec):
     Timing       latency 1 + pipeline cycles, one step a cycle.
     Source       ANT (MICRO 2022), section IV: first-one code, int-based PE (its other decoder, of a float, is not
                  built). Deviations: a dot product (adder tree) in place of one PE a product; no 8-bit mode of four
-                 4-bit PEs, int8 activations have a wider multiplier; a sum of derived width.
+                 4-bit PEs, int8 activations have a wider multiplier; a sum of derived width; ANT's unsigned flint4 of
+                 activations without a sign is not built, all types are signed.
     """
 
     act_format: str = "flint4"

@@ -37,7 +37,9 @@ class Fp16Stream(StreamSpec):
     Arithmetic   IEEE 754. The product (22 bits) is exact; it is rounded only as part of the sum, once a step. fp32 is
                  arch.pe.fp16_mac: never overflows, never becomes subnormal, NaN 0x7fc00000. fp16: subnormals count with
                  their value, overflow gives infinity, NaN is 0x7e00. A sum starts from +0. An exact cancellation gives
-                 +0; a sum in fp16 is -0 where a negative product too small for fp16 is rounded to it.
+                 +0; a sum in fp16 is -0 where a negative product too small for fp16 is rounded to it. Before the
+                 fp32-accumulator an fp16 sum is widened to fp32, exactly: wires, but for subnormals a shift. No unit of
+                 ours holds that.
     Error        sums of standard normal operands against exact arithmetic, in ulps of the exact sum in the
                  accumulator's format, over 4,000 sums each; the largest are of sums that cancel:
                                  K = 128                     K = 576
@@ -47,6 +49,10 @@ class Fp16Stream(StreamSpec):
     Timing       latency 1 + pipeline cycles, one step a cycle. The loop stays one cycle: with pipeline 1 it holds an
                  addition and its rounding, in fp32 by two paths; with pipeline 2 the difference of exponents is made a
                  step ahead and leading zeros are foretold.
+    Depth        that loop bounds the clock: at the deepest pipeline of either sum the longest path starts at the sum's
+                 register (rtl.asic.timing, nangate45), so that a register more in front of it gains nothing.
+    Lanes        one, a product a cycle; a dot product of several lanes is not built. For weights in integer codes
+                 `weight-dequantiser` at the border of an array is the shared form of w4a16-dequant.
     Source       the usual fused multiply-add; the baseline of every comparison with fp16 activations.
     """
 

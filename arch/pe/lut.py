@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch.errors import ConfigError, suggest
+from bitwright.arch.pe import lut_tables
 from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing, wrap
-from bitwright.arch.pe.lut_tables import TableUnit, fold, int8_rows, odd_integers, step_totals, unfold, unsigned_rows
+from bitwright.arch.pe.lut_tables import TableUnit, fold, odd_integers, step_totals, unfold
 from bitwright.arch.pe.stream import FIRST, LAST, Cut, Field, State, Steps, StreamSpec
 from bitwright.arch.pe.weight_codes import decodable, weight_code
 
@@ -23,13 +24,10 @@ _IN_1_TO_2 = (0x3C00, 0xBC00, 0x3C20, 0xBC10, 0x3FC0, 0x3FF8, 0xBFF8, 0x3FFF, 0x
 _FP16_CORNERS = (0, 0x0800, 0x2000, 0x7BFF, 0x7C00, 0xFE01, *_IN_1_TO_2)
 _OUTPUTS_AT_ONCE = 1 << 19  # of the golden: keeps its arrays in the cache
 
-# The rows of the published ablation (W2A8, 512 products a plane) in our reading of it, see Lut.
-ABLATION: Mapping[str, Mapping[str, Any]] = {
-    "unpu": {"variant": "unpu", "weight_bits": 2, "precompute": True},
-    "reinterpretation": {"variant": "reinterpretation", "weight_bits": 2, "precompute": True},
-    "no-negation": {"variant": "no-negation", "weight_bits": 2, "precompute": True},
-    "full": {"variant": "full", "weight_bits": 2, "precompute": False},
-}
+# The rows of the published ablation (W2A8, 512 products a plane) in our reading of it, see Lut. All take tables made
+# outside, so that areas differ by the variant alone. To count the table unit, add to a tile its share of the unit of
+# the same row, `Lut(**row).tables`: area * n / (columns whose tiles look up in that unit's tables).
+ABLATION: Mapping[str, Mapping[str, Any]] = {name: {"variant": name, "weight_bits": 2} for name in VARIANTS}
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,9 @@ class Lut(StreamSpec):
     Operands     act (int8 or fp16 codes) [m, k], or the tables of `lut_tables.TableUnit`; wgt: codes of weight_bits
                  [n, k] in the variant's stored form, made from codes q in 0..2**B-1 by `stored`; top_plane = B - 1 (for
                  weight_bits > 1): a sum's weights have B bits, higher ones are ignored.
+                 Illegal, and not modelled: top_plane >= weight_bits, where the hardware reads plane weight_bits - 1
+                 again for each plane above, and the step's total is modulo its width (that of total_range);
+                 exponent > tables.top_exponent, where the addend is modulo its width (that of addend_range).
     Arithmetic   Half tables: w = q' = 2 * q - (2**B - 1), an odd integer. "unpu": w = q - 2**(B-1), the code's two's
                  complement value. int8: exact, modulo 2**psum_bits. fp16: every rounding is that of the tables (see
                  `TableUnit`: INT8, a power-of-two scale a table); the planes' entries are shifted and summed exactly,
@@ -62,16 +63,20 @@ class Lut(StreamSpec):
                  2**unit_exponent, modulo 2**psum_bits, whatever the order. `special`, sticky in a sum: a row had an
                  infinity or a NaN (which counts as 0), so its sums mean nothing.
                  act_sum[m], from the entry of all-positive signs, is the sum of activations for the zero point:
-                 sum (q - zero) * x = (sum q' * x - z' * act_sum) / 2, see `corrected`. fp16's sums are wider than the
-                 group-dequantiser takes and are to be rounded to fp32 before it.
+                 sum (q - zero) * x = (sum q' * x - z' * act_sum) / 2, see `corrected`. The fixed-point-dequantiser
+                 takes both as they are: its z' is signed, its bias halves the scale (`fixed_point_unit.below`).
     Timing       A step occupies top_plane + 1 cycles, the top plane first; latency 1 + pipeline cycles.
     Error        int8: none. fp16: quantised tables against exact arithmetic, 128 normal activations times normal 4-bit
                  weights: |error| / sum |x * q'| is at most 0.0046 and 0.00076 on average ("unpu": 0.0067 and 0.0015;
                  half tables whose scale is the quotient sum |x| / 127: 0.0026 and 0.00048).
+    Cost of fp16 The exact fixed-point sum takes psum_bits = 55 an output (default tile with precompute; 48 at depth 32,
+                 128 products): accumulator and adder, and a shifter to an addend of 43 bits. shift-add-a16 takes 31
+                 bits for 128 products and gets one shared exponent from outside. Read areas of the two with that.
     Source       LUT Tensor Core (ISCA 2025, arXiv 2408.06003), sections 3 and 4, M2N64K4. The text names the stages of
-                 the ablation, not the circuits; ours are: its last stage has the tables made outside and no negator.
-                 Deviations: power-of-two table scales; accumulation in fixed point, which is exact; the mirrored half
-                 of the table (lut_tables).
+                 the ablation, not the circuits, which are ours; its last stage is taken to be the one with no negator.
+                 Deviations: power-of-two table scales; no INT8 quantisation of int8 activations' tables (table_bits
+                 is 0): their entries are exact in 10 bits (k = 4) and carry no scale; accumulation in fixed point,
+                 which is exact; the mirrored half of the table (lut_tables).
     """
 
     m: int = 2
@@ -86,7 +91,7 @@ class Lut(StreamSpec):
     pipeline: int = 0
 
     name: ClassVar[str] = "lut"
-    edge_unit: ClassVar[str] = "group-dequantiser"
+    edge_unit: ClassVar[str] = "fixed-point-dequantiser"
     accumulator: ClassVar[str] = "acc_0_0"
     evidence: ClassVar[tuple[Evidence, ...]] = (
         Evidence("hardware: every code x activation, pattern, fp16 code, by lane", 828_865, "tests/rtl/pe/test_lut.py"),
@@ -330,21 +335,15 @@ class Lut(StreamSpec):
         """Tiles of m rows of act and n rows of wgt in turn, weights as codes from each row's least to its greatest."""
         channels = -act.shape[1] % self.k + act.shape[1]
         tiles, count = max(-(-len(act) // self.m), -(-len(wgt) // self.n)), channels // self.k
-        codes = self.stored(
-            self._tiles(unsigned_rows(wgt, self.weight_bits), self.n, tiles, channels), self.weight_bits
-        )
-        values = act.astype(np.float16).view(np.uint16) if self.tables.scaled else int8_rows(act)
-        acts = self._tiles(values.astype(np.int64), self.m, tiles, channels).reshape(-1, self.m * self.k)
+        plain = lut_tables.tiled(lut_tables.unsigned_rows(wgt, self.weight_bits), self.n, tiles, channels, self.k)
+        codes = self.stored(plain, self.weight_bits)
+        values = act.astype(np.float16).view(np.uint16) if self.tables.scaled else lut_tables.int8_rows(act)
+        rows = lut_tables.tiled(values.astype(np.int64), self.m, tiles, channels, self.k)
+        acts = rows.reshape(-1, self.m * self.k)
         inputs = {"act": acts} if self.precompute else self.tables.fields_of(self.tables.make(acts))
         first = (np.arange(tiles * count) % count == 0).astype(np.int64)
         top = {"top_plane": np.full(tiles * count, self.weight_bits - 1)} if self.plane_bits else {}
         return {**inputs, "wgt": codes.reshape(-1, self.n * self.k), **top, FIRST: first, LAST: np.roll(first, -1)}
-
-    def _tiles(self, rows: IntArray, many: int, tiles: int, channels: int) -> IntArray:
-        """Rows [r, K] as steps [tiles * K / k, many, k]: `many` rows a tile, round and round; filled with 0."""
-        chosen = rows[np.arange(tiles * many) % len(rows)]
-        filled = np.pad(chosen, [(0, 0), (0, channels - chosen.shape[1])])
-        return filled.reshape(tiles, many, -1, self.k).swapaxes(1, 2).reshape(-1, many, self.k)
 
     # Golden arithmetic
 

@@ -94,7 +94,8 @@ class TableUnit(UnitSpec):
                     A = sum of a_i rounds to at most 2**(table_bits - 1) - 1; no entry is larger than A. Each entry
                     goes to the nearest multiple of the quantum, ties to even. exponent = p - 1 + e - (15 - table_bits).
                  A power of two instead of the quotient (largest / 127) is our deviation: the scale costs a shift,
-                 and sums of tables stay integers. The quantum's lower bound binds only where all activations are
+                 and sums of tables stay integers. So is that int8's tables are not quantised: exact, they are two bits
+                 wider for k = 4 and need no scale. The quantum's lower bound binds only where all activations are
                  subnormal.
     Error        of an entry, against the exact sum: at most quantum / 2 + (k - 1) * 2**(p - 28).
     Timing       latency 1 cycle, one set of rows a cycle.
@@ -302,6 +303,13 @@ def unsigned_rows(values: npt.NDArray[np.float32], bits: int) -> IntArray:
     low = values.min(axis=1, keepdims=True)
     step = (values.max(axis=1, keepdims=True) - low) / ((1 << bits) - 1)
     return np.asarray(np.rint((values - low) / np.where(step == 0, 1, step)), dtype=np.int64)
+
+
+def tiled(rows: IntArray, many: int, tiles: int, channels: int, k: int) -> IntArray:
+    """Rows [r, K] as steps [tiles * channels / k, many, k]: `many` rows a tile, round and round; filled with 0."""
+    chosen = rows[np.arange(tiles * many) % len(rows)]
+    filled = np.pad(chosen, [(0, 0), (0, channels - chosen.shape[1])])
+    return filled.reshape(tiles, many, -1, k).swapaxes(1, 2).reshape(-1, many, k)
 
 
 def _number(bits: IntArray) -> IntArray:

@@ -26,16 +26,40 @@ def compress(first: IntArray, second: IntArray, third: IntArray) -> tuple[IntArr
     return either ^ third, ((first & second) | (either & third)) << 1
 
 
-def compress_all(rows: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
+def compress_all(rows: Sequence[IntArray], ones: Sequence[IntArray] = ()) -> tuple[IntArray, IntArray]:
     """Two vectors that add up to all rows (two or more): layers of 3-2 compressors, each row used in order.
 
     A layer takes the rows in threes; what is left of them moves behind its results. The hardware has the same layers.
+    Each compressor adds one of `ones` in the carry's free lowest place; the last of them find none if there are more
+    than len(rows) - 2, and are left out.
     """
-    left = list(rows)
+    left, spare = list(rows), list(ones)
     while len(left) > 2:
         whole = len(left) // 3 * 3
-        left = [out for at in range(0, whole, 3) for out in compress(*left[at : at + 3])] + left[whole:]
+        found: list[IntArray] = []
+        for at in range(0, whole, 3):
+            total, carry = compress(*left[at : at + 3])
+            found += [total, carry | spare.pop(0) if spare else carry]
+        left = [*found, *left[whole:]]
     return left[0], left[1]
+
+
+def accumulate(
+    state: State, vectors: tuple[IntArray, IntArray], offset_bits: int, bits: int, ones: Sequence[IntArray] = ()
+) -> State:
+    """state + vectors + ones - 2**offset_bits as two vectors of `bits` bits: the accumulator's 4-2 compressor.
+
+    The vectors' total is below 2 * 2**offset_bits, so at most one of them has the top bit. Minus one at that place is
+    one minus two of it: ones in the places above. At most two ones, one for each of the two layers.
+    """
+    everything, low, one = (1 << bits) - 1, (1 << offset_bits) - 1, 1 << offset_bits
+    zero = np.zeros_like(vectors[0])
+    added = [*ones, zero, zero]
+    top = (vectors[0] | vectors[1]) & one
+    first, second = vectors[0] & low | top | (everything ^ low ^ one), vectors[1] & low | one
+    once = compress(state[0], state[1], first)
+    twice = compress(once[0], (once[1] | added[0]) & everything, second)
+    return twice[0], (twice[1] | added[1]) & everything
 
 
 @dataclass(frozen=True)
@@ -48,6 +72,12 @@ class CarrySave(StreamSpec):
             each, lowest first. 0: there is none; the sum goes out as the two vectors, `psum_sum` and `psum_carry`, for
             an adder that several PEs share; they add up to the sum modulo 2**psum_bits.
         pipeline : 0..2          Registers before the accumulator.
+    Source       the paper's own PEs are resolve_cycles = 0: its carry-propagate adders are in a SIMD unit outside the
+                 array. The default has an adder in each PE, so that a sum is one number, as of every other PE. It costs
+                 `resolve_register_bits` flip-flops beside the accumulator's 2 * psum_bits (psum_bits of them at one
+                 cycle, 5/2 psum_bits + 1 at two), the adder, and three bits of control a cycle. Areas compare with the
+                 paper's at resolve_cycles = 0 only.
+                 Not built: OPT4E, four PEs before one 6-2 compressor.
     """
 
     psum_bits: int = 32
@@ -75,6 +105,16 @@ class CarrySave(StreamSpec):
     @property
     def timing(self) -> Timing:  # type: ignore[override]
         return Timing(latency_cycles=1 + self.pipeline + self.resolve_cycles)
+
+    @property
+    def resolve_register_bits(self) -> int:
+        """Flip-flops of the adders inside, control left out: what is added so far, what is not yet, and a carry."""
+        if not self.resolve_cycles:
+            return 0
+        segment, total = -(-self.psum_bits // self.resolve_cycles), 0
+        for done in range(segment, self.psum_bits, segment):
+            total += done + 2 * (self.psum_bits - done) + 1
+        return self.sum_lanes * (total + self.psum_bits)
 
     @property
     def sum_lanes(self) -> int:
@@ -170,9 +210,9 @@ class Opt1(_Dots):
                  runs further than one place in a cycle.
     Timing       a step a cycle; latency 1 + pipeline + resolve_cycles. pipeline 1: a register after the step's own
                  compressors; 2: another between the multiples and the compressors.
-    Source       OPT1 (HPCA 2025, arXiv 2503.06342), whose carry-propagate adder is in a SIMD unit outside the array
-                 (resolve_cycles = 0). Ours: the tree of compressors, the offset instead of sign extension, lanes > 1,
-                 an adder inside.
+    Source       OPT1 (HPCA 2025, arXiv 2503.06342); the paper's own PE is lanes = 1, resolve_cycles = 0 (see
+                 `CarrySave`), the one to compare areas with. Ours: the tree of compressors, the offset instead of sign
+                 extension, lanes > 1, an adder inside.
     """
 
     lanes: int = 1
@@ -209,14 +249,7 @@ class Opt1(_Dots):
         return compress_all([*rows, self.row_constant | last[:, 0]])
 
     def carry_save_step(self, state: State, fields: Steps) -> State:
-        everything, low, one = (1 << self.psum_bits) - 1, (1 << self.offset_bits) - 1, 1 << self.offset_bits
-        first, second = self.step_vectors(fields)
-        # The total is below 2 * one, so at most one vector has the top bit. Minus one is one minus 2 * one.
-        top = (first | second) & one
-        first, second = first & low | top | (everything ^ low ^ one), second & low | one
-        once = compress(state[0], state[1], first)
-        twice = compress(once[0], once[1] & everything, second)
-        return twice[0], twice[1] & everything
+        return accumulate(state, self.step_vectors(fields), self.offset_bits, self.psum_bits)
 
 
 _CENTRE = (128 << 8) + 128  # index of wgt = act = 0 in a table of all pairs
@@ -252,36 +285,30 @@ class Opt2(_Dots):
     Parameters   those of `CarrySave`, and
         lanes : 1..64            Products a cycle, the spatial slice of K that is reduced at once.
         encoding : mbe, en-t     Digits of the weights (arch.pe.digits).
-        resolve_cycles : 1..4
     Arithmetic   exact; wraps modulo 2**psum_bits; no wrap for `longest_sum` steps of any operands.
                  Digit plane p (place p of all lanes) has compressors for rows of 9 bits and an accumulator of two
                  vectors of psum_bits - 2 p bits, all that a modular sum needs of it. The ones that negative multiples
                  lack go into the free lowest places of the compressors' carries. At the end of a sum, and only then,
-                 the planes are shifted (wires) and compressed to two vectors, which are added.
+                 the planes are shifted (wires) and compressed to two vectors, which are added, or go out as they
+                 are if resolve_cycles = 0.
     Timing       all four planes take a step each cycle; latency 2 + pipeline + resolve_cycles: one cycle for the end of
                  the planes. pipeline 1: a register after the multiples' compressors; 2: another before them.
-    Source       OPT2 (HPCA 2025, arXiv 2503.06342). Deviation: the paper runs the bit weights one after the other, over
-                 the same operands read again; here they run side by side, on operands read once, at four times
-                 the accumulators.
+    Source       OPT2 (HPCA 2025, arXiv 2503.06342); resolve_cycles = 0 is the one to compare areas with (see
+                 `CarrySave`); the end of the planes stays inside. Deviation: the paper runs the bit weights one after
+                 the other, over the same operands read again; here they run side by side, on operands read once, at
+                 four times the accumulators.
     """
 
     name: ClassVar[str] = "opt2"
-    ranges: ClassVar[tuple[tuple[str, int, int], ...]] = (
-        ("psum_bits", 24, 48),
-        ("resolve_cycles", 1, 4),
-        ("pipeline", 0, 2),
-        ("lanes", 1, 64),
-    )
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
         {"lanes": 4, "encoding": "en-t", "pipeline": 1, "resolve_cycles": 1},
         {"lanes": 3, "psum_bits": 24, "pipeline": 2, "resolve_cycles": 3},
+        {"resolve_cycles": 0},
     )
     evidence: ClassVar[tuple[Evidence, ...]] = (
-        Evidence(
-            "every pair of operands in every lane, three sets of parameters", 11 << 16, "tests/rtl/pe/test_opt.py"
-        ),
-        Evidence("steps of random and corner codes, three sets of parameters", 145_800, "tests/rtl/pe/test_opt.py"),
+        Evidence("every pair of operands in every lane, four sets of parameters", 15 << 16, "tests/rtl/pe/test_opt.py"),
+        Evidence("steps of random and corner codes, four sets of parameters", 194_400, "tests/rtl/pe/test_opt.py"),
     )
 
     @property
@@ -297,3 +324,42 @@ class Opt2(_Dots):
     def row_constant(self) -> int:
         """What completes the rows' own offset, 256 a lane, to 2**offset_bits."""
         return (1 << self.offset_bits) - (self.lanes << (MULTIPLE_BITS - 1))
+
+    def start(self, count: int) -> State:
+        if self.resolve_cycles:
+            return super().start(count)
+        return tuple(np.zeros(count, dtype=np.int64) for _ in range(2 * PLACES))
+
+    def carry_save_step(self, state: State, fields: Steps) -> State:
+        act, wgt = (np.asarray(fields[name], dtype=np.int64).reshape(-1, self.lanes) for name in ("act", "wgt"))
+        pair, negative = (wgt << 8) + act + _CENTRE, (digits(self.encoding, wgt) < 0).astype(np.int64)
+        found: list[npt.NDArray[Any]] = []
+        for place in range(PLACES):
+            multiple = plane_multiples(self.encoding)[place][pair]
+            rows = [multiple[:, lane] for lane in range(self.lanes)]
+            if self.row_constant % (1 << MULTIPLE_BITS):
+                rows.append(np.full_like(rows[0], self.row_constant))
+            else:  # it fits above a multiple
+                rows[0] = rows[0] | self.row_constant
+            ones = [negative[:, lane, place] for lane in range(self.lanes)]
+            vectors, left = compress_all(rows, ones), ones[len(rows) - 2 :]
+            plane = state[2 * place : 2 * place + 2]
+            found += accumulate(plane, vectors, self.offset_bits, self.psum_bits - 2 * place, left)
+        return tuple(found)
+
+    def result(self, state: State) -> dict[str, IntArray]:
+        if not self.resolve_cycles:
+            ends = compress_all([part << number // 2 * 2 for number, part in enumerate(state)])
+            state = tuple(part & ((1 << self.psum_bits) - 1) for part in ends)
+        return super().result(state)
+
+
+@cache
+def plane_multiples(encoding: str) -> tuple[IntArray, ...]:
+    """The unsigned multiple of each place, unshifted, without any ones, for every pair of operands as `multiples`."""
+    wgt, act = np.meshgrid(np.arange(-128, 128), np.arange(-128, 128), indexing="ij")
+    digit = digits(encoding, wgt.ravel())
+    return tuple(
+        unsigned_multiple(np.abs(digit[:, place]), (digit[:, place] < 0).astype(np.int64), act.ravel())
+        for place in range(PLACES)
+    )

@@ -8,34 +8,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from bitwright.arch.pe.base import Evidence, IntArray
-from bitwright.arch.pe.digits import PLACES, digits, nonzero_digits, require_encoding, serial_cycles
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType
+from bitwright.arch.pe.digits import (
+    DIGIT_BITS,
+    PLACES,
+    digit_value,
+    digits,
+    nonzero_digits,
+    require_encoding,
+    serial_cycles,
+)
 from bitwright.arch.pe.int8_stream import Int8Stream
 from bitwright.arch.pe.opt import CarrySave, compress
+from bitwright.arch.pe.sparse_encoder import SparseEncoder
 from bitwright.arch.pe.stream import FIRST, LAST, Field, State, Steps
-
-DIGIT_BITS = 5
-_SELECTED = np.asarray([-2, 1, 2, -1, 0, 0, 0, 0], dtype=np.int64)  # by a digit code's lower three bits
-
-
-def digit_codes(encoding: str, codes: npt.ArrayLike) -> tuple[IntArray, IntArray]:
-    """(digit codes of all steps, number of steps of each code): what an encoder outside the column sends, lowest first.
-
-    A digit code's bits, lowest first: two bits of select (0: -2, 1: 1, 2: 2, 3: -1), whether it is a zero, two of the
-    digit's place. The code 0 takes one step, of a zero.
-    """
-    flat = np.asarray(codes, dtype=np.int64).ravel()
-    found = digits(encoding, flat)
-    sent = found != 0
-    sent[nonzero_digits(encoding, flat) == 0, 0] = True
-    select = np.asarray([0, 3, 4, 1, 2], dtype=np.int64)[found + 2]
-    return (select | np.arange(PLACES) << 3)[sent], sent.sum(axis=1)
-
-
-def digit_value(codes: npt.ArrayLike) -> IntArray:
-    """digit * 4**place of digit codes."""
-    code = np.asarray(codes, dtype=np.int64)
-    return np.asarray(_SELECTED[code & 7] << 2 * (code >> 3), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -77,13 +63,10 @@ class _Serial(CarrySave):
 
     def _digit_steps(self, steps: Steps) -> Steps:
         """Steps of int8 weights as steps of their digits."""
-        codes, count = digit_codes(self.encoding, steps["wgt"])
-        found = {name: np.repeat(np.asarray(values), count, axis=0) for name, values in steps.items()}
-        ends = np.cumsum(count) - 1
-        here = np.arange(len(codes))
-        found[FIRST] = found[FIRST] * np.isin(here, ends - count + 1)
-        found[LAST] = found[LAST] * np.isin(here, ends)
-        return {**found, "wgt": codes}
+        encoder = SparseEncoder(self.encoding)
+        sent = encoder.encode(steps)
+        act = np.repeat(np.asarray(steps["act"]), encoder.cycles(steps), axis=0)
+        return {"act": act, "wgt": sent["digit"], FIRST: sent[FIRST], LAST: sent[LAST]}
 
     def products(self, fields: Steps) -> IntArray:
         act, wgt = np.asarray(fields["act"], dtype=np.int64), np.asarray(fields["wgt"], dtype=np.int64)
@@ -122,8 +105,9 @@ class Opt3(_Serial):
                  is inverted in all bits if the digit is negative; the one that it lacks is the carry's lowest bit.
     Timing       a step takes max(1, nonzero digits of the weight) cycles; latency 1 + pipeline + resolve_cycles.
                  pipeline 1: a register after the encoder; 2: another after the shifted multiple.
-    Source       OPT3 (HPCA 2025, arXiv 2503.06342). Each PE stands alone: the array's columns may run apart. Ours: the
-                 adder inside (the paper's is outside, resolve_cycles = 0).
+    Source       OPT3 (HPCA 2025, arXiv 2503.06342); the paper's own PE is resolve_cycles = 0 (see `CarrySave`), the
+                 one to compare areas with. Each PE stands alone: the array's columns may run apart. Ours: the adder
+                 inside.
     """
 
     name: ClassVar[str] = "opt3"
@@ -151,16 +135,20 @@ class Opt4c(_Serial):
 
     Parameters   those of `CarrySave`, and
         rows : 1..32             PEs of the column; each has an activation and a sum of its own, all share the weight.
-        encoder : bool           Whether the encoder is in the column. False: the stream brings digit codes
-            (`digit_codes`), one a step, of any order and number.
+        encoder : bool           Whether the encoder is in the column. False: it is the unit `sparse-encoder` at the
+            array's border (arch.pe.sparse_encoder), and the stream brings its digit codes (arch.pe.digits.digit_codes),
+            one a step, of any order and number.
         encoding : en-t, mbe     Digits of the weight (arch.pe.digits).
         resolve_cycles : 0..4    As in `CarrySave`; one adder a row.
     Arithmetic   a row's as opt3's.
     Timing       a step takes max(1, nonzero digits of the weight) cycles, all rows together, or one cycle if the
                  encoder is outside; latency 1 + pipeline + resolve_cycles. pipeline 1: a register after the encoder,
                  or after the digit code; 2: another after each row's shifted multiple.
-    Source       OPT4C (HPCA 2025, arXiv 2503.06342), whose encoders stand at the array's border. Ours: the digit
-                 code's bit for a zero, which lets a sum begin with a weight 0, and the adders inside.
+    Source       OPT4C (HPCA 2025, arXiv 2503.06342). The paper's own column is encoder = False, resolve_cycles = 0:
+                 encoders at the array's border, adders outside; a row of that is the PE to compare
+                 areas with (see `CarrySave`). Ours: the digit code's bit for a zero, which lets a sum begin with a
+                 weight 0, and the adders inside. OPT4E of the same paper, four PEs before one 6-2 compressor, is not
+                 built.
     """
 
     rows: int = 4
@@ -195,6 +183,23 @@ class Opt4c(_Serial):
     @property
     def encodes(self) -> bool:
         return self.encoder
+
+    @property
+    def wgt(self) -> OperandType:  # type: ignore[override]
+        return OperandType("int8", 8, "int") if self.encodes else OperandType("digit", DIGIT_BITS, "code")
+
+    @property
+    def border_encoder(self) -> SparseEncoder:
+        """The unit whose digits a column without an encoder takes."""
+        return SparseEncoder(self.encoding)
+
+    def accepts(self, format_name: str, group: int | None) -> Acceptance:
+        found = super().accepts(format_name, group)
+        if self.encodes or not found:
+            return found
+        before = f"behind a {found.unit}, " if found.unit else ""
+        reason = f"{before}int8 weights become digits of {self.encoding}: {found.reason}"
+        return Acceptance("decoder", SparseEncoder.name, reason)
 
     @property
     def module_stem(self) -> str:

@@ -42,7 +42,7 @@ class OutlierVictim(StreamSpec):
 
     Parameters
         lanes : 2..32, even      Bytes of each operand a step: each an ovp4 pair, or each two an ovp8 pair. The PE has
-            2 * lanes multipliers of 4-bit integers.
+            2 * lanes multipliers of signed integers, 5 x 5 bits.
         normal : int4, flint4    Type of the 4-bit normal values, of both operands: ovp4 or ovp4_flint.
         decoders : bool          False: the decoders stand at the border of the array (`decoder`, pair-decoder) and
             the stream takes their numbers <exponent, integer> of 9 bits, four for each two bytes.
@@ -152,12 +152,11 @@ class OutlierVictim(StreamSpec):
 
     @property
     def macs_per_step(self) -> int:
-        """Of a narrow step; see `macs`."""
-        return self.macs(wide=False)
+        """Of a narrow step; a wide one has half of them."""
+        return 2 * self.lanes
 
-    def macs(self, *, wide: bool) -> int:
-        """Multiply-accumulates of a step."""
-        return self.lanes if wide else 2 * self.lanes
+    def macs(self, steps: Steps) -> IntArray:
+        return np.where(np.asarray(steps["wide"]) != 0, self.lanes, self.macs_per_step)
 
     def exact_steps(self, *, wide: bool) -> int:
         """How many steps from pairs, of any codes, surely neither saturate nor set the flag; it may be 0."""
@@ -220,9 +219,12 @@ class OutlierVictim(StreamSpec):
             return Acceptance("refused", None, f"{format_name} codes are neither those of {own} nor of ovp8")
         if group is not None and group % 2:
             return Acceptance("refused", None, f"group = {group} is odd, and two values share a byte")
+        pairs, width = f"{format_name} pairs", 4 if form.bits <= 4 else 8
+        if form.bits != width:
+            pairs = f"{format_name} codes, sign-extended to {width} bits at the border,"
         if self.decoders:
-            return Acceptance("native", None, f"{format_name} pairs are read as they are")
-        return Acceptance("decoder", PairDecoder.name, f"{format_name} pairs become numbers <exponent, integer>")
+            return Acceptance("native", None, f"{pairs} are read as they are")
+        return Acceptance("decoder", PairDecoder.name, f"{pairs} become numbers <exponent, integer>")
 
     def quantised(self, act: npt.NDArray[np.float32], wgt: npt.NDArray[np.float32]) -> Steps:
         """The first half of the rows as 4-bit pairs, the rest as ovp8, a scale a row; rows are filled up with zeros."""

@@ -64,8 +64,7 @@ class ShiftAddA16(StreamSpec):
                  2. psum = sum of aligned * value(code), exact, in 12 + guard + w + ceil(log2 n) bits; act_sum = sum of
                     aligned, exact, in 12 + guard + ceil(log2 n) bits. Beyond `longest_sum` steps both wrap.
                  3. The sum is psum * 2**(exponent - 25 - guard): `to_fp32` scales it exactly and rounds once. The
-                    group-dequantiser does that, as if psum were an integer, with exponent - 25 - guard added to the
-                    exponent of its scaled number, which is far from both ends of fp32's range.
+                    fixed-point-dequantiser does that (`fixed_point_unit.below`), far from both ends of fp32's range.
                  4. `nonfinite` is 1 if any activation of the sum is infinite or NaN, whatever its code, or has an
                     exponent above E; psum is then what the same rules make of its fields, and `to_fp32` gives NaN.
     Error        |error| <= (sum of |code|) * 2**(E - 26 - guard) <= n * (2**w - 1) * 2**(E - 26 - guard), half a place
@@ -97,7 +96,7 @@ class ShiftAddA16(StreamSpec):
 
     name: ClassVar[str] = "shift-add-a16"
     act: ClassVar[OperandType] = OperandType("fp16", 16, "float")
-    edge_unit: ClassVar[str] = "group-dequantiser"
+    edge_unit: ClassVar[str] = "fixed-point-dequantiser"
     modes: ClassVar[tuple[str, ...]] = ("wgt_unsigned",)
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},

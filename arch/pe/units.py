@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -294,19 +295,24 @@ _UNITS: dict[str, type[UnitSpec]] = {
 }
 
 
-_PAIR_DECODER = "pair-decoder"  # its module needs this one
+# Where the specs of the others are, as module:class below this package: their modules need this one.
+_ELSEWHERE = {
+    "fixed-point-dequantiser": "fixed_point_unit:FixedPointDequantiser",
+    "pair-decoder": "pair_codes:PairDecoder",
+    "sparse-encoder": "sparse_encoder:SparseEncoder",
+}
 
 
 def names() -> list[str]:
     """The names of all edge units, sorted."""
-    return sorted([*_UNITS, _PAIR_DECODER])
+    return sorted([*_UNITS, *_ELSEWHERE])
 
 
 def get(name: str, **params: Any) -> UnitSpec:
     """The spec of an edge unit. Raises ConfigError for an unknown unit or parameter, naming the closest one."""
     if name not in names():
         raise ConfigError(f"unit = {name!r}: no such edge unit ({suggest(name, names())})")
-    cls = _UNITS[name] if name in _UNITS else _pair_decoder()
+    cls = _UNITS[name] if name in _UNITS else _elsewhere(name)
     known = [item.name for item in fields(cls)]
     for param in params:
         if param not in known:
@@ -316,14 +322,18 @@ def get(name: str, **params: Any) -> UnitSpec:
     return cls(**params)
 
 
-def _pair_decoder() -> type[UnitSpec]:
-    from bitwright.arch.pe.pair_codes import PairDecoder
-
-    return PairDecoder
+def _elsewhere(name: str) -> type[UnitSpec]:
+    module, _, cls_name = _ELSEWHERE[name].partition(":")
+    found: type[UnitSpec] = getattr(import_module(f"bitwright.arch.pe.{module}"), cls_name)
+    return found
 
 
 def edge_unit(spec: PESpec, *, scale_code_bits: int = 0, halves: bool = False) -> GroupDequantiser | Fp32Accumulator:
-    """The unit below each column of an array of `spec`, with the widths that the PE needs."""
+    """The unit below each column of an array of `spec`, with the widths that the PE needs.
+
+    Not of PEs whose sums have a binary point: `arch.pe.fixed_point_unit.below` has theirs.
+    """
+    assert spec.edge_unit not in _ELSEWHERE, f"{spec.name}: its unit is from fixed_point_unit.below"
     if spec.edge_unit == Fp32Accumulator.name:
         return Fp32Accumulator()
     if not spec.zero_point_column:

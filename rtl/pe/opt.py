@@ -97,6 +97,9 @@ class Opt2PE(StreamPE):
         kept = tuple(flow.register(spec.psum_bits, f"total_{name}") for name in ("sum", "carry"))
         with m.If(flow.advance & flow.valid & flow.last):
             m.d.sync += [register.eq(part) for register, part in zip(kept, total, strict=True)]
-        m.d.comb += self.sum.payload.psum.eq(compressors.resolve(m, flow, (kept[0], kept[1]), spec.resolve_cycles))
+        if spec.resolve_cycles:
+            m.d.comb += self.sum.payload.psum.eq(compressors.resolve(m, flow, (kept[0], kept[1]), spec.resolve_cycles))
+        else:
+            m.d.comb += [self.sum.payload.psum_sum.eq(kept[0]), self.sum.payload.psum_carry.eq(kept[1])]
         flow.offer()
         return m

@@ -1,4 +1,4 @@
-"""outlier-victim: pair decoders, multipliers of 4-bit integers, shifters, and a saturating accumulator."""
+"""outlier-victim: pair decoders, multipliers of signed 5-bit integers, shifters, and a saturating accumulator."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from bitwright.arch.pe import units as specs
 from bitwright.arch.pe.weight_codes import WeightCode
+from bitwright.rtl.pe.fixed_point_unit import FixedPointDequantiser
 from bitwright.rtl.pe.floats import (
     effective_exponent,
     fp32_add,
@@ -18,6 +19,7 @@ from bitwright.rtl.pe.floats import (
     unpack,
 )
 from bitwright.rtl.pe.pair_decoder import PairDecoderUnit
+from bitwright.rtl.pe.sparse_encoder import SparseEncoderUnit
 
 
 class _Unit(wiring.Component):
@@ -279,6 +281,8 @@ _UNITS: dict[str, type[Any]] = {
     "weight-dequantiser": WeightDequantiser,
     "weight-decoder": WeightDecoder,
     "pair-decoder": PairDecoderUnit,
+    "sparse-encoder": SparseEncoderUnit,
+    "fixed-point-dequantiser": FixedPointDequantiser,
 }
 
 

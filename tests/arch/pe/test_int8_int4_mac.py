@@ -109,7 +109,8 @@ def test_contract_and_names() -> None:
         "int8_int4_mac_l1_p32_s0", "int8_int4_mac_l4_p32_s1", "int8_int4_mac_l4_p24_s2"
     ]  # fmt: skip
     assert [found.timing.latency_cycles for found in variants] == [1, 2, 3]
-    assert [(found.macs_per_step, found.int4_macs_per_step) for found in variants] == [(1, 2), (4, 8), (4, 8)]
+    both = {"int4": np.asarray([0, 1])}
+    assert [found.macs(both).tolist() for found in variants] == [[1, 2], [4, 8], [4, 8]]
 
 
 def test_formats_that_fit_int4_go_two_a_byte() -> None:

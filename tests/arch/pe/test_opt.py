@@ -9,6 +9,7 @@ import pytest
 from bitwright.arch import pe
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.pe.opt import Opt1, Opt2, compress, compress_all
+from bitwright.arch.pe.opt_sparse import Opt4c
 from bitwright.arch.pe.stream import FIRST, LAST, Steps, StreamSpec
 from bitwright.rtl.bench.stream import stimulus
 
@@ -52,9 +53,10 @@ def test_they_are_streams_with_a_module_for_each_parameter_set() -> None:
     assert [spec.module_stem for spec in SPECS] == [
         "opt1_l1_mbe_p32_r2_s0", "opt1_l1_mbe_p32_r0_s0", "opt1_l4_mbe_p32_r1_s1", "opt1_l4_ent_p24_r0_s2",
         "opt2_l4_mbe_p32_r2_s0", "opt2_l4_ent_p32_r1_s1", "opt2_l3_mbe_p24_r3_s2",
+        "opt2_l4_mbe_p32_r0_s0",
     ]  # fmt: skip
-    assert [spec.timing.latency_cycles for spec in SPECS] == [3, 1, 3, 3, 4, 4, 7]
-    assert [spec.macs_per_step for spec in SPECS] == [1, 1, 4, 4, 4, 4, 3]
+    assert [spec.timing.latency_cycles for spec in SPECS] == [3, 1, 3, 3, 4, 4, 7, 2]
+    assert [spec.macs_per_step for spec in SPECS] == [1, 1, 4, 4, 4, 4, 3, 4]
 
 
 def test_a_sum_goes_out_resolved_or_as_two_vectors() -> None:
@@ -64,13 +66,20 @@ def test_a_sum_goes_out_resolved_or_as_two_vectors() -> None:
     ]  # fmt: skip
 
 
+def test_adders_inside_cost_registers_for_what_is_added_and_what_is_not() -> None:
+    """By hand, 32 bits: one cycle 32; two 16 + 2 * 16 + 1, then 32; of 24 in three, 8 + 32 + 1, 16 + 16 + 1, 24."""
+    assert [Opt1(resolve_cycles=cycles).resolve_register_bits for cycles in (0, 1, 2)] == [0, 32, 81]
+    assert Opt2(resolve_cycles=3, psum_bits=24).resolve_register_bits == 98
+    assert Opt4c(rows=4).resolve_register_bits == 4 * 81
+
+
 def test_parameters_out_of_range_are_refused() -> None:
     cases = [
         ("opt1", {"lanes": 65}, "opt1 lanes = 65: must be in 1..64"),
         ("opt1", {"psum_bits": 23}, "opt1 psum_bits = 23: must be in 24..48"),
         ("opt1", {"resolve_cycles": 5}, "opt1 resolve_cycles = 5: must be in 0..4"),
         ("opt1", {"encoding": "ent"}, "opt1 encoding = 'ent': must be en-t or mbe"),
-        ("opt2", {"resolve_cycles": 0}, "opt2 resolve_cycles = 0: must be in 1..4"),
+        ("opt2", {"resolve_cycles": 5}, "opt2 resolve_cycles = 5: must be in 0..4"),
         ("opt2", {"pipeline": 3}, "opt2 pipeline = 3: must be in 0..2"),
     ]
     for name, params, message in cases:
@@ -97,6 +106,8 @@ def test_a_compressor_is_a_full_adder_in_each_place() -> None:
     for count in range(2, 20):
         rows = [rng.integers(0, 1 << 20, 50) for _ in range(count)]
         assert np.array_equal(sum(compress_all(rows)), np.sum(rows, axis=0))
+        ones = [rng.integers(0, 2, 50) for _ in range(count)]  # two more than there are compressors
+        assert np.array_equal(sum(compress_all(rows, ones)), np.sum([*rows, *ones[: count - 2]], axis=0))
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3, 8])

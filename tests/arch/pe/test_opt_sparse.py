@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from bitwright.arch import pe
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.pe.digits import nonzero_digits
-from bitwright.arch.pe.opt_sparse import Opt3, Opt4c, digit_codes, digit_value
+from bitwright.arch.pe.base import OperandType
+from bitwright.arch.pe.digits import digit_codes, digit_value, nonzero_digits
+from bitwright.arch.pe.opt_sparse import Opt3, Opt4c
 from bitwright.arch.pe.stream import FIRST, LAST, Steps, StreamSpec
 from bitwright.rtl.bench.stream import stimulus
 
@@ -86,6 +87,21 @@ def test_formats_are_those_of_an_int8_mac() -> None:
     assert [Opt4c().accepts(name, 128).kind for name in ("int8", "int4", "int8_asym", "fp16")] == [
         "native", "native", "refused", "refused",
     ]  # fmt: skip
+
+
+def test_a_column_without_encoder_takes_digits_of_its_border_unit() -> None:
+    column = Opt4c(encoder=False)
+    assert column.wgt == OperandType("digit", 5, "code")
+    assert Opt4c().wgt == OperandType("int8", 8, "int")
+    accepted = {name: column.accepts(name, 128) for name in ("int8", "int4_asym", "int8_asym", "fp16")}
+    assert [(found.kind, found.unit) for found in accepted.values()] == [
+        ("decoder", "sparse-encoder"), ("decoder", "sparse-encoder"), ("refused", None), ("refused", None),
+    ]  # fmt: skip
+    assert accepted["int8"].reason == "int8 weights become digits of en-t: int8 sign-extends to int8"
+    assert accepted["int4_asym"].reason == (
+        "behind a weight-decoder, int8 weights become digits of en-t: int4_asym decodes to integers -15..15"
+    )
+    assert accepted["fp16"] == Opt4c().accepts("fp16", 128)
 
 
 # Digit codes

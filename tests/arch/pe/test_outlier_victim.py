@@ -325,7 +325,8 @@ def test_a_wide_step_takes_two_cycles_and_half_the_products() -> None:
     spec = OutlierVictim(lanes=4, pipeline=2)
     steps = steps_of([[0] * 4] * 3, [[0] * 4] * 3, [0, 1, 0], [1, 0, 0], 1)
     assert spec.step_cycles(steps).tolist() == [1, 2, 1]
-    assert (spec.macs(wide=False), spec.macs(wide=True), spec.macs_per_step) == (8, 4, 8)
+    both = {"wide": np.asarray([0, 1])}
+    assert (spec.macs(both).tolist(), spec.macs_per_step) == ([8, 4], 8)
     assert spec.timing.latency_cycles == 3
 
 
@@ -347,7 +348,16 @@ def test_cuts_are_the_ranges_of_the_shifted_products() -> None:
         ({}, "ovp4", None, "native", "ovp4 pairs are read as they are"),
         ({}, "ovp8", 128, "native", "ovp8 pairs are read as they are"),
         ({}, "int8", None, "native", "int8 pairs are read as they are"),
+        ({}, "int3", None, "native", "int3 codes, sign-extended to 4 bits at the border, are read as they are"),
+        ({}, "int5", 128, "native", "int5 codes, sign-extended to 8 bits at the border, are read as they are"),
         ({"decoders": False}, "ovp4", None, "decoder", "ovp4 pairs become numbers <exponent, integer>"),
+        (
+            {"decoders": False},
+            "int5",
+            None,
+            "decoder",
+            "int5 codes, sign-extended to 8 bits at the border, become numbers <exponent, integer>",
+        ),
         ({"normal": "flint4"}, "ovp4_flint", None, "native", "ovp4_flint pairs are read as they are"),
         ({"normal": "flint4"}, "flint4", None, "native", "flint4 pairs are read as they are"),
         ({"normal": "flint4"}, "int4", None, "refused", "int4 codes are not normal codes of ovp4_flint"),
@@ -371,7 +381,7 @@ def test_accepts(params: dict[str, Any], name: str, group: int | None, kind: str
         ({"normal": "int8"}, "outlier-victim normal = 'int8': must be int4 or flint4"),
         ({"pipeline": 4}, "outlier-victim pipeline = 4: must be in 0..3"),
         ({"pipeline": -1}, "outlier-victim pipeline = -1: must be in 0..3"),
-        ({"decoders": 2}, "outlier-victim decoders = 2: must be False or True"),
+        ({"decoders": 2}, "outlier-victim.decoders = 2: must be of type bool"),
     ],
 )
 def test_bad_parameters_are_refused(params: dict[str, Any], message: str) -> None:

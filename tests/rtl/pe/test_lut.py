@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bitwright.arch.pe.base import wrap
 from bitwright.arch.pe.lut import ABLATION, VARIANTS, Lut
 from bitwright.arch.pe.stream import IntArray, Steps
 from bitwright.rtl.bench.stream import bulk, stimulus, traces
@@ -47,6 +48,18 @@ def singles(spec: Lut, act: IntArray, wgt: IntArray, bits: int) -> Steps:
     return {"act": act, "wgt": wgt, **plane, **stimulus.flags(np.ones(count, dtype=np.int64))}
 
 
+def outputs(spec: Lut, steps: Steps, max_cycles: int) -> dict[str, IntArray]:
+    """What the hardware gives, not compared with anything."""
+    stream = Stream("step__valid", "step__ready", {"step__payload": step_port(spec, steps)})
+    with design(spec).open(random_state=True, seed=13) as running:
+        running.reset()
+        seen = running.stream(
+            [stream], capture="sum__valid", expected=int(np.sum(steps["last"])), idle={"sum__ready": 1},
+            max_cycles=max_cycles,
+        )  # fmt: skip
+    return unpack(spec.sum_fields, sum_words(spec, seen.outputs["sum__payload"]))
+
+
 # Exhaustive
 
 
@@ -79,14 +92,58 @@ def test_every_pattern_of_a_plane_reads_its_entry(spec: Lut) -> None:
 
 
 def test_every_code_of_eight_bits_times_every_entry() -> None:
-    """Tables from outside whose entries take all 2**11 values, each at another place, under all 8-bit codes."""
+    """Tables from outside whose entries take all 2**11 values, each at another place, under all 8-bit codes: every
+    pair at every slot of the table."""
     spec = Lut(**Lut.variants[5])
-    number = np.arange(1 << 16)
+    number = np.arange(1 << 19)
     entries = (number[:, None] + 37 * np.arange(spec.m * spec.tables.entries)) % 2048 - 1024
-    wgt = ((number >> 8)[:, None] + 51 * np.arange(spec.k)) & 255
+    wgt = ((number >> 11)[:, None] + 51 * np.arange(spec.k)) & 255
     flags = stimulus.flags(np.ones(len(number), dtype=np.int64))
     counts = run(spec, {"table": entries, "wgt": wgt, "top_plane": np.full(len(number), 7), **flags})
     assert counts.cycles == 8 * len(number) + spec.timing.latency_cycles
+
+
+def test_every_sign_code_of_eight_bits_times_every_entry_read_from_every_slot() -> None:
+    """Column s reads slot s in all planes, its top lane's code being the signs: 2**18 products at each of 8 slots."""
+    spec = Lut(m=1, n=8, weight_bits=8)
+    number, slot = np.arange(1 << 18), np.arange(8)
+    entries = ((number >> 8)[:, None] + 129 * slot) % 1024 - 512
+    wgt = np.zeros((len(number), 8, 4), dtype=np.int64)
+    wgt[:, :, :3] = 255 * (slot[:, None] >> np.arange(3) & 1)
+    wgt[:, :, 3] = (number[:, None] + 37 * slot) & 255
+    steps = singles(spec, entries, wgt.reshape(-1, 32), 8)
+    sums = spec.sums(steps)["psum"]
+    assert np.array_equal(sums, entries * (255 - 2 * wgt[:, :, 3]))  # a stored sign bit of 1 is minus
+    run(spec, steps)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_code_of_eight_bits_times_every_activation_in_every_lane(variant: str) -> None:
+    """Through the PE's own tables: one lane at a time, other activations 0, and all lanes at once at each width 1..8.
+
+    All 65,536 pairs a lane; with one lane the other codes are random, which reads the value at every slot.
+    """
+    spec = Lut(m=1, n=1, weight_bits=8, variant=variant, precompute=True)
+    number, rng = np.arange(1 << 16), np.random.default_rng(16)
+    for lane in range(spec.k):
+        act, wgt = np.zeros((len(number), 4), dtype=np.int64), rng.integers(0, 256, (len(number), 4))
+        act[:, lane], wgt[:, lane] = (number >> 8) - 128, number & 255
+        run(spec, singles(spec, act, spec.stored(wgt, 8), 8))
+    assert sum(run(spec, part).steps for part in stimulus.every_pair(spec, seed=17)) == 8 << 16
+
+
+@pytest.mark.parametrize("lane", range(4))
+def test_every_code_times_every_fp16_activation(lane: int) -> None:
+    """All 2**20 pairs of a 4-bit code and an fp16 code in a lane, other activations 0, other codes random.
+
+    8-bit codes times fp16 are not done as pairs (2**24 a lane): the tables do not depend on the weights, and the two
+    tests above hold 8-bit codes against every entry that an fp16 table can have.
+    """
+    spec = Lut(m=1, n=1, activation="fp16", precompute=True, pipeline=2)
+    number = np.arange(1 << 20)
+    act, wgt = np.zeros((len(number), 4), dtype=np.int64), np.random.default_rng(lane).integers(0, 16, (1 << 20, 4))
+    act[:, lane], wgt[:, lane] = number >> 4, number & 15
+    run(spec, singles(spec, act, spec.stored(wgt, 4), 4))
 
 
 def test_every_fp16_code_in_every_lane() -> None:
@@ -142,23 +199,51 @@ def test_all_variants_give_the_same_sums() -> None:
     want = np.einsum("ck,cnk->cn", act, 2 * codes - 7)
     for spec in STORED:
         steps = singles(spec, act, spec.stored(codes, bits).reshape(count, -1), bits)
-        stream = Stream("step__valid", "step__ready", {"step__payload": step_port(spec, steps)})
-        with design(spec).open(random_state=True, seed=13) as running:
-            running.reset()
-            seen = running.stream(
-                [stream], capture="sum__valid", expected=count, idle={"sum__ready": 1}, max_cycles=4 * count
-            )
-        sums = unpack(spec.sum_fields, sum_words(spec, seen.outputs["sum__payload"]))
-        assert np.array_equal(spec.odd_sums(sums)[:, 0], want)
+        assert np.array_equal(spec.odd_sums(outputs(spec, steps, 4 * count))[:, 0], want)
 
 
 def test_ablation_shrinks_what_a_pair_needs() -> None:
     """Entries of a table, and complements of addresses in the PE, as each stage says."""
-    entries = {name: Lut(**{**params, "m": 1, "n": 2}).tables.entries for name, params in ABLATION.items()}
-    assert entries == {"unpu": 16, "reinterpretation": 8, "no-negation": 8, "full": 8}
-    text = {spec.variant: verilog(spec) for spec in STORED}
-    assert [variant for variant in VARIANTS if "unfolded_" in text[variant]] == ["reinterpretation"]
-    assert [variant for variant in VARIANTS if "signed_0_" not in text[variant]] == ["full"]
+    rows = {name: Lut(**{**params, "m": 1, "n": 2}) for name, params in ABLATION.items()}
+    assert {name: row.tables.entries for name, row in rows.items()} == {
+        "unpu": 16, "reinterpretation": 8, "no-negation": 8, "full": 8,
+    }  # fmt: skip
+    text = {name: verilog(row) for name, row in rows.items()}
+    assert [name for name in VARIANTS if "unfolded_" in text[name]] == ["reinterpretation"]
+    assert [name for name in VARIANTS if "signed_0_" not in text[name]] == ["full"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_rows_of_the_ablation(variant: str) -> None:
+    """Smaller in m and n only. All take tables from outside, so the areas of the rows compare."""
+    spec = Lut(**{**ABLATION[variant], "m": 1, "n": 2})
+    assert "make" not in verilog(spec)
+    assert "row_0_make" in verilog(Lut(m=1, n=2, variant=variant, weight_bits=2, precompute=True))
+    run(
+        spec,
+        stimulus.random_steps(spec, bulk.lengths_for(20_000, np.random.default_rng(18)), seed=19, corner_share=0.2),
+    )
+    run(spec, stimulus.real_steps(spec, 8, seed=20))
+
+
+def test_illegal_planes_and_exponents_do_what_the_docstring_says() -> None:
+    """The last plane again for each that is not there; totals and addends modulo their widths."""
+    spec = Lut(m=1, n=1, weight_bits=3, activation="fp16")
+    rng, count = np.random.default_rng(21), 4000
+    assert (spec.tables.top_exponent, spec.plane_bits) == (32, 2)
+    table, wgt = rng.integers(-128, 128, (count, 8)), rng.integers(0, 8, (count, 4))
+    exponent, plane = rng.integers(33, 64, count), rng.integers(2, 4, count)
+    entry = [table[np.arange(count), (wgt >> at & 1)[:, :3] @ [1, 2, 4]] for at in range(3)]
+    value = [np.where(wgt[:, 3] >> at & 1, -entry[at], entry[at]) for at in range(3)]
+    low = value[0] + 2 * value[1]
+    total = wrap(np.where(plane == 3, low + 12 * value[2], low + 4 * value[2]), 11)
+    steps = {"table": table, "exponent": exponent, "special": np.zeros(count, dtype=np.int64), "wgt": wgt}
+    steps |= {"top_plane": plane, **stimulus.flags(np.ones(count, dtype=np.int64))}
+    found = outputs(spec, steps, 4 * count)
+    assert total.max() < 1 << 10 <= np.abs(low + 12 * value[2]).max()
+    assert np.array_equal(found["psum"], wrap(total << exponent, 43))
+    legal = steps | {"top_plane": np.full(count, 2), "exponent": np.minimum(exponent, 32)}
+    assert np.array_equal(outputs(spec, legal, 4 * count)["psum"], spec.sums(legal)["psum"])
 
 
 # Protocol

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from bitwright.arch.pe.opt import Opt1, Opt2
+from bitwright.arch.pe.opt import CarrySave, Opt1, Opt2
+from bitwright.arch.pe.opt_sparse import Opt4c
 from bitwright.arch.pe.stream import FIRST, LAST, StreamSpec
 from bitwright.rtl.bench.stream import bulk, stimulus
 from bitwright.rtl.bench.verilator import lint
@@ -56,10 +58,14 @@ def test_a_models_operands(spec: StreamSpec) -> None:
     assert bulk.check(spec, stimulus.real_steps(spec, 100, 6), replay=REPLAY).sums == 100
 
 
-@pytest.mark.parametrize("spec", [Opt1(lanes=5, resolve_cycles=0), Opt2(lanes=1, resolve_cycles=4, psum_bits=29)],
-                         ids=lambda spec: spec.module_stem)  # fmt: skip
+@pytest.mark.parametrize("spec", [
+    Opt1(lanes=5, resolve_cycles=0), Opt2(lanes=1, resolve_cycles=4, psum_bits=29),
+    Opt2(lanes=1, resolve_cycles=0, pipeline=1), Opt2(lanes=2, resolve_cycles=0, pipeline=2, encoding="en-t"),
+    Opt2(lanes=3, resolve_cycles=0, psum_bits=24), Opt2(lanes=7, resolve_cycles=0, psum_bits=48),
+], ids=lambda spec: spec.module_stem)  # fmt: skip
 def test_other_shapes(spec: StreamSpec) -> None:
-    """Lanes that need a constant of several bits; segments of the last adder that are not all of one width."""
+    """Lanes that need a constant of several bits or a row of its own, with and without compressors that take ones;
+    segments of the last adder that are not all of one width."""
     steps = stimulus.random_steps(spec, bulk.lengths_for(20_000, np.random.default_rng(7)), 8, corner_share=0.5)
     bulk.check(spec, steps, replay=REPLAY)
 
@@ -77,7 +83,24 @@ def test_no_carry_is_propagated_before_the_end_of_a_sum() -> None:
     """Booth digits, compressors and accumulators are made of logic alone; only the adder after the last step adds."""
     assert additions(Opt1(resolve_cycles=0)) == 0
     assert additions(Opt1(lanes=2, resolve_cycles=0, pipeline=2)) == 0
+    assert additions(Opt2(resolve_cycles=0)) == 0
     # A segment adds two vectors, and the carry of the segment before if there is one.
     for cycles in (1, 3):
         assert additions(Opt1(resolve_cycles=cycles)) == 2 * cycles - 1
         assert additions(Opt2(lanes=2, resolve_cycles=cycles)) == 2 * cycles - 1
+
+
+@pytest.mark.parametrize(
+    "spec", [Opt1(), Opt2(resolve_cycles=1), Opt2(resolve_cycles=3, psum_bits=29), Opt4c(rows=2, resolve_cycles=4)],
+    ids=lambda spec: spec.module_stem,
+)  # fmt: skip
+def test_the_adders_registers_are_as_many_as_the_spec_says(spec: CarrySave) -> None:
+    """What the Verilog has more than without the adder, but three bits of control a cycle: valid, first, last."""
+
+    def register_bits(found: CarrySave) -> int:
+        names = set(re.findall(r"^ +(\w+) <= ", streaming.verilog(found), re.MULTILINE))
+        widths = re.findall(r"^ +(?:output )?reg (?:\[(\d+):0\] )?(\w+) ", streaming.verilog(found), re.MULTILINE)
+        return sum(int(high or 0) + 1 for high, name in widths if name in names)
+
+    added = register_bits(spec) - register_bits(replace(spec, resolve_cycles=0))
+    assert added == spec.resolve_register_bits + 3 * spec.resolve_cycles

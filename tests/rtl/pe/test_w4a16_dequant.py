@@ -7,7 +7,7 @@ import pytest
 from bitwright.arch.pe.stream import FIRST, LAST, Steps
 from bitwright.arch.pe.w4a16_dequant import W4A16Dequant
 from bitwright.rtl.bench import verilator
-from bitwright.rtl.bench.stream import bulk, stimulus, traces
+from bitwright.rtl.bench.stream import bulk, campaign, stimulus, traces
 from bitwright.rtl.pe import streaming
 
 VARIANTS = [W4A16Dequant(**params) for params in W4A16Dequant.variants]
@@ -48,11 +48,27 @@ class TestEveryCut:
         assert check(spec, stimulus.real_steps(spec, 200, SEED)).sums == 200
 
 
-def test_every_code_with_every_activation_in_both_modes() -> None:
-    spec, total = VARIANTS[1], bulk.NONE
+@pytest.mark.parametrize("spec", [VARIANTS[1], VARIANTS[3]], ids=lambda spec: spec.module_stem)
+def test_every_code_with_every_activation_in_both_modes(spec: W4A16Dequant) -> None:
+    total = bulk.NONE
     for steps in stimulus.every_pair(spec, SEED):
         total += check(spec, steps)
-    assert total.sums == 2 << 20
+    assert total.sums == 2 << 16 + spec.weight_bits
+
+
+def test_every_code_of_8_bits_with_one_activation_in_eight_in_both_modes() -> None:
+    """One of every eight neighbours: all exponents, both zeros and infinities. The campaign does all 2**24 pairs."""
+    spec, total = VARIANTS[4], bulk.NONE
+    assert spec.weight_bits == 8
+    assert campaign.exhaustive(spec)
+    index = np.arange(1 << 13)
+    acts = index << 3 | 5 * index % 8
+    for part, codes in enumerate(np.arange(256).reshape(-1, 8)):
+        act, wgt = np.tile(acts, 8), np.repeat(codes, 1 << 13)
+        for asym in (0, 1):
+            others = stimulus.random_steps(spec, np.ones(1 << 16, dtype=np.int64), SEED + 2 * part + asym)
+            total += check(spec, {**others, "act": act, "wgt": wgt, "asym": np.full(1 << 16, asym)})
+    assert total.sums == 2 << 13 + 8
 
 
 def test_every_integer_with_every_scale() -> None:
