@@ -155,6 +155,17 @@ class BlockDot(StreamSpec):
     def result(self, state: State) -> dict[str, IntArray]:
         return {"fp32": np.asarray(state[0], dtype=np.float32).view(np.uint32).astype(np.int64)}
 
+    def corners(self) -> Mapping[str, tuple[int, ...]]:
+        """Elements: both zeros, the least and the greatest finite codes of either sign, and what is not finite."""
+        element, codes = self.element, np.arange(1 << self.element.bits)
+        special = element.is_nan(codes) | element.is_inf(codes)
+        value = np.where(special, 0, element.significand(codes) << element.shift(codes))
+        half = 1 << (element.bits - 1)
+        ends = {0, 1, half, half + 1, int(value.argmax()), int(value.argmin()), *codes[special].tolist()[-2:]}
+        scales = (0, 126, 127, 128, 254, 255) if self.scale_format == "e8m0" else (0, 1, 0x38, 0x7E, 0xFE, 0x7F)
+        both = tuple(sorted(ends))
+        return {"act": both, "wgt": both, "act_scale": scales, "wgt_scale": scales}
+
     def tame(self, steps: Steps) -> Steps:
         """Three of four sums get finite codes and scales near 1: with random bits nearly every sum would be NaN."""
         wild = np.cumsum(steps[FIRST]) % 4 == 0

@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from bitwright.arch.errors import MismatchError
 from bitwright.arch.pe.base import IntArray
+from bitwright.arch.pe.block_dot import BlockDot
 from bitwright.arch.pe.stream import FIRST, LAST, Steps, StreamSpec
+from bitwright.rtl.bench import block_stimulus
 from bitwright.rtl.bench.stream import stimulus
 from bitwright.rtl.bench.stream.bulk import lengths_for, schedule
 from bitwright.rtl.bench.stream.model import Offer, StreamModel
@@ -99,6 +101,8 @@ def bulk_steps(spec: StreamSpec, total: int, seed: int, *, real: bool = True) ->
     yield stimulus.random_steps(spec, lengths_for(total // 2, rng), seed)
     yield stimulus.random_steps(spec, lengths_for(total, rng), seed + 1, corner_share=0.4)
     yield kin_steps(spec, total, seed + 2)
+    if isinstance(spec, BlockDot):
+        yield block_stimulus.sequences(spec, max(8, total // 8), 8, seed + 3)
     corners = spec.corners()
     pairs = len(corners[spec.multiplied[0]]) * len(corners[spec.multiplied[1]])
     yield stimulus.extreme_steps(spec, max(2, total // pairs))
