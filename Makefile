@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml requirements.txt requirements-nodeps.txt
 	@$(MAKE) --no-print-directory needs
 	@test -x $(BIN)/python || python3.11 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt "setuptools>=77" wheel
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --no-build-isolation -e ".[hdl,test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --no-build-isolation -e ".[hdl,formal,test]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
 	@touch $@
 
@@ -71,8 +71,24 @@ costs: $(STAMP) ## synthesise every PE and unit again and write arch/costs/nanga
 campaign-array: $(STAMP) ## cycles of 16x16, 8x64 and 32x32 arrays, RTL against simulator (first build 10 to 15 minutes)
 	$(BIN)/python -m pytest tests/cross/campaign_array_cycles.py
 
-campaign-pe: $(STAMP) ## streaming PEs, RTL against golden: whole groups, every product (PE_GROUPS=1000000 a format)
-	for file in tests/rtl/pe/campaign_*.py; do $(BIN)/python $$file --groups $(PE_GROUPS) || exit 1; done
+campaign-pe: $(STAMP) ## PEs, RTL against golden: 10^8 lane-steps and PE_GROUPS=1000000 groups each, every pair of codes (hours; goes on)
+	$(BIN)/python tests/rtl/pe/campaign_stream.py --groups $(PE_GROUPS)
+	$(BIN)/python tests/rtl/pe/campaign_bit_serial.py --groups $(PE_GROUPS)
+
+PES = $(shell $(BIN)/python -c 'from bitwright.arch import pe; print(*pe.stream_names())')
+
+campaign-mutants: $(STAMP) ## 240 mutants of every PE, killed or proved equivalent (an hour)
+	for pe in $(filter-out lut,$(PES)) lut:m=1,n=2,variant=full,precompute=true,pipeline=3; do \
+	  $(BIN)/python -m bitwright.rtl.bench.stream.mutants $$pe --write --prove-seconds 8 | tail -1; done
+	$(BIN)/python -m bitwright.rtl.bench.bit_serial_evidence mutants --count 280 --write | tail -1
+
+campaign-netlists: $(STAMP) ## every PE mapped to Nangate45 under its bench (half an hour)
+	for pe in $(filter-out lut,$(PES)) lut:m=1,n=2,variant=full,precompute=true,pipeline=3; do \
+	  $(BIN)/python -m bitwright.rtl.bench.stream.netlists $$pe --write | tail -1; done
+	$(BIN)/python -m bitwright.rtl.bench.bit_serial_evidence netlist --write | tail -1
+
+campaign-proofs: $(STAMP) ## the formal proofs of every PE (half an hour)
+	$(BIN)/bitwright prove all --write
 
 campaign-fuzz: $(STAMP) ## damaged files against every reader (FUZZ_SECONDS=600, FUZZ_SEED=1)
 	$(BIN)/python tests/workloads/campaign_fuzz_files.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
@@ -83,6 +99,7 @@ docs: $(STAMP) ## write the generated pages and schemas again
 	$(BIN)/python docs/one_layer.py > build/one-layer.md && mv build/one-layer.md docs/one-layer.md
 	$(BIN)/python docs/format_list.py > build/format-list.md && mv build/format-list.md docs/format-list.md
 	$(BIN)/python docs/pes.py > build/pes.md && mv build/pes.md docs/pes.md
+	$(BIN)/python docs/pe_library.py > build/pe-library.md && mv build/pe-library.md docs/pe-library.md
 	$(BIN)/python docs/qsnr.py > build/qsnr.md && mv build/qsnr.md docs/qsnr.md
 
 accuracy: $(STAMP) ## perplexity of SmolLM2 under 62 format policies: docs/accuracy.md and its picture (15 minutes; goes on)
@@ -96,4 +113,4 @@ picture: $(STAMP) ## the README's picture, from the report of `make sweep`
 clean: ## remove what make made, but .venv and results
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-fuzz docs accuracy picture clean
+.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-mutants campaign-netlists campaign-proofs campaign-fuzz docs accuracy picture clean

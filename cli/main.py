@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 from bitwright.arch.errors import BitwrightError
-from bitwright.cli import catalogue, hardware, quantizing, simulating, sweeping
+from bitwright.cli import catalogue, hardware, proving, quantizing, simulating, sweeping
 
 app = typer.Typer(
     name="bitwright",
@@ -30,6 +30,7 @@ app.add_typer(sweeping.app, name="sweep")
 app.command("report")(sweeping.report)
 app.command("generate")(hardware.generate)
 app.command("verify")(hardware.verify)
+app.command("prove")(proving.prove)
 app.command("synthesize")(hardware.synthesize)
 
 

@@ -100,13 +100,11 @@ class Int8Int4Mac(StreamSpec):
 
     @property
     def macs_per_step(self) -> int:
-        """Products of one step in mode int8; `int4_macs_per_step` in the other."""
+        """Products of one step in mode int8; twice as many in mode int4."""
         return self.lanes
 
-    @property
-    def int4_macs_per_step(self) -> int:
-        """Products of one step in mode int4."""
-        return 2 * self.lanes
+    def macs(self, steps: Steps) -> IntArray:
+        return np.where(np.asarray(steps["int4"]) != 0, 2 * self.lanes, self.lanes)
 
     @property
     def cuts(self) -> tuple[Cut, ...]:

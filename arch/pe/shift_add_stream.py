@@ -141,17 +141,19 @@ class ShiftAddStream(StreamSpec):
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
-        """The step's total where it is a wire of its own, else the terms: (act << position), gated.
+        """The step's total where it is a wire of its own; of one lane without such, its terms (act << position), gated.
 
-        The term of the highest code bit is ~(act << position) for signed codes; its +1 is added for all lanes at once.
+        The term of the highest code bit is ~(act << position) for signed codes; `negate` is the 1 that this lacks.
+        More lanes without a register between have too many terms for a solver: they are proved with the register.
         """
         if self.pipeline:
             return (Cut("dot", self.dot_low, -self.dot_low - 1),)
-        return tuple(
-            Cut(f"term_{lane}_{position}", _LEAST_ACT << position, 127 << position)
-            for lane in range(self.lanes)
-            for position in range(self.weight_bits)
-        )
+        if self.lanes > 1:
+            return ()
+        terms = [
+            Cut(f"term_0_{position}", _LEAST_ACT << position, 127 << position) for position in range(self.weight_bits)
+        ]
+        return (*terms, Cut("negate", 0, 1, signed=False, weight=1 << (self.weight_bits - 1)))
 
     @property
     def longest_sum(self) -> int:

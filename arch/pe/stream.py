@@ -46,6 +46,7 @@ class Cut:
     Fields
         low, high : int          The range, two's complement if `signed`; shown by enumeration or by the test named.
         proof : str              How the range is known: "enumeration" of all operands, or a test file.
+        weight : int             What the wire counts in the accumulator's step.
     """
 
     wire: str
@@ -53,6 +54,7 @@ class Cut:
     high: int
     signed: bool = True
     proof: str = "enumeration"
+    weight: int = 1
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ class Int8Int4MacPE(StreamPE):
         m.d.comb += dot.eq(low + Mux(int4, high, Cat(Const(0, 4), high).as_signed()))
         (dot,) = flow.cut(spec.pipeline >= 1, dot=dot)
         acc = flow.register(signed(spec.psum_bits), "acc")
+        total = add_to_sum(m, acc, dot, flow.first)
         with m.If(flow.advance & flow.valid):
-            m.d.sync += acc.eq(add_to_sum(m, acc, dot, flow.first))
+            m.d.sync += acc.eq(total)
         m.d.comb += self.sum.payload.psum.eq(acc)
         flow.offer()
         return m

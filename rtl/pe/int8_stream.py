@@ -18,15 +18,18 @@ class Int8StreamPE(StreamPE):
         products = {}
         for lane in range(spec.lanes):
             act, wgt = (payload[name] if spec.lanes == 1 else payload[name][lane] for name in ("act", "wgt"))
-            products[f"product_{lane}"] = Signal(signed(16), name=f"product_{lane}")
+            if spec.weight_bits < 8:  # a code: its highest bit is a sign unless the mode says otherwise
+                wgt = Cat(wgt, wgt[-1] & ~payload.wgt_unsigned).as_signed()
+            products[f"product_{lane}"] = Signal(signed(8 + spec.weight_bits), name=f"product_{lane}")
             m.d.comb += products[f"product_{lane}"].eq(act * wgt)
         terms = flow.cut(spec.pipeline >= 2, **products)
-        dot = Signal(signed(16 + (spec.lanes - 1).bit_length()), name="dot")
+        dot = Signal(signed(8 + spec.weight_bits + (spec.lanes - 1).bit_length()), name="dot")
         m.d.comb += dot.eq(sum(terms[1:], terms[0]))
         (dot,) = flow.cut(spec.pipeline >= 1, dot=dot)
         acc = flow.register(signed(spec.psum_bits), "acc")
+        total = add_to_sum(m, acc, dot, flow.first)
         with m.If(flow.advance & flow.valid):
-            m.d.sync += acc.eq(add_to_sum(m, acc, dot, flow.first))
+            m.d.sync += acc.eq(total)
         m.d.comb += self.sum.payload.psum.eq(acc)
         flow.offer()
         return m

@@ -88,8 +88,9 @@ def accumulate(m: Module, flow: Flow, totals: dict[str, Total], *, cut: bool, **
         acc = flow.register(signed(total.bits), name)
         start = Signal(signed(total.bits), name=f"{name}_start")
         m.d.comb += start.eq(Mux(flow.first, 0, acc))
+        following = start + held[place] if cut else total.add(m, total.bits, name, start)
         with m.If(flow.advance & flow.valid):
-            m.d.sync += acc.eq(start + held[place] if cut else total.add(m, total.bits, name, start))
+            m.d.sync += acc.eq(following)
         found[name] = acc
     return found
 

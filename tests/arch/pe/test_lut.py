@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,7 @@ from bitwright.arch.errors import ConfigError
 from bitwright.arch.pe.base import wrap
 from bitwright.arch.pe.lut import ABLATION, VARIANTS, Lut
 from bitwright.arch.pe.lut_tables import TableUnit, odd_integers, reinterpreted
+from bitwright.arch.pe.shift_add_a16 import ShiftAddA16
 from bitwright.arch.pe.stream import IntArray, Steps
 
 Params = dict[str, Any]
@@ -308,6 +310,26 @@ def test_default_is_the_published_tile() -> None:
     assert spec.tables.entries == 8
     assert spec.tables.entry_bits == 10
     assert {name: Lut(**params).macs_per_step for name, params in ABLATION.items()} == dict.fromkeys(VARIANTS, 512)
+
+
+def test_rows_of_the_ablation_differ_by_the_variant_alone() -> None:
+    """Tables from outside in each; a row's table unit is that of `tables`, whole for "unpu" only."""
+    rows = {name: Lut(**params) for name, params in ABLATION.items()}
+    assert tuple(rows) == VARIANTS
+    assert [replace(row, variant="full") for row in rows.values()] == [Lut(weight_bits=2)] * 4
+    assert [row.precompute for row in rows.values()] == [False] * 4
+    assert [row.tables.whole for row in rows.values()] == [True, False, False, False]
+
+
+def test_cost_of_fp16_sums_is_as_documented() -> None:
+    text = " ".join((Lut.__doc__ or "").split())
+    spec, short = (Lut(activation="fp16", precompute=True, depth=depth) for depth in (4096, 32))
+    other = ShiftAddA16(group=128)
+    assert (
+        f"psum_bits = {spec.psum_bits} an output (default tile with precompute; {short.psum_bits} at depth 32" in text
+    )
+    assert f"an addend of {spec.addend_range[1].bit_length() + 1} bits" in text
+    assert f"takes {other.psum.bits} bits for {short.depth * short.k} products" in text
 
 
 def test_module_names_differ_with_every_parameter() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from bitwright.arch.errors import MismatchError
+from bitwright.arch.pe.base import IntArray
 from bitwright.arch.pe.block_dot import BlockDot, MxFp4Dot, MxFp8Dot, MxInt8Dot, NvFp4Dot, NvInt4Dot
 from bitwright.arch.pe.stream import Steps
 from bitwright.rtl.bench.block_stimulus import sequences, single
@@ -44,15 +46,45 @@ def check(spec: BlockDot, steps: Steps, design: Compiled | None = None) -> None:
     assert counts.cycles == spec.cycles(counts.steps) + 1
 
 
-def all_pairs(spec: BlockDot, act_scale: int, wgt_scale: int) -> Steps:
-    """Every pair of codes, each in some lane; the other lanes hold zeros."""
-    many = 1 << spec.element.bits
-    one_act, one_wgt = (grid.reshape(-1, 1) for grid in np.meshgrid(np.arange(many), np.arange(many)))
-    act, wgt = np.zeros((2, many * many, spec.lanes), dtype=np.int64)
-    lane = np.random.default_rng(1).integers(0, spec.lanes, (many * many, 1))
-    np.put_along_axis(act, lane, one_act, axis=1)
-    np.put_along_axis(wgt, lane, one_wgt, axis=1)
-    return single(act, wgt, act_scale, wgt_scale)
+def one_lane(spec: BlockDot, lane: IntArray, pairs: IntArray, scales: tuple[int, int]) -> Steps:
+    """Steps of one pair [n, 2] each, in the given lane [n]; the other lanes hold zeros."""
+    codes = np.zeros((2, len(pairs), spec.lanes), dtype=np.int64)
+    codes[:, np.arange(len(pairs)), lane] = pairs.T
+    return single(*codes, *scales)
+
+
+def grid(spec: BlockDot) -> IntArray:
+    """Every pair of codes, [n, 2]."""
+    number = np.arange(1 << 2 * spec.element.bits)
+    return np.stack([number >> spec.element.bits, number & ((1 << spec.element.bits) - 1)], axis=1)
+
+
+def every_pair_in_every_lane(spec: BlockDot, scales: tuple[int, int]) -> Iterator[Steps]:
+    """4-bit codes and pairs with infinities or NaN one lane at a time; the others in all lanes at once.
+
+    Those go by the size of their product, every lane a few pairs behind the one before: no lane's product is too small
+    for the sum, so that none hides behind another's.
+    """
+    pairs, special = grid(spec), np.zeros(1 << spec.element.bits, dtype=bool)
+    codes = np.arange(len(special))
+    special[spec.element.is_nan(codes) | spec.element.is_inf(codes)] = True
+    alone = special[pairs].any(axis=1) | (spec.element.bits == 4)
+    if alone.any():
+        lane = np.repeat(np.arange(spec.lanes), int(alone.sum()))
+        yield one_lane(spec, lane, np.tile(pairs[alone], (spec.lanes, 1)), scales)
+    if alone.all():
+        return
+    finite, behind = pairs[~alone], 3 * np.arange(spec.lanes)
+    unit = np.exp2(spec.element.shift(finite).sum(axis=1))
+    size = np.abs(spec.element.significand(finite).prod(axis=1)) * unit
+    order = np.argsort(size, kind="stable")
+    place = np.arange(len(finite) + behind[-1])[:, None] - behind
+    inside = (place >= 0) & (place < len(finite))  # zeros elsewhere
+    at = order[np.clip(place, 0, len(finite) - 1)]
+    least = np.where(inside & (size[at] > 0), unit[at], np.inf).min(axis=1)
+    assert (np.where(inside, size[at], 0).sum(axis=1) < np.minimum(least, 1e99) * (1 << 24)).all()  # fp32 holds all
+    assert all(len(np.unique(at[inside[:, lane], lane])) == len(finite) for lane in range(spec.lanes))
+    yield single(*(np.where(inside, finite[at, operand], 0) for operand in (0, 1)), *scales)
 
 
 # Exhaustive
@@ -60,13 +92,13 @@ def all_pairs(spec: BlockDot, act_scale: int, wgt_scale: int) -> Steps:
 
 @pytest.mark.parametrize("spec", SPECS, ids=stem)
 def test_every_pair_of_codes(spec: BlockDot) -> None:
-    scales = (
-        ((127, 127), (3, 100), (210, 180))
-        if spec.scale_format == "e8m0"
-        else ((0x38, 0x38), (0x01, 0x81), (0x77, 0xF9))
-    )
-    for pair in scales:
-        check(spec, all_pairs(spec, *pair))
+    """In every lane at scales of 1, and each in some lane, another one each time, at two extreme pairs of scales."""
+    e8m0 = spec.scale_format == "e8m0"
+    for steps in every_pair_in_every_lane(spec, (127, 127) if e8m0 else (0x38, 0x38)):
+        check(spec, steps)
+    rng, pairs = np.random.default_rng(1), grid(spec)
+    for scales in ((3, 100), (210, 180)) if e8m0 else ((0x01, 0x81), (0x77, 0xF9)):
+        check(spec, one_lane(spec, rng.integers(0, spec.lanes, len(pairs)), pairs, scales))
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=stem)

@@ -111,9 +111,10 @@ def test_every_sign_code_of_eight_bits_times_every_entry_read_from_every_slot() 
     wgt = np.zeros((len(number), 8, 4), dtype=np.int64)
     wgt[:, :, :3] = 255 * (slot[:, None] >> np.arange(3) & 1)
     wgt[:, :, 3] = (number[:, None] + 37 * slot) & 255
-    steps = singles(spec, entries, wgt.reshape(-1, 32), 8)
-    sums = spec.sums(steps)["psum"]
-    assert np.array_equal(sums, entries * (255 - 2 * wgt[:, :, 3]))  # a stored sign bit of 1 is minus
+    flags = stimulus.flags(np.ones(len(number), dtype=np.int64))
+    steps = {"table": entries, "wgt": wgt.reshape(-1, 32), "top_plane": np.full(len(number), 7), **flags}
+    want = entries * (255 - 2 * wgt[:, :, 3])  # a stored sign bit of 1 is minus
+    assert np.array_equal(spec.sums(steps)["psum"], want)
     run(spec, steps)
 
 
@@ -136,8 +137,8 @@ def test_every_code_of_eight_bits_times_every_activation_in_every_lane(variant: 
 def test_every_code_times_every_fp16_activation(lane: int) -> None:
     """All 2**20 pairs of a 4-bit code and an fp16 code in a lane, other activations 0, other codes random.
 
-    8-bit codes times fp16 are not done as pairs (2**24 a lane): the tables do not depend on the weights, and the two
-    tests above hold 8-bit codes against every entry that an fp16 table can have.
+    8-bit codes times fp16 codes are not done as pairs (2**24 a lane). The tables do not depend on the weights, and the
+    lookup and the planes are int8's: the tests above hold 8-bit codes against all entries of 10 and 11 bits.
     """
     spec = Lut(m=1, n=1, activation="fp16", precompute=True, pipeline=2)
     number = np.arange(1 << 20)

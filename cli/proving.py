@@ -1,0 +1,44 @@
+"""`bitwright prove`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from bitwright.cli.output import print_json
+
+
+def prove(
+    name: Annotated[str, typer.Argument(metavar="PE", help="A PE with parameters (bitwright list pes), or all.")],
+    solver: Annotated[str, typer.Option(help="yices or z3.")] = "yices",
+    timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds a proof; later is a failure.")] = 120,
+    write: Annotated[bool, typer.Option("--write", help="Put the results into docs/evidence.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Formal proofs of a PE's generated Verilog: handshake, order, clear, reset, accumulator range.
+
+    A property that is not proved in time has failed (exit code 1); a counterexample is left as a VCD file.
+
+    Examples:
+
+      bitwright prove shift-add
+
+      bitwright prove int8-mac:lanes=4,pipeline=1 --solver z3 --json
+    """
+    from bitwright import rtl
+
+    rows, failed = [], 0
+    for result in rtl.prove(name, solver=solver, timeout_s=timeout_s, write=write):
+        failed += not result.proved
+        rows.append({**vars(result), "seconds": round(result.seconds, 2)})
+        if not json:
+            trace = f"; counterexample: {result.trace}" if result.trace else ""
+            how = f"{result.method}, depth {result.depth}" if result.depth else result.method
+            told = f"{result.variant}: {result.property}: {result.result} ({how}, {result.seconds:.1f} s){trace}"
+            print(told, flush=True)
+    if json:
+        print_json({"schema_version": 1, "proved": not failed, "results": rows})
+    else:
+        print(f"{len(rows) - failed} of {len(rows)} properties proved")
+    if failed:
+        raise typer.Exit(1)

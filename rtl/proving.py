@@ -1,0 +1,31 @@
+"""Which proofs a PE has: those of every stream of steps, or bit-serial's own; and their rows of evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bitwright.arch import pe
+from bitwright.arch.pe.bit_serial import BitSerial
+from bitwright.rtl import formal
+from bitwright.rtl.bench import bit_serial_proofs
+from bitwright.rtl.bench.stream import evidence
+
+
+def prove_pe(
+    name: str, params: dict[str, Any], solver: str, timeout_s: float, *, write: bool = False
+) -> Iterator[formal.Result]:
+    """Every proof of one PE, as it ends; with `write` each becomes a row of docs/evidence."""
+    shown = evidence.shown(name, params)
+    spec: Any = pe.stream(name, **params) if name in pe.stream_names() else pe.get(name, **params)
+    if isinstance(spec, BitSerial):
+        results: Iterator[formal.Result] = iter(
+            bit_serial_proofs.prove(spec, params, solver=solver, timeout_s=timeout_s).results
+        )
+    else:
+        results = formal.prove(spec, solver, timeout_s=timeout_s, variant=shown)
+    for result in results:
+        if write:
+            figures = {key: getattr(result, key) for key in ("property", "method", "depth", "result")}
+            evidence.store(evidence.row(spec, params, "proof", figures, f"bitwright prove {shown}"))
+        yield result
