@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from bitwright.arch.errors import MismatchError
 from bitwright.cli.output import print_json, print_table
 
 
@@ -35,7 +36,7 @@ def verify(
     name: Annotated[str, typer.Argument(metavar="PE", help="A PE (int8-mac, lut:m=1,n=8), or all.")],
     simulator: Annotated[str, typer.Option(help="Of the cocotb benches: verilator or icarus.")] = "verilator",
     verilog: Annotated[
-        Path | None, typer.Option("--rtl", metavar="FILE.v", help="Verilog of yours with the same ports, to verify.")
+        Path | None, typer.Option("--rtl", metavar="FILE.v", help="One file of Verilog of yours with the same ports.")
     ] = None,
     latency: Annotated[int | None, typer.Option(help="Cycles of latency of --rtl.", show_default="as our PE's")] = None,
     seed: Annotated[int, typer.Option(help="Of the stimulus and the power-up state.")] = 1,
@@ -46,7 +47,15 @@ def verify(
 
     --rtl puts your Verilog in the PE's place: the module of the PE's name (see `bitwright generate`), or the file's
     only one, with the same ports. Values, their order, the handshake, the cycles of a step and the latency are checked;
-    how many steps may wait inside while a sum is held back is yours.
+    how many steps may wait inside while a sum is held back is yours. It is one file; what it includes (`include) is
+    looked for beside it. Verilator elaborates its ports first, with --simulator icarus too.
+
+    A failed test is exit code 1, its first difference on a line of its own, and last the command that runs it again;
+    with --json the same on stdout. So is a bench that crashes ("the bench itself failed"): the PE has not passed.
+
+    A PE with parameters or a file of yours takes roughly 10 to 60 seconds, a PE with cells and arrays a minute
+    (fp16-mac, whose arrays compile slowly, more than five), all of them a quarter of an hour or more. Only the first
+    run of a design compiles it.
 
     Examples:
 
@@ -58,14 +67,23 @@ def verify(
     """
     from bitwright import rtl
 
-    done = []
+    done: list[dict[str, Any]] = []
+    found = {
+        "schema_version": 1, "pe": name, "simulator": simulator, "seed": seed, "rtl": verilog and str(verilog),
+        "latency": latency, "waves": waves and str(waves), "designs": done, "failures": [],
+    }  # fmt: skip
     verdicts = rtl.verify(name, simulator=simulator, rtl=verilog, latency_cycles=latency, seed=seed, waves=waves)
-    for design, tests in verdicts:
-        done.append({"design": design, "tests": tests})
-        if not json:
-            print(f"{design}: {len(tests)} tests passed ({', '.join(tests)})", flush=True)
+    try:
+        for verdict in verdicts:
+            done.append({"design": verdict.design, "kind": verdict.kind, "tests": verdict.tests})
+            if not json:
+                print(f"{verdict.design}: {len(verdict.tests)} tests passed ({', '.join(verdict.tests)})", flush=True)
+    except MismatchError as error:
+        if json:
+            print_json({**found, "passed": False, **rtl.failures(error)})
+        raise
     if json:
-        print_json({"schema_version": 1, "pe": name, "simulator": simulator, "seed": seed, "designs": done})
+        print_json({**found, "passed": True})
 
 
 def synthesize(

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bitwright.arch.errors import ConfigError
+from bitwright.arch.errors import ConfigError, MismatchError
+
+if TYPE_CHECKING:
+    from bitwright.rtl.bench.verification import Verdict
 
 
 def generate(name: str, output: Path, *, dataflow: str | None = None) -> Path:
@@ -49,13 +52,13 @@ def _require_amaranth() -> None:
 def verify(
     name: str, *, simulator: str = "verilator", rtl: Path | None = None, latency_cycles: int | None = None,
     seed: int = 1, waves: Path | None = None,
-) -> Iterator[tuple[str, list[str]]]:  # fmt: skip
-    """Run the benches of a PE ("all": of every PE): (design, tests that passed) as they end.
+) -> Iterator[Verdict]:  # fmt: skip
+    """Run the benches of a PE ("all": of every PE): (design, tests that passed) as they end, each with its `kind`.
 
     name : a PE with parameters (`int8-mac`, `lut:m=1,n=8`). The other arguments as in
     `bitwright.rtl.bench.verification.Options`.
-    Raises ConfigError for an unknown PE, a wrong option or a Verilog file that is no such PE, MismatchError when a test
-    fails, ToolError when a tool is missing.
+    Raises ConfigError for an unknown PE, a wrong option or a Verilog file that is no such PE, FailedTestsError (a
+    MismatchError with its `failures`) when a test fails or its bench does, ToolError when a tool is missing.
     """
     from bitwright.arch import pe
 
@@ -69,6 +72,32 @@ def verify(
     options.require_legal(name)
     for item in names:
         yield from verify_pe(item, options)
+
+
+def failures(error: MismatchError) -> dict[str, Any]:
+    """What `verify` found wrong, for a JSON document: "failures", a row a failed test, and "replay", the command."""
+    from bitwright.rtl.bench.cocotb_runner import FailedTestsError
+
+    if isinstance(error, FailedTestsError):
+        return error.as_json()
+    return {"failures": [{"message": str(error)}], "replay": ""}
+
+
+def prove(name: str, *, solver: str = "yices", timeout_s: float = 120, write: bool = False) -> Iterator[Any]:
+    """Formal proofs of PE `name` ("all": of every PE by default), as `rtl.formal.Result`s when they end.
+
+    `write` puts each into docs/evidence. Raises ConfigError for an unknown PE, parameter or solver, ToolError when a
+    tool is missing.
+    """
+    from bitwright.arch import pe
+
+    names = pe.all_names() if name == "all" else [name]
+    chosen = [pe.parse_name(item) for item in names]
+    _require_amaranth()
+    from bitwright.rtl.proving import prove_pe
+
+    for item, params in chosen:
+        yield from prove_pe(item, params, solver, timeout_s, write=write)
 
 
 def synthesize(name: str, *, dataflow: str = "ws", node: str = "nangate45", clock_mhz: float = 250) -> dict[str, Any]:

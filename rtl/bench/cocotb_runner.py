@@ -8,8 +8,9 @@ import re
 import subprocess
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,50 @@ _TRACE_VERILATE, _TRACE_RUNTIME = ("--trace-vcd",), ("verilated_vcd_c",)
 _TRACE_FLAGS = ("-UVM_TRACE", "-DVM_TRACE=1", "-UVM_TRACE_VCD", "-DVM_TRACE_VCD=1")
 _ZERO_INIT = re.compile(r"^(\s*reg (?:\[(\d+):0\] )?\\?\S+\s?) = \d+'[hdb]0+;", re.MULTILINE)
 _WAVES_MODULE = "bitwright_waves"
+_SHOWN_FAILURES = 3  # when every test failed
+_VERDICTS = ("AssertionError", "SimFailure", "")  # what says something of the design; any other exception is a crash
+_TIME_LINE = re.compile(r"at (\d+) ns")
 
 
 class NoResultsError(ToolError):
     """A simulation that died before its end."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A test that failed.
+
+    Fields
+        test, message : str      What failed, and the first difference.
+        time_ns : int or None    When in the simulation, of a cocotb test.
+        of_the_bench : bool      The bench crashed (an exception other than a failed check): nothing is known of the PE.
+    """
+
+    test: str
+    message: str
+    time_ns: int | None = None
+    of_the_bench: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.test}: {self.message}"
+
+
+class FailedTestsError(MismatchError):
+    """Failed tests of a design, and the command that runs them again.
+
+    A bench that crashed counts as a failed test (exit code 1): a PE that no bench went through has not passed.
+    """
+
+    def __init__(
+        self, message: str, failures: Sequence[Failure], *, design: str, kind: str = "cocotb", replay: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.failures, self.design, self.kind, self.replay = tuple(failures), design, kind, replay
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it but the message, which is for people."""
+        rows = [{"design": self.design, "kind": self.kind, **asdict(failure)} for failure in self.failures]
+        return {"failures": rows, "replay": self.replay}
 
 
 def require_simulator(name: str) -> None:
@@ -90,13 +131,15 @@ def with_random_init(verilog: str, seed: int) -> str:
 def run_cocotb(
     verilog: str, top: str, bench: str, *, plusargs: Mapping[str, str | int], seed: int = 1,
     simulator: str = "verilator", unknown_state: bool = False, waves: Path | None = None, replay: str = "",
+    lines: bool = False,
 ) -> list[str]:  # fmt: skip
     """Run every test of module `bench` on design `top`; returns the names of those that ran, all passed.
 
     plusargs : what the bench reads from `cocotb.plusargs`. seed : cocotb's and the power-up state's, which is random;
     with `unknown_state` Icarus has x in place of it. waves : a VCD file to write. replay : what to run to see a
-    mismatch again.
-    Raises MismatchError with the failed tests and their messages, ToolError when a tool is missing or fails.
+    mismatch again. lines : a message for users: one failed test a line, the replay on the last, no Python module.
+    Raises FailedTestsError (a MismatchError) with the failed tests and their messages, ToolError when a tool is missing
+    or fails.
     """
     try:
         from cocotb_tools.runner import get_runner
@@ -122,7 +165,7 @@ def run_cocotb(
                 test_module=bench, hdl_toplevel=top, hdl_toplevel_lang="verilog", build_dir=folder, test_dir=scratch,
                 results_xml=str(results), plusargs=arguments, seed=seed, log_file=log, test_args=test_args,
             )  # fmt: skip
-        return _verdict(results, log, top, bench, replay)
+        return _verdict(results, log, top, bench, replay, waves, lines)
 
 
 def _icarus() -> Any:
@@ -155,26 +198,45 @@ def _build_icarus(folder: Path, verilog: str, top: str, waves: Path | None) -> P
     return folder
 
 
-def _verdict(results: Path, log: Path, top: str, bench: str, replay: str = "") -> list[str]:
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+def _verdict(
+    results: Path, log: Path, top: str, bench: str, replay: str = "", waves: Path | None = None, lines: bool = False
+) -> list[str]:
+    text = log.read_text(errors="replace").splitlines() if log.is_file() else []
     if not results.is_file():
-        raise NoResultsError(f"cocotb run of {bench} on {top} left no results: " + " | ".join(lines[-6:]))
+        raise NoResultsError(f"cocotb run of {bench} on {top} left no results: " + " | ".join(text[-6:]))
     cases = [case for case in ET.parse(results).getroot().iter("testcase") if case.find("skipped") is None]
-    reasons = {case.get("name", "?"): _reason(case) for case in cases}
-    failed = [f"{name}: {reason}" for name, reason in reasons.items() if reason is not None]
-    if failed or not cases:
-        raise MismatchError(
-            f"{top}: {len(failed)} of {len(cases)} tests of {bench} failed: {' | '.join(failed)}"
-            + (f"; replay: {replay}" if replay else "")
+    failures = [failure for failure in map(_failure, cases) if failure is not None]
+    if not failures and cases:
+        return [case.get("name", "?") for case in cases]
+    shown = [str(failure) for failure in failures]
+    if waves is not None:
+        shown = [f"{line}; at {failure.time_ns} ns of {waves}" for line, failure in zip(shown, failures, strict=True)]
+    head = f"{top}: {len(failures)} of {len(cases)} tests"
+    if lines:
+        if len(shown) == len(cases) and len(shown) > _SHOWN_FAILURES:
+            shown = [*shown[:_SHOWN_FAILURES], f"{len(shown) - _SHOWN_FAILURES} more"]
+        message = "\n".join(
+            [f"{head} failed:", *(f"  {line}" for line in shown), *([f"replay: {replay}"] * bool(replay))]
         )
-    return [case.get("name", "?") for case in cases]
+    else:
+        message = f"{head} of {bench} failed: {' | '.join(shown)}" + (f"; replay: {replay}" if replay else "")
+    raise FailedTestsError(message, failures, design=top, replay=replay)
 
 
-def _reason(case: ET.Element) -> str | None:
-    """The first line of why a test failed; None of one that passed."""
-    for kind in ("failure", "error"):
-        found = case.find(kind)
-        if found is not None:
-            lines = (found.get("message") or "").splitlines()
-            return f"{found.get('type', kind)}: {lines[0]}" if lines else kind
-    return None
+def _failure(case: ET.Element) -> Failure | None:
+    """Why a test failed, on one line; None of one that passed.
+
+    A message may have its time as a second line: where a bench goes on after the difference, cocotb's is too late.
+    """
+    found = next((part for part in map(case.find, ("failure", "error")) if part is not None), None)
+    if found is None:
+        return None
+    said, kind = (found.get("message") or "").splitlines(), found.get("type", "")
+    properties = {item.get("name"): item.get("value") for item in case.iter("property")}
+    time = _TIME_LINE.fullmatch(said[-1]) if said else None
+    stop = time[1] if time else properties.get("sim_time_stop")
+    reason = said[0] if said else "no message"
+    crashed = kind not in _VERDICTS
+    if crashed:
+        reason = f"the bench itself failed: {kind}: {reason}"
+    return Failure(case.get("name", "?"), reason, None if stop is None else round(float(stop)), crashed)

@@ -5,13 +5,15 @@ first of them in an unknown one, and resets. Sums are compared bit for bit with 
 they are on offer; a handshake monitor rides on both streams. With strict=1, `step.ready` and `sum.valid` are also
 compared with `StreamModel` in every cycle, stalls and idle cycles included. With strict=0 (another's PE, which may
 have elastic stages) they are compared in the test that never holds a sum back, where the latency and the cycles of a
-step are binding.
+step are binding. Tests stand in the order in which a failure is easiest to read. The second line of a failure's
+message is the simulation time (`at 75 ns`).
 """
 
 from __future__ import annotations
 
 import json
 import random
+from collections import deque
 from typing import Any, NoReturn
 
 import cocotb
@@ -19,9 +21,10 @@ import numpy as np
 from bitwright.arch import pe as specs
 from bitwright.arch.pe.stream import Steps
 from bitwright.rtl.bench.stream.model import Offer, StreamModel
-from bitwright.rtl.bench.stream.monitors import Bits, HandshakeMonitor, Scoreboard, shown
+from bitwright.rtl.bench.stream.monitors import Bits, HandshakeMonitor, Scoreboard, another_latency, shown
 from bitwright.rtl.bench.stream.script import Script, cut_to, dropping_steps, mixed_steps, script, shuffled
 from bitwright.rtl.bench.stream.stimulus import extreme_steps, random_steps, real_steps
+from cocotb.simtime import get_sim_time
 from cocotb.triggers import Timer
 
 _SHARES = (0.0, 0.5, 0.9)  # of cycles in which the source pauses, or the sink does not take
@@ -64,8 +67,9 @@ class Testbench:
         self.random = random.Random(self.seed)
         self.model = StreamModel(self.latency)
         self.step_monitor, self.sum_monitor = HandshakeMonitor("step"), HandshakeMonitor("sum")
-        self.scoreboard = Scoreboard(self.spec.sum_fields)
+        self.scoreboard = Scoreboard(self.spec)
         self.cycle, self.known, self.offering, self.waited = 0, False, False, 0
+        self.wrong_latency = False
         self.load(random_steps(self.spec, np.ones(8, dtype=np.int64), self.seed))
 
     @property
@@ -79,7 +83,7 @@ class Testbench:
         self.at = self.taken = 0
 
     def fail(self, what: str) -> NoReturn:
-        raise AssertionError(f"cycle {self.cycle}: {what}")
+        raise AssertionError(f"cycle {self.cycle}: {what}\nat {get_sim_time('ns'):.0f} ns")
 
     async def start(self) -> None:
         """Two cycles of anything, then two of reset; nothing is taken, so that only the reset clears a sum."""
@@ -131,7 +135,7 @@ class Testbench:
     def take(self) -> None:
         """The step on offer was taken: the next one is due."""
         steps, at = self.script, self.at
-        self.scoreboard.took(at, steps.first[at], steps.last[at], steps.sums[at])
+        self.scoreboard.took(at, steps.first[at], steps.last[at], steps.sums[at], steps.payloads[at])
         self.offering, self.waited, self.taken = False, 0, self.taken + 1
         self.at = (at + 1) % len(steps)
 
@@ -146,6 +150,7 @@ class Testbench:
                 f"{cycles}, sum.valid = {int(self.model.offered)}, sum.ready = {int(sum_ready)}"
             )
         if valid != int(self.model.offered):
+            self.wrong_latency = not self.strict
             self.fail(
                 f"sum.valid = {_flag(valid)}: must be {int(self.model.offered)}, with a latency of {self.latency} from "
                 f"the cycle in which a step marked last was taken"
@@ -208,10 +213,31 @@ class Testbench:
             await self.clock(offer=False, sum_ready=True)
             cycles += 1
             if cycles > self.latency + _PATIENCE_CYCLES:
-                number = self.scoreboard.owed[0][0]
+                number = self.scoreboard.owed[0].number
                 self.fail(f"sum.valid = 0: must be 1, the sum to step {number} is missing after {cycles} cycles")
         for _ in range(self.latency + 2):
             await self.clock(offer=False, sum_ready=True)
+
+    async def measured_latency(self) -> int | None:
+        """The latency in cycles, if it is the same for 20 sums that nothing holds back and their values are right."""
+        self.exact, self.known = False, False  # nothing is checked until the reset
+        found, taken_at = set[int](), deque[int]()
+        try:
+            await self.start()
+            lengths = np.asarray([1, 1, 3, 1, 2] * 4)
+            self.load(random_steps(self.spec, lengths, self.seed))
+            before, at_most = self.sum_monitor.transfers, len(lengths) * (max(self.script.cycles) + _PATIENCE_CYCLES)
+            while self.sum_monitor.transfers < before + len(lengths) and at_most:
+                seen, cycle, last = self.sum_monitor.transfers, self.cycle, self.script.last[self.at]
+                offer = self.taken < len(self.script) and self.random.random() < 0.7
+                if await self.clock(offer=offer, sum_ready=True) and last:
+                    taken_at.append(cycle)
+                if self.sum_monitor.transfers > seen:
+                    found.add(cycle - taken_at.popleft())
+                at_most -= 1
+        except AssertionError:
+            return None
+        return found.pop() if len(found) == 1 and at_most else None
 
     def skip_to_first(self) -> None:
         """Go on with the next step marked `first`."""
@@ -221,35 +247,53 @@ class Testbench:
 
 
 @cocotb.test()
-async def every_mix_of_idle_and_back_pressure_with_drops_and_resets(dut: Any) -> None:
-    """Nine mixes of a pausing source and a slow sink; sums of 1 to 8 steps, dropped ones, long ones, some resets."""
-    bench = Testbench(dut)
-    await bench.start()
-    bench.load(mixed_steps(bench.spec, bench.cycles, bench.seed))
-    cycles = int(bench.cycles // 9 * min(8.0, sum(bench.script.cycles) / len(bench.script)))
-    for idle in _SHARES:
-        for slow in _SHARES:
-            for _ in range(cycles):
-                rst = bench.random.random() < 0.005
-                ready = bench.random.random() >= slow
-                await bench.clock(offer=bench.random.random() >= idle, sum_ready=ready, rst=rst)
-                if rst and bench.random.random() < 0.7:
-                    bench.skip_to_first()
-    await bench.drain()
-    counts = f"{bench.taken} steps, {bench.sum_monitor.transfers} sums, {bench.sum_monitor.held} cycles of waiting sums"
-    assert min(bench.taken, bench.sum_monitor.transfers, bench.sum_monitor.held) > 20, counts
-
-
-@cocotb.test()
 async def without_back_pressure_every_cycle_is_the_contracts(dut: Any) -> None:
     """Sums of one step back to back, then sums of any length, with a source that never, often or mostly pauses."""
     bench = Testbench(dut, exact=True)
     await bench.start()
     ones = random_steps(bench.spec, np.ones(40, dtype=np.int64), bench.seed, corner_share=0.3)
-    for idle in _SHARES:
-        await bench.play(ones, idle=idle)
-        await bench.play(cut_to(bench.spec, mixed_steps(bench.spec, 200, bench.seed + 1), 400), idle=idle)
+    try:
+        for idle in _SHARES:
+            await bench.play(ones, idle=idle)
+            await bench.play(cut_to(bench.spec, mixed_steps(bench.spec, 200, bench.seed + 1), 400), idle=idle)
+    except AssertionError as error:
+        measured = await bench.measured_latency() if bench.wrong_latency else None
+        if measured is None or measured == bench.latency:
+            raise
+        text, _, time = str(error).partition("\n")
+        raise AssertionError(f"{text}{another_latency(bench.latency, measured)}\n{time}") from error
     assert bench.sum_monitor.transfers >= 120, f"{bench.sum_monitor.transfers} sums"
+
+
+@cocotb.test()
+async def extreme_codes(dut: Any) -> None:
+    """Sums of two steps of the corners of both operands, the same in all lanes."""
+    bench = Testbench(dut)
+    await bench.start()
+    steps = shuffled(extreme_steps(bench.spec, 2), bench.seed)
+    await bench.play(cut_to(bench.spec, steps, bench.cycles), idle=0.1, slow=0.1)
+
+
+@cocotb.test()
+async def real_tensors_of_smollm2(dut: Any) -> None:
+    """Dot products of a real model's activations and weights, as the spec quantises them."""
+    bench = Testbench(dut)
+    await bench.start()
+    steps = cut_to(bench.spec, real_steps(bench.spec, 16, bench.seed), bench.cycles)
+    await bench.play(steps, idle=0.1, slow=0.2)
+
+
+@cocotb.test()
+async def a_first_in_mid_sum_drops_it(dut: Any) -> None:
+    """Sums of 1, 2, 3 ... steps without a last, each followed by a whole sum, which alone comes out."""
+    bench = Testbench(dut)
+    await bench.start()
+    count = min(_LONGEST_WAIT, bench.latency + 4)
+    for unfinished in range(1, count):
+        for slow in (0.0, 0.7):
+            steps = dropping_steps(bench.spec, unfinished, 1 + unfinished % 3, bench.seed + unfinished)
+            await bench.play(steps, slow=slow)
+    assert bench.sum_monitor.transfers == 2 * (count - 1), f"{bench.sum_monitor.transfers} sums"
 
 
 @cocotb.test()
@@ -267,19 +311,6 @@ async def a_sum_on_offer_holds_until_it_is_taken(dut: Any) -> None:
                 held = held if bench.sum_monitor.waiting is not None else 0
             await bench.drain()
     assert bench.sum_monitor.held > bench.longest_wait, f"{bench.sum_monitor.held} cycles of waiting sums"
-
-
-@cocotb.test()
-async def a_first_in_mid_sum_drops_it(dut: Any) -> None:
-    """Sums of 1, 2, 3 ... steps without a last, each followed by a whole sum, which alone comes out."""
-    bench = Testbench(dut)
-    await bench.start()
-    count = min(_LONGEST_WAIT, bench.latency + 4)
-    for unfinished in range(1, count):
-        for slow in (0.0, 0.7):
-            steps = dropping_steps(bench.spec, unfinished, 1 + unfinished % 3, bench.seed + unfinished)
-            await bench.play(steps, slow=slow)
-    assert bench.sum_monitor.transfers == 2 * (count - 1), f"{bench.sum_monitor.transfers} sums"
 
 
 @cocotb.test()
@@ -317,18 +348,20 @@ async def ready_does_not_depend_on_valid_nor_the_sum_on_inputs(dut: Any) -> None
 
 
 @cocotb.test()
-async def extreme_codes(dut: Any) -> None:
-    """Sums of two steps of the corners of both operands, the same in all lanes."""
+async def every_mix_of_idle_and_back_pressure_with_drops_and_resets(dut: Any) -> None:
+    """Nine mixes of a pausing source and a slow sink; sums of 1 to 8 steps, dropped ones, long ones, some resets."""
     bench = Testbench(dut)
     await bench.start()
-    steps = shuffled(extreme_steps(bench.spec, 2), bench.seed)
-    await bench.play(cut_to(bench.spec, steps, bench.cycles), idle=0.1, slow=0.1)
-
-
-@cocotb.test()
-async def real_tensors_of_smollm2(dut: Any) -> None:
-    """Dot products of a real model's activations and weights, as the spec quantises them."""
-    bench = Testbench(dut)
-    await bench.start()
-    steps = cut_to(bench.spec, real_steps(bench.spec, 16, bench.seed), bench.cycles)
-    await bench.play(steps, idle=0.1, slow=0.2)
+    bench.load(mixed_steps(bench.spec, bench.cycles, bench.seed))
+    cycles = int(bench.cycles // 9 * min(8.0, sum(bench.script.cycles) / len(bench.script)))
+    for idle in _SHARES:
+        for slow in _SHARES:
+            for _ in range(cycles):
+                rst = bench.random.random() < 0.005
+                ready = bench.random.random() >= slow
+                await bench.clock(offer=bench.random.random() >= idle, sum_ready=ready, rst=rst)
+                if rst and bench.random.random() < 0.7:
+                    bench.skip_to_first()
+    await bench.drain()
+    counts = f"{bench.taken} steps, {bench.sum_monitor.transfers} sums, {bench.sum_monitor.held} cycles of waiting sums"
+    assert min(bench.taken, bench.sum_monitor.transfers, bench.sum_monitor.held) > 20, counts

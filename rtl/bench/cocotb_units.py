@@ -15,7 +15,19 @@ from bitwright.arch.pe import units
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, RisingEdge
 
-_INPUTS = ("psum", "scale", "acc", "act_sum", "zero", "scale_code", "halve", "code", "selector", "exponent", "nonfinite")
+_INPUTS = (
+    "psum",
+    "scale",
+    "acc",
+    "act_sum",
+    "zero",
+    "scale_code",
+    "halve",
+    "code",
+    "selector",
+    "exponent",
+    "nonfinite",
+)
 
 
 @cocotb.test()

@@ -8,10 +8,11 @@ bench.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from bitwright.arch import pe as specs
@@ -20,14 +21,13 @@ from bitwright.arch.pe import PESpec
 from bitwright.arch.pe.stream import FIRST, StreamSpec
 from bitwright.rtl import array, pe
 from bitwright.rtl.bench import user_verilog
-from bitwright.rtl.bench.cocotb_runner import NoResultsError, require_simulator, run_cocotb
+from bitwright.rtl.bench.cocotb_runner import FailedTestsError, Failure, NoResultsError, require_simulator, run_cocotb
 from bitwright.rtl.bench.stream import bulk, stimulus
 from bitwright.rtl.bench.stream.script import longest_steps
 from bitwright.rtl.bench.verilator import Compiled
 from bitwright.rtl.pe import streaming
 
-Verdict = tuple[str, list[str]]
-
+COCOTB, BULK = "cocotb", "bulk"  # kinds of tests
 ROWS, COLS = 3, 4
 CYCLES = 1000
 EXHAUSTIVE_PAIRS = 1 << 20
@@ -35,6 +35,26 @@ BULK_LANE_STEPS, LEAST_BULK_STEPS = 1_000_000, 20_000
 LARGEST_SEED = (1 << 31) - 1  # Verilator's
 _STREAM_BENCH = "bitwright.rtl.bench.cocotb_stream"
 _OWN_BENCHES = {"bit-serial": "bitwright.rtl.bench.cocotb_bit_serial"}
+
+
+class Verdict(NamedTuple):
+    """A design and the names of its tests that passed."""
+
+    design: str
+    tests: list[str]
+
+    @property
+    def kind(self) -> str:
+        """Of the tests: "cocotb", or "bulk" for runs of the compiled design."""
+        return COCOTB
+
+
+class BulkVerdict(Verdict):
+    """The same of bulk runs."""
+
+    @property
+    def kind(self) -> str:
+        return BULK
 
 
 @dataclass(frozen=True)
@@ -84,18 +104,21 @@ class Options:
         if self.simulator != "verilator":
             parts.append(f"--simulator {self.simulator}")
         if self.rtl is not None:
-            parts.append(f"--rtl {self.rtl}")
+            parts.append(f"--rtl {shlex.quote(str(self.rtl))}")
         if self.latency_cycles is not None:
             parts.append(f"--latency {self.latency_cycles}")
-        return " ".join([*parts, f"--seed {self.seed}"])
+        parts.append(f"--seed {self.seed}")
+        if self.waves is not None:
+            parts.append(f"--waves {shlex.quote(str(self.waves))}")
+        return " ".join(parts)
 
 
 def verify_pe(text: str, options: Options | None = None) -> Iterator[Verdict]:
-    """(design, names of the tests that passed) of every bench of a PE; `text` is its name with parameters.
+    """The verdict of every bench of a PE as it ends; `text` is its name with parameters.
 
     With parameters, and with a Verilog file of the user's, the stream bench (of bit-serial its own) alone.
-    Raises ConfigError for options or a file that cannot be, MismatchError with the failed tests and their messages,
-    ToolError when a tool is missing.
+    Raises ConfigError for options or a file that cannot be, FailedTestsError (a MismatchError) with the failed
+    tests and their messages, ToolError when a tool is missing.
     """
     options = options or Options()
     name, params = specs.parse_name(text)
@@ -108,7 +131,7 @@ def verify_pe(text: str, options: Options | None = None) -> Iterator[Verdict]:
     spec = specs.get(name, **params)
     verilog, top = _design(spec, options)
     plusargs: dict[str, str | int] = {**spec.params, "pe": name, "cycles": 2 * CYCLES, "seed": options.seed}
-    yield top, _run(verilog, top, _OWN_BENCHES[name], plusargs, options, replay, waves=options.waves)
+    yield Verdict(top, _run(verilog, top, _OWN_BENCHES[name], plusargs, options, replay, waves=options.waves))
 
 
 def _design(spec: PESpec, options: Options) -> tuple[str, str]:
@@ -129,12 +152,14 @@ def _run(
     try:
         return run_cocotb(
             verilog, top, bench, plusargs=plusargs, seed=options.seed, simulator=options.simulator,
-            unknown_state=bench == _STREAM_BENCH, waves=waves, replay=replay,
+            unknown_state=bench == _STREAM_BENCH, waves=waves, replay=replay, lines=True,
         )  # fmt: skip
     except NoResultsError as error:
         if options.rtl is None:
             raise
-        raise MismatchError(f"rtl = {options.rtl}: the simulation died; {error}; replay: {replay}") from error
+        message = f"rtl = {options.rtl}: the simulation died; {error}"
+        died = Failure(bench.rpartition(".")[2], message)
+        raise FailedTestsError(f"{message}\nreplay: {replay}", [died], design=top, replay=replay) from error
 
 
 def _stream(spec: StreamSpec, params: Mapping[str, Any], options: Options, replay: str) -> Iterator[Verdict]:
@@ -145,8 +170,8 @@ def _stream(spec: StreamSpec, params: Mapping[str, Any], options: Options, repla
         "cycles": 2 * CYCLES, "seed": options.seed,
     }  # fmt: skip
     verilog, top = _design(spec, options)
-    yield top, _run(verilog, top, _STREAM_BENCH, plusargs, options, replay, waves=options.waves)
-    yield top, bulk_tests(spec, Compiled(verilog, top), latency, options.seed, replay)
+    yield Verdict(top, _run(verilog, top, _STREAM_BENCH, plusargs, options, replay, waves=options.waves))
+    yield BulkVerdict(top, bulk_tests(spec, Compiled(verilog, top), latency, options.seed, replay))
 
 
 def bulk_tests(spec: StreamSpec, design: Compiled, latency_cycles: int, seed: int, replay: str) -> list[str]:
@@ -158,19 +183,25 @@ def bulk_tests(spec: StreamSpec, design: Compiled, latency_cycles: int, seed: in
     rng, passed = np.random.default_rng(seed), []
     many = max(LEAST_BULK_STEPS, BULK_LANE_STEPS // spec.macs_per_step)
     longest = longest_steps(spec)
-    runs = {
+    runs = {  # sums of one step first: a failure is easiest to read there
+        "every_pair_of_codes": stimulus.every_pair(spec, seed) if stimulus.pair_count(spec) <= EXHAUSTIVE_PAIRS else [],
         "random_and_corner_codes": [
             stimulus.random_steps(spec, bulk.lengths_for(many, rng), seed, corner_share=share) for share in (0.0, 0.3)
         ],
         "sums_of_extreme_codes": [stimulus.extreme_steps(spec, 8)],
         "the_longest_sum_and_one_step_more": [] if longest is None else [longest],
         "real_tensors_of_smollm2": [stimulus.real_steps(spec, 64, seed)],
-        "every_pair_of_codes": stimulus.every_pair(spec, seed) if stimulus.pair_count(spec) <= EXHAUSTIVE_PAIRS else [],
     }
     for name, parts in runs.items():
         total = 0
         for steps in parts:
-            bulk.check(spec, steps, design=design, latency_cycles=latency_cycles, seed=seed, replay=replay)
+            try:
+                bulk.check(spec, steps, design=design, latency_cycles=latency_cycles, seed=seed, run=name)
+            except MismatchError as error:
+                message = f"{error}\nreplay: {replay}"
+                raise FailedTestsError(
+                    message, [Failure(name, str(error))], design=design.top, kind=BULK, replay=replay
+                ) from error
             total += len(steps[FIRST])
         if total:
             passed.append(f"{name}: {total} steps")
@@ -185,8 +216,8 @@ def _systolic(name: str, options: Options) -> Iterator[Verdict]:
         plusargs: dict[str, str | int] = {
             "pe": name, "dataflow": dataflow, "cycles": CYCLES, "seed": options.seed, "params": json.dumps({}),
         }  # fmt: skip
-        yield top, _run(text, top, "bitwright.rtl.bench.cocotb_cells", plusargs, options, replay)
+        yield Verdict(top, _run(text, top, "bitwright.rtl.bench.cocotb_cells", plusargs, options, replay))
     for dataflow in spec.dataflows:
         top, text = array.module_name(name, ROWS, COLS, dataflow), array.verilog(name, ROWS, COLS, dataflow)
         plusargs = {"pe": name, "rows": ROWS, "cols": COLS, "dataflow": dataflow, "seed": options.seed}
-        yield top, _run(text, top, "bitwright.rtl.bench.cocotb_array", plusargs, options, replay)
+        yield Verdict(top, _run(text, top, "bitwright.rtl.bench.cocotb_array", plusargs, options, replay))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from bitwright.arch.pe.stream import Field
+from bitwright.arch.pe.stream import Field, StreamSpec
 
+SHOWN_LANES, SHOWN_STEPS = 8, 4
 Bits = int | str  # a number, or the bits as text where some are x
 
 
@@ -14,16 +16,46 @@ def shown(bits: Bits | None, fields: Sequence[Field] = ()) -> str:
     """A payload for a message: in bits, and each field in decimal."""
     if bits is None or isinstance(bits, str):
         return "x" if bits is None else f"0b{bits}"
+    width = max(1, -(-sum(field.bits * field.lanes for field in fields) // 4))
+    return f"{bits:#0{width + 2}x}" + (f" ({decimal(bits, fields, ' ')})" if fields else "")
+
+
+def decimal(bits: int, fields: Sequence[Field], equals: str = " = ") -> str:
+    """Each field of a payload in decimal; of more than `SHOWN_LANES` lanes the first ones."""
     parts, at = [], 0
     for field in fields:
         lanes = []
-        for _ in range(field.lanes):
-            code = bits >> at & ((1 << field.bits) - 1)
-            lanes.append(code - (1 << field.bits) if field.signed and code > field.high else code)
-            at += field.bits
-        parts.append(f"{field.name} {lanes[0] if field.lanes == 1 else lanes}")
-    width = max(1, -(-at // 4))
-    return f"{bits:#0{width + 2}x}" + (f" ({', '.join(parts)})" if parts else "")
+        for lane in range(min(field.lanes, SHOWN_LANES)):
+            code = bits >> at + lane * field.bits & ((1 << field.bits) - 1)
+            lanes.append(str(code - (1 << field.bits) if field.signed and code > field.high else code))
+        if field.lanes > SHOWN_LANES:
+            lanes.append("...")
+        parts.append(f"{field.name}{equals}{lanes[0] if field.lanes == 1 else '[' + ', '.join(lanes) + ']'}")
+        at += field.bits * field.lanes
+    return ", ".join(parts)
+
+
+def steps_of_sum(numbers: Sequence[int], payload: Callable[[int], int], spec: StreamSpec) -> str:
+    """The operands of a sum for a message; of more than `SHOWN_STEPS` steps those of the first two and the last.
+
+    numbers : of its steps. payload : the bits of the step of a number.
+    """
+    count = len(numbers)
+    if count <= SHOWN_STEPS:
+        head = "its step" if count == 1 else "its steps"
+        places: Sequence[int] = range(count)
+    else:
+        head, places = f"of its {count} steps,", (0, 1, count - 1)
+    steps = [f"{numbers[place]}: {decimal(payload(numbers[place]), spec.step_fields)}" for place in places]
+    return f"{head} {'; '.join(steps)}"
+
+
+def another_latency(given: int, measured: int) -> str:
+    """The tail of a message when every sum comes the same number of cycles too late or too early."""
+    if measured < 1:
+        return ""
+    cycles, way = abs(measured - given), "later" if measured > given else "earlier"
+    return f"; it came {cycles} cycle{'s' if cycles > 1 else ''} {way}: try --latency {measured}"
 
 
 class HandshakeMonitor:
@@ -59,35 +91,52 @@ class HandshakeMonitor:
         return None
 
 
-class Scoreboard:
-    """The sums that a PE owes, in order, from the steps that it took: (number of the last step, the sum's bits).
+@dataclass(frozen=True)
+class Owed:
+    """A sum that is due: the number of its last step, its bits, and its steps as (number, payload), the first `count`.
 
     The bits are None where a sum goes back to before a reset: the PE owes one, of any value.
     """
 
-    def __init__(self, fields: Sequence[Field]) -> None:
-        self.fields = fields
-        self.owed: deque[tuple[int, int | None]] = deque()
-        self.begun = False
+    number: int
+    sum_bits: int | None
+    steps: list[tuple[int, int]]
+    count: int
+
+
+class Scoreboard:
+    """The sums that a PE owes, in order, from the steps that it took."""
+
+    def __init__(self, spec: StreamSpec) -> None:
+        self.spec = spec
+        self.owed: deque[Owed] = deque()
+        self.steps: list[tuple[int, int]] | None = None  # of the sum that is begun; shared with the sums owed
 
     def reset(self) -> None:
         """A reset loses steps in flight and sums on offer."""
         self.owed.clear()
-        self.begun = False
+        self.steps = None
 
-    def took(self, number: int, first: bool, last: bool, sum_bits: int | None) -> None:
+    def took(self, number: int, first: bool, last: bool, sum_bits: int | None, payload: int = 0) -> None:
         """A step was taken; `sum_bits` is the golden sum at a step marked `last`."""
-        self.begun = self.begun or first
-        if last:
-            self.owed.append((number, sum_bits if self.begun else None))
+        if first:
+            self.steps = []
+        if self.steps is not None:
+            self.steps.append((number, payload))
+        if last and self.steps is None:
+            self.owed.append(Owed(number, None, [], 0))
+        elif last and self.steps is not None:
+            self.owed.append(Owed(number, sum_bits, self.steps, len(self.steps)))
 
     def offered(self, payload: Bits | None) -> str | None:
         """A sum is on offer in this cycle; returns what is wrong with it."""
         if not self.owed:
             return "sum.valid = 1: must be 0, every sum was taken (or lost in a reset)"
-        number, want = self.owed[0]
-        if want is None or payload == want:
+        due = self.owed[0]
+        if due.sum_bits is None or payload == due.sum_bits:
             return None
+        fields, steps = self.spec.sum_fields, dict(due.steps[: due.count])
         return (
-            f"sum.payload = {shown(payload, self.fields)}: must be {shown(want, self.fields)}, the sum to step {number}"
+            f"sum.payload = {shown(payload, fields)}: must be {shown(due.sum_bits, fields)}; "
+            f"{steps_of_sum(list(steps), steps.__getitem__, self.spec)}"
         )

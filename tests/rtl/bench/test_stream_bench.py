@@ -13,9 +13,10 @@ from bitwright.arch import pe
 from bitwright.arch.errors import MismatchError
 from bitwright.arch.pe.stream import FIRST, LAST
 from bitwright.rtl.bench import user_verilog
-from bitwright.rtl.bench.cocotb_runner import run_cocotb
+from bitwright.rtl.bench.cocotb_runner import FailedTestsError, run_cocotb
+from bitwright.rtl.bench.stream import bulk
 from bitwright.rtl.bench.stream.model import Offer, StreamModel
-from bitwright.rtl.bench.stream.monitors import HandshakeMonitor, Scoreboard, shown
+from bitwright.rtl.bench.stream.monitors import HandshakeMonitor, Scoreboard, shown, steps_of_sum
 from bitwright.rtl.bench.stream.script import cut_to, dropping_steps, longest_steps, mixed_steps, script, shuffled
 from bitwright.rtl.bench.stream.stimulus import random_steps
 from bitwright.rtl.bench.verification import Options, verify_pe
@@ -25,14 +26,14 @@ DATA = Path(__file__).parent / "data"
 ELASTIC = DATA / "elastic_mac.v"
 BENCH = "bitwright.rtl.bench.cocotb_stream"
 TESTS = [
-    "every_mix_of_idle_and_back_pressure_with_drops_and_resets",
     "without_back_pressure_every_cycle_is_the_contracts",
-    "a_sum_on_offer_holds_until_it_is_taken",
-    "a_first_in_mid_sum_drops_it",
-    "a_reset_in_any_cycle_drops_steps_and_sums",
-    "ready_does_not_depend_on_valid_nor_the_sum_on_inputs",
     "extreme_codes",
     "real_tensors_of_smollm2",
+    "a_first_in_mid_sum_drops_it",
+    "a_sum_on_offer_holds_until_it_is_taken",
+    "a_reset_in_any_cycle_drops_steps_and_sums",
+    "ready_does_not_depend_on_valid_nor_the_sum_on_inputs",
+    "every_mix_of_idle_and_back_pressure_with_drops_and_resets",
 ]
 ICARUS = pytest.param(
     "icarus", marks=pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
@@ -55,6 +56,7 @@ def test_the_bench_passes_a_hand_written_pe_of_another_latency() -> None:
     verdicts = list(verify_pe("int8-mac", Options(rtl=ELASTIC, latency_cycles=3, seed=2)))
     assert verdicts[0] == ("elastic_mac_bench", TESTS)
     assert verdicts[1][0] == "elastic_mac_bench"
+    assert [verdict.kind for verdict in verdicts] == ["cocotb", "bulk"]
     counts = {name: int(count.removesuffix(" steps")) for name, count in (test.split(": ") for test in verdicts[1][1])}
     longest = pe.stream("int8-mac").longest_sum
     assert longest is not None
@@ -81,7 +83,9 @@ def test_our_own_pe_may_have_no_elastic_stage() -> None:
     plusargs: dict[str, str | int] = {"pe": "int8-mac", "latency": 3, "strict": 1}
     with pytest.raises(MismatchError) as error:
         run_cocotb(text, top, BENCH, plusargs=plusargs, replay="again")
+    assert re.match(rf"{top}: \d of 8 tests of {re.escape(BENCH)} failed: \w+: cycle ", str(error.value))
     assert str(error.value).endswith("; replay: again")
+    assert "try --latency" not in str(error.value)
     assert "step.ready = 1: must be 0 in cycle 1 of a step of 1, sum.valid = 1, sum.ready = 0" in str(error.value)
 
 
@@ -103,7 +107,8 @@ BROKEN = {
     ),
     "latency_of_2": (
         RESET, RESET, 2,
-        r"sum\.valid = 0: must be 1, with a latency of 2 from the cycle in which a step marked last was taken",
+        r"sum\.valid = 0: must be 1, with a latency of 2 from the cycle in which a step marked last was taken; it came "
+        r"1 cycle later: try --latency 3\n",
     ),
     "initiation_interval_of_2": (
         "assign step__ready = !product_valid ||", "assign step__ready = !product_valid &&", 3,
@@ -111,7 +116,8 @@ BROKEN = {
     ),
     "first_is_lost_after_a_last": (
         "product_first ? 0", "product_first && !acc_done ? 0", 3,
-        r"sum\.payload = 0x[0-9a-f]{8} \(psum -?\d+\): must be 0x[0-9a-f]{8} \(psum -?\d+\), the sum to step \d+",
+        r"sum\.payload = 0x[0-9a-f]{8} \(psum -?\d+\): must be 0x[0-9a-f]{8} \(psum -?\d+\); its step \d+: "
+        r"act = -?\d+, wgt = -?\d+\n",
     ),
     "valid_has_no_reset": (
         "      sum__valid <= 1'b0;\n", "", 3, r"sum\.valid = 1: must be 0, (every sum was taken|with a latency)",
@@ -120,20 +126,24 @@ BROKEN = {
         "      product_valid <= 1'b0;\n", "", 3, r"sum\.valid = 1: must be 0, |sums after a reset",
     ),
     "steps_are_lost_behind_a_waiting_sum": (
-        "step__ready = !product_valid || acc_free", "step__ready = 1'b1", 3, r"sum\.payload = .* the sum to step \d+",
+        "step__ready = !product_valid || acc_free", "step__ready = 1'b1", 3,
+        r"sum\.payload = .*(its steps? \d+: act = -?\d+, wgt = -?\d+|of its \d+ steps, \d+: act = )",
     ),
     "a_product_of_corners_is_wrong": (
         "product <= act * wgt", "product <= step__payload[15:0] == 16'h8080 ? 16'sh3fff : act * wgt", 3,
-        r"sum\.payload = .* the sum to step \d+",
+        r"  extreme_codes: .* must be 0x00008000 \(psum 32768\); its steps \d+: act = -128, wgt = -128; \d+: "
+        r"act = -128, wgt = -128\n",
     ),
     "a_product_of_any_codes_is_wrong": (
         "product <= act * wgt", "product <= step__payload[15:0] == 16'h4dcb ? 16'sh0 : act * wgt", 3,
-        r"sum \d+, psum\[0\] = 0x[0-9a-f]{8} \(-?\d+\): must be 0x[0-9a-f]{8} \(-?\d+\); steps \d+\.\.\d+, \d+ of \d+ "
-        r"sums differ",
+        r"^elastic_mac_bench, every_pair_of_codes, seed 1: sum 19405, psum = 0x00000000 \(0\): must be 0xfffff00f "
+        r"\(-4081\); its step 19405: act = -53, wgt = 77; 1 of 65536 sums differ\nreplay: ",
     ),
     "the_accumulator_is_a_bit_short": (
         "reg signed [SUM_BITS-1:0] acc;", "reg signed [SUM_BITS-2:0] acc;", 3,
-        r"psum\[0\] = 0x00000000 \(0\): must be 0x80000000 \(-2147483648\); steps 0\.\.131071, ",
+        r"the_longest_sum_and_one_step_more, seed 1: sum 0, psum = 0x00000000 \(0\): must be 0x80000000 "
+        r"\(-2147483648\); of its 131072 steps, 0: act = -128, wgt = -128; 1: act = -128, wgt = -128; 131071: "
+        r"act = -128, wgt = -128; ",
     ),
 }  # fmt: skip
 
@@ -151,7 +161,9 @@ def test_the_bench_catches(how: str, tmp_path: Path) -> None:
     message = str(error.value)
     assert re.search(complaint, message), message
     replay = f"replay: bitwright verify int8-mac --rtl {path} --latency {latency} --seed 1"
+    assert message.endswith(f"\n{replay}"), message
     assert message.count(replay) == 1, message
+    assert "AssertionError" not in message
     assert error.value.exit_code == 1
 
 
@@ -186,7 +198,7 @@ def test_x_on_valid_after_a_reset_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "widths.vh").write_text((DATA / "widths.vh").read_text())
     path = tmp_path / "unset.v"
     path.write_text(ELASTIC.read_text().replace("      sum__valid <= 1'b0;\n", ""))
-    with pytest.raises(MismatchError, match=r"AssertionError: cycle \d+: sum\.valid = x: must be "):
+    with pytest.raises(MismatchError, match=r"_contracts: cycle \d+: sum\.valid = x: must be "):
         list(verify_pe("int8-mac", Options(rtl=path, latency_cycles=3, simulator="icarus")))
 
 
@@ -208,21 +220,73 @@ def test_the_handshake_monitor_names_the_rule_that_is_broken() -> None:
 
 
 def test_the_scoreboard_owes_each_sum_once_and_in_order() -> None:
-    fields = pe.stream("int8-mac", psum_bits=16).sum_fields
-    board = Scoreboard(fields)
+    board = Scoreboard(pe.stream("int8-mac", psum_bits=16))
     assert board.offered(0) == "sum.valid = 1: must be 0, every sum was taken (or lost in a reset)"
     board.took(4, first=False, last=True, sum_bits=3)  # goes back to before the reset: of any value
-    board.took(5, first=True, last=False, sum_bits=None)
-    board.took(6, first=False, last=True, sum_bits=0xFFFE)
+    board.took(5, first=True, last=False, sum_bits=None, payload=0x1_01_FF)
+    board.took(6, first=False, last=True, sum_bits=0xFFFE, payload=0x2_01_FF)
+    board.took(7, first=True, last=True, sum_bits=0, payload=0x3_00_00)
     assert board.offered("xxxx") is None
     board.owed.popleft()
     assert board.offered(0xFFFE) is None
-    assert board.offered(2) == "sum.payload = 0x0002 (psum 2): must be 0xfffe (psum -2), the sum to step 6"
-    assert board.offered("1x") == "sum.payload = 0b1x: must be 0xfffe (psum -2), the sum to step 6"
+    steps = "its steps 5: act = -1, wgt = 1; 6: act = -1, wgt = 1"
+    assert board.offered(2) == f"sum.payload = 0x0002 (psum 2): must be 0xfffe (psum -2); {steps}"
+    assert board.offered("1x") == f"sum.payload = 0b1x: must be 0xfffe (psum -2); {steps}"
+    board.owed.popleft()
+    assert board.offered(1) == "sum.payload = 0x0001 (psum 1): must be 0x0000 (psum 0); its step 7: act = 0, wgt = 0"
     board.reset()
     assert not board.owed
     lanes = pe.stream("int8-mac", lanes=2).step_fields
     assert shown(0x01_02_FF_04, lanes) == "0x0102ff04 (act [4, -1], wgt [2, 1])"
+
+
+def test_operands_of_a_message_are_few() -> None:
+    """Of a sum of up to 4 steps all, of a longer one the first two and the last; of a step's lanes the first 8."""
+    spec = pe.stream("int8-mac", lanes=9)
+    lanes = sum((lane + 1) << 8 * lane for lane in range(9))
+    step = f"act = [1, 2, 3, 4, 5, 6, 7, 8, ...], wgt = [-1{', 0' * 7}, ...]"
+    payload = lanes | 0xFF << 72
+    assert steps_of_sum([3], lambda _: payload, spec) == f"its step 3: {step}"
+    assert steps_of_sum(range(3, 7), lambda _: payload, spec) == f"its steps 3: {step}; 4: {step}; 5: {step}; 6: {step}"
+    assert steps_of_sum(range(3, 8), lambda _: payload, spec) == f"of its 5 steps, 3: {step}; 4: {step}; 7: {step}"
+
+
+def test_a_bulk_run_says_by_how_much_another_latency_is_off() -> None:
+    """Without a latency of the user's there is none to try."""
+    spec, wrong = pe.stream("int8-mac", pipeline=1), pe.stream("int8-mac")
+    steps = random_steps(spec, np.asarray([1, 3, 2]), seed=1)
+    design = bulk.compiled(spec)
+    with pytest.raises(MismatchError) as error:
+        bulk.check(spec, steps, design=design, latency_cycles=1, replay="again", run="these_steps")
+    where = "int8_mac_l1_p32_s1"
+    assert str(error.value) == (
+        f"{where}, these_steps, seed 1: sum on offer 0 in cycle 2: must be 1; it came 1 cycle later: try --latency 2\n"
+        f"replay: again"
+    )
+    with pytest.raises(MismatchError) as error:
+        bulk.check(spec, steps, design=design, latency_cycles=4)
+    assert str(error.value) == (
+        f"{where}, seed 1: sum on offer 0 in cycle 2: must be 4; it came 2 cycles earlier: try --latency 2"
+    )
+    with pytest.raises(MismatchError) as error:
+        bulk.check(wrong, steps, design=design)
+    assert str(error.value) == f"{where}, seed 1: sum on offer 0 in cycle 2: must be 1"
+
+
+def test_a_crash_of_the_bench_is_not_a_failed_check_of_the_pe() -> None:
+    spec = pe.stream("int8-mac")
+    with pytest.raises(FailedTestsError) as error:
+        run_cocotb(
+            streaming.verilog(spec), spec.module_stem, BENCH, plusargs={"pe": "int8-mac", "cycles": "many"}, lines=True,
+            replay="again",
+        )  # fmt: skip
+    crash = "the bench itself failed: ValueError: invalid literal for int() with base 10: 'many'"
+    assert str(error.value).splitlines() == [
+        f"{spec.module_stem}: 8 of 8 tests failed:", *(f"  {name}: {crash}" for name in TESTS[:3]), "  5 more",
+        "replay: again",
+    ]  # fmt: skip
+    assert [failure.of_the_bench for failure in error.value.failures] == [True] * 8
+    assert error.value.exit_code == 1
 
 
 def test_the_cycle_model_counts_cycles_stalls_and_resets() -> None:

@@ -36,6 +36,19 @@ def bitwright(*arguments: str, path: str | None = None) -> subprocess.CompletedP
     )  # fmt: skip
 
 
+def value_at(vcd: str, name: str, time_ns: int) -> int:
+    """The signal's value in the waves (in picoseconds) at the end of a time."""
+    found, value = re.search(rf"\$var \w+ \d+ (\S+) {name}\b", vcd), ""
+    assert found is not None
+    assert re.search(r"\$timescale\s+1ps", vcd)
+    for line in vcd.partition("$enddefinitions")[2].splitlines():
+        if line.startswith("#") and int(line[1:]) > time_ns * 1000:
+            break
+        if re.fullmatch(rf"(b[01xz]+ |[01xz]){re.escape(found[1])}", line):
+            value = line.removesuffix(found[1]).strip("b ")
+    return int(value, 2)
+
+
 # Results
 
 
@@ -55,7 +68,10 @@ def test_json_has_every_test_and_waves_are_a_vcd_file(simulator: str, tmp_path: 
         "schema_version": 1, "pe": "int8-mac:lanes=2", "simulator": simulator, "seed": 7,
     }  # fmt: skip
     assert {row["design"] for row in found["designs"]} == {"int8_mac_l2_p32_s0"}
-    assert [len(row["tests"]) for row in found["designs"]] == [8, 5]
+    assert [(row["kind"], len(row["tests"])) for row in found["designs"]] == [("cocotb", 8), ("bulk", 5)]
+    assert {key: found[key] for key in ("passed", "rtl", "latency", "waves", "failures")} == {
+        "passed": True, "rtl": None, "latency": None, "waves": str(waves), "failures": [],
+    }  # fmt: skip
     text = waves.read_text()
     assert text.count("$enddefinitions") == 1
     assert re.search(r"\$var wire 34 \S+ step__payload", text)
@@ -67,11 +83,57 @@ def test_a_mismatch_is_exit_code_1_with_the_command_that_replays_it() -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == (
-        "bitwright: elastic_mac_bench: 1 of 8 tests of bitwright.rtl.bench.cocotb_stream failed: "
-        "without_back_pressure_every_cycle_is_the_contracts: AssertionError: cycle 7: sum.valid = 1: must be 0, with a "
-        "latency of 4 from the cycle in which a step marked last was taken; replay: bitwright verify int8-mac --rtl "
-        f"{ELASTIC} --latency 4 --seed 5\n"
+        "bitwright: elastic_mac_bench: 1 of 8 tests failed:\n"
+        "  without_back_pressure_every_cycle_is_the_contracts: cycle 7: sum.valid = 1: must be 0, with a latency of 4 "
+        "from the cycle in which a step marked last was taken; it came 1 cycle earlier: try --latency 3\n"
+        f"replay: bitwright verify int8-mac --rtl {ELASTIC} --latency 4 --seed 5\n"
     )
+
+
+@pytest.mark.parametrize(
+    "simulator",
+    ["verilator", pytest.param("icarus", marks=pytest.mark.skipif(not HAS_ICARUS, reason="iverilog is not installed"))],
+)
+def test_failures_are_json_too_and_say_when_in_the_waves(simulator: str, tmp_path: Path) -> None:
+    """The time is that of the first difference: there the waves show a sum on offer that is not the golden one."""
+    shutil.copy(ELASTIC.parent / "widths.vh", tmp_path)
+    path, waves = tmp_path / "wrong.v", tmp_path / "w.vcd"
+    text = ELASTIC.read_text()
+    assert text.count("product <= act * wgt") == 1
+    path.write_text(text.replace("product <= act * wgt", "product <= act * wgt + 1"))
+    options = ("--rtl", str(path), "--latency", "3", "--seed", "1", "--waves", str(waves))
+    done = bitwright("int8-mac", "--simulator", simulator, *options, "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert (found["passed"], found["designs"], found["latency"], found["rtl"]) == (False, [], 3, str(path))
+    named = "" if simulator == "verilator" else f" --simulator {simulator}"
+    assert found["replay"] == f"bitwright verify int8-mac{named} {' '.join(options)}"
+    rows = found["failures"]
+    assert len(rows) == 8
+    assert {(row["design"], row["kind"], row["of_the_bench"]) for row in rows} == {
+        ("elastic_mac_bench", "cocotb", False)
+    }
+    first, at = rows[0], rows[0]["time_ns"]
+    difference = re.fullmatch(
+        r"cycle \d+: sum\.payload = 0x([0-9a-f]{8}) \(psum (-?\d+)\): must be 0x[0-9a-f]{8} \(psum (-?\d+)\); its step "
+        r"\d+: act = (-?\d+), wgt = (-?\d+)", first["message"],
+    )  # fmt: skip
+    assert difference is not None, first
+    got, want, act, wgt = map(int, difference.groups()[1:])
+    assert want == act * wgt == got - 1
+    lines = done.stderr.splitlines()
+    assert lines[:2] == [
+        "bitwright: elastic_mac_bench: 8 of 8 tests failed:",
+        f"  {first['test']}: {first['message']}; at {at} ns of {waves}",
+    ]
+    assert lines[4:] == ["  5 more", f"replay: {found['replay']}"]
+    assert value_at(waves.read_text(), "sum__valid", at) == 1
+    assert value_at(waves.read_text(), "sum__payload", at) == int(difference[1], 16)
+
+
+def test_waves_of_a_path_with_a_space_are_replayed_in_quotes() -> None:
+    options = Options(rtl=Path("my pe.v"), waves=Path("a b.vcd"))
+    assert options.command("int8-mac") == "bitwright verify int8-mac --rtl 'my pe.v' --seed 1 --waves 'a b.vcd'"
 
 
 def test_a_systolic_pe_has_cells_arrays_and_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +212,7 @@ def test_widths_may_come_from_parameters_and_packed_arrays(tmp_path: Path) -> No
     text = PORTS.format(name="mine #(parameter W = 8)").replace("input [17:0]", "input [0:2*W+1]")
     path.write_text(text.replace("output [31:0]", "output logic [3:0][W-1:0]"))
     with pytest.raises(
-        MismatchError, match=r"^mine_bench: 8 of 8 tests "
+        MismatchError, match=r"^mine_bench: 8 of 8 tests failed:\n"
     ):  # the ports are right; nothing is behind them
         list(verify_pe("int8-mac", Options(rtl=path)))
 
@@ -198,7 +260,16 @@ def test_a_simulation_that_dies_is_a_mismatch_of_the_users_file(monkeypatch: pyt
     with pytest.raises(MismatchError) as error:
         next(verify_pe("int8-mac", Options(rtl=ELASTIC, seed=4)))
     replay = f"bitwright verify int8-mac --rtl {ELASTIC} --seed 4"
-    assert str(error.value) == f"rtl = {ELASTIC}: the simulation died; no results; replay: {replay}"
+    assert str(error.value) == f"rtl = {ELASTIC}: the simulation died; no results\nreplay: {replay}"
+    assert rtl.failures(error.value) == {
+        "failures": [
+            {
+                "design": "elastic_mac_bench", "kind": "cocotb", "test": "cocotb_stream", "time_ns": None,
+                "message": f"rtl = {ELASTIC}: the simulation died; no results", "of_the_bench": False,
+            }
+        ],
+        "replay": replay,
+    }  # fmt: skip
     with pytest.raises(NoResultsError, match=r"^no results$"):  # of our own it is the tool's fault
         next(verify_pe("int8-mac"))
 
