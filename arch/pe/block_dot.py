@@ -308,7 +308,7 @@ class MxFp8Dot(BlockDot):
     wgt: ClassVar[OperandType] = OperandType("mxfp8", 8, "code")
     lanes: ClassVar[int] = 32
     scale_format: ClassVar[Literal["e8m0", "e4m3"]] = "e8m0"
-    evidence: ClassVar[tuple[Evidence, ...]] = _evidence(1_491_737, 815_944)
+    evidence: ClassVar[tuple[Evidence, ...]] = _evidence(1_680_248, 815_944)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -341,7 +341,7 @@ class MxInt8Dot(BlockDot):
     wgt: ClassVar[OperandType] = OperandType("mxint8", 8, "int")
     lanes: ClassVar[int] = 32
     scale_format: ClassVar[Literal["e8m0", "e4m3"]] = "e8m0"
-    evidence: ClassVar[tuple[Evidence, ...]] = _evidence(510_579, 415_228)
+    evidence: ClassVar[tuple[Evidence, ...]] = _evidence(510_672, 415_228)
 
 
 @dataclass(frozen=True)
@@ -353,7 +353,7 @@ class MxFp4Dot(BlockDot):
     wgt: ClassVar[OperandType] = OperandType("mxfp4", 4, "code")
     lanes: ClassVar[int] = 32
     scale_format: ClassVar[Literal["e8m0", "e4m3"]] = "e8m0"
-    evidence: ClassVar[tuple[Evidence, ...]] = _evidence(312_819, 88_828)
+    evidence: ClassVar[tuple[Evidence, ...]] = _evidence(320_755, 88_828)
 
 
 @dataclass(frozen=True)
@@ -365,7 +365,7 @@ class NvFp4Dot(BlockDot):
     wgt: ClassVar[OperandType] = OperandType("nvfp4", 4, "code")
     lanes: ClassVar[int] = 16
     scale_format: ClassVar[Literal["e8m0", "e4m3"]] = "e4m3"
-    evidence: ClassVar[tuple[Evidence, ...]] = _evidence(309_683, 88_828)
+    evidence: ClassVar[tuple[Evidence, ...]] = _evidence(313_523, 88_828)
 
 
 @dataclass(frozen=True)
@@ -377,7 +377,7 @@ class NvInt4Dot(BlockDot):
     wgt: ClassVar[OperandType] = OperandType("nvint4", 4, "int")
     lanes: ClassVar[int] = 16
     scale_format: ClassVar[Literal["e8m0", "e4m3"]] = "e4m3"
-    evidence: ClassVar[tuple[Evidence, ...]] = _evidence(309_683, 88_828)
+    evidence: ClassVar[tuple[Evidence, ...]] = _evidence(313_523, 88_828)
 
 
 BLOCK_DOTS: tuple[type[BlockDot], ...] = (MxFp8Dot, MxInt8Dot, MxFp4Dot, NvFp4Dot, NvInt4Dot)

@@ -94,8 +94,8 @@ class Lut(StreamSpec):
     edge_unit: ClassVar[str] = "fixed-point-dequantiser"
     accumulator: ClassVar[str] = "acc_0_0"
     evidence: ClassVar[tuple[Evidence, ...]] = (
-        Evidence("hardware: every code x activation, pattern, fp16 code, by lane", 828_865, "tests/rtl/pe/test_lut.py"),
-        Evidence("hardware: random, corner and real steps of nine tiles", 526_472, "tests/rtl/pe/test_lut.py"),
+        Evidence("hardware: code x int8, x fp16, x entry; patterns, by lane", 8_889_793, "tests/rtl/pe/test_lut.py"),
+        Evidence("hardware: random, corner and real steps of 13 tiles", 594_984, "tests/rtl/pe/test_lut.py"),
         Evidence("golden: tiles of all variants against integer dot products", 768, "tests/arch/pe/test_lut.py"),
         Evidence("every code and zero point of 1..8 bits reinterpreted", 87_380, "tests/arch/pe/test_lut_tables.py"),
     )

@@ -283,7 +283,8 @@ def test_a_dataflow_and_synthesis_are_refused(tmp_path: Path) -> None:
         ),
         (
             lambda: rtl.synthesize("bit-serial"),
-            f"pe = bit-serial: has no cost flow yet; the cells of systolic arrays have one ({', '.join(specs.names())})",
+            "pe = bit-serial: has no cost flow yet; the cells of systolic arrays have one "
+            f"({', '.join(specs.names())})",
         ),
     ]
     for call, message in cases:

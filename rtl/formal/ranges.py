@@ -1,0 +1,191 @@
+"""Proofs of an integer accumulator's range, with the multipliers or aligners before it cut out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bitwright.arch.pe.stream import Cut, StreamSpec
+from bitwright.rtl.formal.control import PHASE, cycles_of_step, phase_of
+from bitwright.rtl.formal.harness import Harness, Ports, shown
+from bitwright.rtl.formal.model import Result, Setting, decide, write
+from bitwright.rtl.formal.netlist import Bit, Design, Register
+
+OVERFLOW = "overflow"  # the register that remembers that a sum left its range, where a PE has one
+_MOST_ACCUMULATORS = 3
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """A register that adds up cut wires: its own place and theirs, in registers from the step's payload."""
+
+    register: Register
+    cuts: tuple[Cut, ...]
+    cut_stage: int
+    stages_after: int
+
+    @property
+    def low(self) -> int:
+        return sum(cut.low * weight(cut) for cut in self.cuts)
+
+    @property
+    def high(self) -> int:
+        return sum(cut.high * weight(cut) for cut in self.cuts)
+
+
+def weight(cut: Cut) -> int:
+    """How often the accumulator adds the cut wire's value."""
+    return cut.weight
+
+
+def accumulators(spec: StreamSpec, design: Design) -> list[Accumulator]:
+    """The registers of the sum's payload that cut wires lead to and that load something made of themselves."""
+    whole, design = design, design.without(cut.wire for cut in spec.cuts)
+    shown_by = whole.sources(whole.bits(Ports.of(spec).wire("sum_payload")))
+    adding = {item.name: item for item in design.registers if shown_by & set(item.bits) and _adds(design, item)}
+    fed: dict[str, list[Cut]] = {}
+    for cut in spec.cuts:
+        ways = {name: design.distance(cut.wire, register.loads) for name, register in adding.items()}
+        nearest = min((way for way in ways.values() if way is not None), default=None)
+        for name in (name for name, way in ways.items() if way == nearest and way is not None):
+            fed.setdefault(name, []).append(cut)
+    found = []
+    for name, cuts in fed.items():
+        stage = whole.distance(Ports.of(spec).wire("step_payload"), design.bits(cuts[0].wire))
+        after = design.distance(cuts[0].wire, adding[name].loads)
+        assert stage is not None, f"{cuts[0].wire} hangs on the step"
+        assert after is not None, f"{cuts[0].wire} feeds {name}"
+        found.append(Accumulator(adding[name], tuple(cuts), stage, after))
+    return found
+
+
+def _adds(design: Design, register: Register) -> bool:
+    """Whether it loads something made of itself, not only itself."""
+    bits: Sequence[Bit] = register.loads
+    while True:
+        name = design.driver.get(bits[0])
+        cell = design.module["cells"][name] if name is not None else None
+        if cell is None or cell["type"] != "$mux":
+            return len(bits) > 1 and bool(set(register.bits) & design.cone(bits))
+        sides = [side for side in (cell["connections"]["A"], cell["connections"]["B"]) if set(side) - {"0"}]
+        others = [side for side in sides if tuple(side) != register.bits]
+        if len(others) != 1:
+            return bool(set(register.bits) & design.cone(bit for side in others for bit in side))
+        bits = others[0]
+
+
+def exact(setting: Setting, spec: StreamSpec, design: Design) -> Iterator[Result]:
+    """While its totals fit, an accumulator holds the exact total of what was cut; for `longest_sum` steps they fit."""
+    longest, _ = cycles_of_step(spec)
+    depth = spec.timing.latency_cycles + longest + 1
+    items = accumulators(spec, design)
+    if spec.cuts and not items:  # the spec names wires that no accumulator of the sum adds
+        yield setting.result(f"exact-{spec.accumulator}", "structure", 0, "failed", 0)
+    for item in items[:_MOST_ACCUMULATORS]:
+        results: list[Result] = []
+        # What a step of several cycles adds comes in each of them, or all of it in the last.
+        for each_cycle in (False, True) if longest > 1 else (False,):
+            harness = _exact_harness(spec, design, item, each_cycle=each_cycle)
+            name = f"range_{item.register.name}"
+            path = write(setting, name, harness, free=[cut.wire for cut in item.cuts])
+            results = list(decide(setting, name, harness, path, depth=depth, bounded=depth + 2))
+            if all(result.proved for result in results):
+                break
+        yield from (result for result in results if result.property != "phase-counts")
+
+
+def _exact_harness(spec: StreamSpec, design: Design, item: Accumulator, *, each_cycle: bool) -> Harness:
+    name, bits = item.register.name, len(item.register.bits)
+    wires = {cut.wire: len(design.bits(cut.wire)) for cut in item.cuts}
+    exposed = {**wires, name: bits, **phase_of(design)}
+    flags = {OVERFLOW: 1} if design.has(OVERFLOW) and name == spec.accumulator else {}
+    harness = Harness(Ports.of(spec), {**exposed, **flags}, stalls=False)
+    width = max(bits, (max(-item.low, item.high) * (spec.longest_sum or 1)).bit_length() + 1) + 2
+    for cut in item.cuts:
+        harness.wire(f"free_{cut.wire}", width, _extended(cut.wire, wires[cut.wire], width, cut.signed), is_signed=True)
+        harness.assume(f"free_{cut.wire} >= {_number(width, cut.low)} && free_{cut.wire} <= {_number(width, cut.high)}")
+    terms = [f"free_{cut.wire} * {_number(width, weight(cut))}" for cut in item.cuts]
+    harness.wire("added", width, " + ".join(terms), is_signed=True)
+    harness.ghost("cycles", 8, "taken ? 0 : cycles + 1", enable="step_valid && !stall")
+    if PHASE in exposed:
+        harness.claim("phase-counts", f"!started || {shown(PHASE)} == cycles && (rst || cycles == 0 || waiting)")
+    came, begins = ("step_valid && !rst", "first && cycles == 0") if each_cycle else ("taken", "first")
+    _follow(harness, came, item.cut_stage)
+    for stage in range(item.cut_stage):
+        harness.ghost(f"begins_{stage + 1}", 1, begins, enable="!stall")
+        begins = f"begins_{stage + 1}"
+    _total(harness, spec, item, width, f"!stall && came_{item.cut_stage}", begins, counts=not each_cycle)
+    found = ("total", "fits", "summing")
+    for stage in range(item.stages_after):
+        later = [f"{ghost}_{stage + 1}" for ghost in ("total", "fits", "summing")]
+        for ghost, before, size in zip(later, found, (width, 1, 1), strict=True):
+            harness.ghost(ghost, size, before, enable="!stall")
+        found = (later[0], later[1], later[2])
+    total, fits, summing = found
+    held = shown(name)
+    harness.claim(f"exact-{name}", f"!started || !{summing} || !{fits} || {held} == {total}[{bits - 1}:0]")
+    if flags:
+        harness.claim("overflow-is-told", f"!started || !{summing} || {shown(OVERFLOW)} == !{fits}")
+    return harness
+
+
+def _total(
+    harness: Harness, spec: StreamSpec, item: Accumulator, width: int, enable: str, begins: str, *, counts: bool
+) -> None:  # fmt: skip
+    """Ghosts: the exact total of what was cut since a first step, and whether it always fitted the accumulator."""
+    bits = len(item.register.bits)
+    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    harness.wire("following", width, f"(({begins}) ? {_number(width, 0)} : total) + added", is_signed=True)
+    harness.wire("inside", 1, f"following >= {_number(width, low)} && following <= {_number(width, high)}")
+    harness.ghost("total", width, "following", enable=enable, is_signed=True)
+    harness.ghost("fits", 1, f"inside && (({begins}) || fits)", enable=enable)
+    harness.ghost("summing", 1, f"({begins}) || summing", enable=enable)
+    known = f"total >= {_number(width, low)} && total <= {_number(width, high)}"
+    harness.claim(f"exact-{item.register.name}", f"!started || !summing || !fits || ({known})")
+    longest = spec.longest_sum
+    if not counts or longest is None:
+        return
+    # n steps leave least = n * low and most = n * high, without a multiplier in the proof.
+    ends = {"least": item.low, "most": item.high}
+    inside = f"least >= {_number(width, longest * item.low)} && most <= {_number(width, longest * item.high)}"
+    for name, step in ends.items():
+        more = f"({inside}) ? {name} + {_number(width, step)} : {name}"
+        harness.ghost(name, width, f"({begins}) ? {_number(width, step)} : {more}", enable=enable, is_signed=True)
+    bounds = "total >= least && total <= most && fits"
+    harness.claim(f"no-wrap-{item.register.name}", f"!started || !summing || !({inside}) || ({bounds})")
+
+
+def cut_ranges(setting: Setting, spec: StreamSpec, design: Design) -> Iterator[Result]:
+    """The cut wires' ranges themselves, of the whole PE with nothing cut; of those that no test file shows."""
+    cuts = {cut.wire: cut for cut in spec.cuts if cut.proof == "enumeration"}
+    if not cuts:
+        return
+    ports = Ports.of(spec)
+    stages = {wire: design.distance(ports.wire("step_payload"), design.bits(wire)) or 0 for wire in cuts}
+    harness = Harness(ports, {wire: len(design.bits(wire)) for wire in cuts}, stalls=False)
+    _follow(harness, "step_valid && !rst", max(stages.values()))
+    for wire, cut in cuts.items():
+        bits = harness.exposed[wire]
+        harness.wire(f"real_{wire}", bits + 2, _extended(wire, bits, bits + 2, cut.signed), is_signed=True)
+        inside = f"real_{wire} >= {_number(bits + 2, cut.low)} && real_{wire} <= {_number(bits + 2, cut.high)}"
+        harness.claim("cut-range", f"!started || !came_{stages[wire]} || {inside}")
+    path = write(setting, "cuts", harness)
+    depth = spec.timing.latency_cycles
+    yield from decide(setting, "cuts", harness, path, depth=depth, bounded=depth + 2)
+
+
+def _follow(harness: Harness, came: str, stages: int) -> None:
+    """Ghosts `came_<stage>`: a step's cycle is at this stage, 0 that of the payload."""
+    harness.wire("came_0", 1, came)
+    for stage in range(stages):
+        harness.ghost(f"came_{stage + 1}", 1, f"came_{stage}", enable="!stall")
+
+
+def _extended(wire: str, bits: int, width: int, is_signed: bool) -> str:
+    """A wire of the PE at a wider width."""
+    top = f"{{{width - bits}{{{shown(wire)}[{bits - 1}]}}}}" if is_signed else f"{width - bits}'d0"
+    return f"{{{top}, {shown(wire)}}}"
+
+
+def _number(width: int, value: int) -> str:
+    return f"{'-' if value < 0 else ''}{width}'sd{abs(value)}"
