@@ -15,8 +15,7 @@ from bitwright.rtl.asic.operands import sample
 from bitwright.rtl.bench.stream import evidence
 from bitwright.rtl.bench.stream.stimulus import real_steps
 
-HEAD = """\
-# The PE library
+HEAD = r"""# The PE library
 
 <!-- written by docs/pe_library.py; do not edit -->
 Every PE here has one spec in `arch/pe/` (golden arithmetic, fields, timing contract) and hardware in `rtl/pe/` made from it. All stand behind
@@ -28,7 +27,30 @@ a PE's place:
     bitwright verify int8-mac --rtl mine.v --latency 3             your own Verilog under the same bench
     bitwright prove outlier-victim                                 formal proofs of handshake, order, clear and accumulator range
 
-Parameters go behind a colon: `lut:m=1,n=8,weight_bits=2`. The cells of systolic arrays, with their costs, are on [another page](pes.md)."""
+Parameters go behind a colon: `lut:m=1,n=8,weight_bits=2`. The cells of systolic arrays, with their costs, are on [another page](pes.md).
+
+## The contract of all
+
+A step is taken in a cycle with `step.valid` and `step.ready`; the sum of the steps from `first` to `last` is on offer `latency` cycles after the cycle in which
+the last one was taken, and stays until `sum.ready`. While it waits, the whole PE stands still. A `first` before a `last` drops the unfinished sum. `rst` is
+synchronous and clears control state only. Two steps, then a sum held for one cycle, latency 2:
+
+    clk          _/~\_/~\_/~\_/~\_/~\_/~\_
+    step.valid   _/~~~~~~~\______________
+    first        _/~~~\__________________
+    last         _____/~~~\______________
+    sum.valid    _____________/~~~~~~~\__
+    sum.ready    _________________/~~~\__
+
+The same from Python, golden and exact; `type(spec).__doc__` tells what a PE computes:
+
+```python
+from bitwright.arch import pe
+
+spec = pe.stream("int8-mac", lanes=2)
+act, wgt = [[1, -2], [3, 4]], [[100, 100], [-128, 127]]
+spec.golden(act=act, wgt=wgt, first=[1, 0], last=[0, 1])  # {'psum': array([24])}
+```"""
 
 
 ADD = """\

@@ -15,6 +15,9 @@ HEAD = """\
 A PE is one spec object in `arch/pe/`: operand types, accumulator width, golden arithmetic, the formats it takes, and its timing contract.
 `rtl/pe/` builds two array cells from it: `ws` (the weight stays, partial sums move down) and `os` (the sum stays, operands move). Below each
 column of an array stands the edge unit that takes finished groups; at the top, where a format needs it, a decoder.
+
+These are the PEs of systolic arrays, the ones that machines use. The same three behind streams, with pipelines and other parameters, and all the
+others (BitMoD, OliVe, LUT tensor core, OPT1-4C, block-scaled dot products, ...) are on the page of [the PE library](pe-library.md).
 """
 TAIL = """\
 ## Add a PE
@@ -119,44 +122,10 @@ separates the two cells is that width, not the multiplier:
 {table(head, rows)}"""
 
 
-def streaming_pes() -> str:
-    """PEs that fit no systolic cell: what they take and their timing."""
-    rows: list[list[object]] = []
-    for name in sorted(set(pe.names(None)) - set(pe.names())):
-        spec = pe.get(name)
-        taken = [item for item in formats.names() if spec.accepts(item, None) or spec.accepts(item, 64)]
-        timing = spec.timing
-        rows.append(
-            [
-                f"`{name}`",
-                ", ".join(spec.templates),
-                timing.latency_cycles,
-                timing.initiation_interval_cycles,
-                ", ".join(f"`{item}`" for item in taken),
-            ]
-        )
-    bit_serial = pe.get("bit-serial")
-    assert isinstance(bit_serial, pe.BitSerial), "the spec of this name"
-    names = ("int8", "int6", "int5", "bitmod_fp4", "bitmod_fp3")
-    cycles = [[f"`{name}`", *(bit_serial.cycles(name, group) for group in (8, 16, 32, 64, 128))] for name in names]
-    head = ["PE", "template", "latency, cycles", "cycles a step", "formats"]
-    return f"""\
-## PEs with streams of their own
-
-Verified like the others (`bitwright verify NAME`), but no machine, cost table or FPGA uses them yet. A step of `bit-serial` is a slice of
-four weights (2 cycles in floats of 3 and 4 bits, 3 or 4 in integers); of a dot product, one pair of blocks.
-
-{table(head, rows)}
-
-Cycles of `bit-serial` a group (at least 8, the bit-serial scale):
-
-{table(["weights", *(f"group {group}" for group in (8, 16, 32, 64, 128))], cycles)}"""
-
-
 def what_was_checked() -> str:
     rows: list[list[object]] = [
         [f"`{name}`", item.claim, f"{item.cases:,}", f"`{item.test}`"]
-        for name in pe.names(None)
+        for name in pe.names()
         for item in pe.get(name).evidence
     ]
     return "## What was checked\n\n" + table(["PE", "claim", "cases", "test"], rows)
@@ -172,8 +141,6 @@ if __name__ == "__main__":
         what_they_cost(),
         "",
         at_equal_width(),
-        "",
-        streaming_pes(),
         "",
         what_was_checked(),
         "",
