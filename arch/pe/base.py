@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from bitwright.arch.errors import ConfigError
 
 IntArray = npt.NDArray[np.int64]
 Dataflow = Literal["ws", "os"]
@@ -69,6 +70,14 @@ class Acceptance:
 
     def __bool__(self) -> bool:
         return self.kind != "refused"
+
+
+def require_ranges(spec: Any, **ranges: tuple[int, int]) -> None:
+    """ConfigError for the first parameter of a spec that is outside its range (least, greatest)."""
+    for name, (low, high) in ranges.items():
+        value = getattr(spec, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{spec.name} {name} = {value}: must be in {low}..{high}")
 
 
 def wrap(values: IntArray, bits: int) -> IntArray:

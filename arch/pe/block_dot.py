@@ -47,10 +47,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch.errors import ConfigError, suggest
-from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType
 from bitwright.arch.pe.elements import E4M3_SCALE, ELEMENTS, Element, round_to_fp32
 from bitwright.arch.pe.fp16_mac import CANONICAL_NAN, FloatArray, canonical
-from bitwright.arch.pe.stream import FIRST, LAST, Field, State, Steps, StreamSpec
+from bitwright.arch.pe.stream import FIRST, Field, State, Steps, StreamSpec, row_flags
 
 MAX_PIPELINE = 3
 MAX_ALIGNER_BITS = 32
@@ -88,10 +88,6 @@ class BlockDot(StreamSpec):
     def kept_bits(self) -> int:
         """Bits that the aligner keeps of a product; 0 for the exact sum."""
         return 0
-
-    @property
-    def timing(self) -> Timing:  # type: ignore[override]
-        return Timing(latency_cycles=1 + self.pipeline)
 
     def cycles(self, blocks: int) -> int:
         """From the cycle of the first of `blocks` blocks, one a cycle, to the cycle that shows their sum."""
@@ -192,8 +188,7 @@ class BlockDot(StreamSpec):
             assert encoded.scale_codes is not None, f"{codec.name} has scale codes"
             found[name] = encoded.codes.reshape(-1, self.lanes).astype(np.int64)
             found[f"{name}_scale"] = encoded.scale_codes.ravel().astype(np.int64)
-        first = (np.arange(len(act) * blocks) % blocks == 0).astype(np.int64)
-        return {**found, FIRST: first, LAST: np.roll(first, -1)}
+        return {**found, **row_flags(len(act), blocks)}
 
     # Golden arithmetic
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.pe.base import Evidence, IntArray, PESpec, Timing
+from bitwright.arch.pe.base import Evidence, IntArray, PESpec, Timing, require_ranges
 from bitwright.arch.pe.elements import round_to_fp32
 from bitwright.arch.pe.fp16_mac import FloatArray, canonical
 from bitwright.arch.pe.units import UnitSpec
@@ -77,10 +77,7 @@ class FixedPointDequantiser(UnitSpec):
     )
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{self.name} {name} = {value}: must be in {low}..{high}")
+        require_ranges(self, **_RANGES)
         if bool(self.act_sum_bits) != bool(self.zero_bits):
             raise ConfigError(
                 f"{self.name} act_sum_bits, zero_bits = {self.act_sum_bits}, {self.zero_bits}: "

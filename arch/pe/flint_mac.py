@@ -11,17 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from bitwright.arch import formats
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing, wrap
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, require_ranges, wrap
+from bitwright.arch.pe.integer_stream import IntegerStream
 from bitwright.arch.pe.pair_codes import (
     Numbers,
     flint,
     integers,
     powers_of_two,
     require_choice,
-    require_range,
-    running,
 )
-from bitwright.arch.pe.stream import FIRST, LAST, Cut, Field, State, Steps, StreamSpec
+from bitwright.arch.pe.stream import Cut, Field, Steps, row_flags
 
 WGT_CODES = ("flint4", "flint5", "flint6", "ant4")
 ACT_CODES = (*WGT_CODES, "int4", "int8")
@@ -85,7 +84,7 @@ def signed_bits(low: int, high: int) -> int:
 
 
 @dataclass(frozen=True)
-class FlintMac(StreamSpec):
+class FlintMac(IntegerStream):
     """sum <- sum + (total over the lanes of act * wgt), exact, modulo 2**psum_bits.
 
     Parameters
@@ -148,12 +147,12 @@ class FlintMac(StreamSpec):
     def __post_init__(self) -> None:
         require_choice(f"{self.name} act_format", self.act_format, ACT_CODES)
         require_choice(f"{self.name} wgt_format", self.wgt_format, WGT_CODES)
-        require_range(f"{self.name} lanes", self.lanes, 1, 64)
+        require_ranges(self, lanes=(1, 64))
         if not self.lanes <= self.depth <= 1 << 20:
             raise ConfigError(
                 f"{self.name} depth = {self.depth}: must be in {self.lanes}..{1 << 20}, lanes or more (default 4096)"
             )
-        require_range(f"{self.name} pipeline", self.pipeline, 0, 3)
+        require_ranges(self, pipeline=(0, 3))
 
     @property
     def act(self) -> OperandType:  # type: ignore[override]
@@ -180,14 +179,6 @@ class FlintMac(StreamSpec):
         return signed_bits(low * self.depth, high * self.depth)
 
     @property
-    def psum(self) -> OperandType:
-        return OperandType(f"int{self.psum_bits}", self.psum_bits, "int")
-
-    @property
-    def timing(self) -> Timing:  # type: ignore[override]
-        return Timing(latency_cycles=1 + self.pipeline)
-
-    @property
     def module_stem(self) -> str:
         return f"flint_mac_{self.act_format}_{self.wgt_format}_l{self.lanes}_p{self.psum_bits}_s{self.pipeline}"
 
@@ -203,10 +194,6 @@ class FlintMac(StreamSpec):
             for name, read in zip(("act", "wgt"), self.readings, strict=True)
         )
         return (*operands, *(Field(name, TYPE_BITS) for name in self.modes))
-
-    @property
-    def sum_fields(self) -> tuple[Field, ...]:
-        return (Field("psum", self.psum_bits, signed=True),)
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
@@ -257,30 +244,9 @@ class FlintMac(StreamSpec):
             if read.has_type:
                 assert encoded.selectors is not None, "ant4 has selectors"
                 found[f"{name}_type"] = np.repeat(encoded.selectors[:, 0].astype(np.int64), steps)
-        first = (np.arange(len(found["act"])) % steps == 0).astype(np.int64)
-        return {
-            **{name: values.astype(np.int64) for name, values in found.items()},
-            FIRST: first,
-            LAST: np.roll(first, -1),
-        }
+        return {**{name: values.astype(np.int64) for name, values in found.items()}, **row_flags(len(act), steps)}
 
-    # Golden arithmetic
-
-    def start(self, count: int) -> State:
-        return (np.zeros(count, dtype=np.int64),)
-
-    def step(self, state: State, fields: Steps) -> State:
-        return (wrap(state[0] + self._totals(fields), self.psum_bits),)
-
-    def result(self, state: State) -> dict[str, IntArray]:
-        return {"psum": state[0]}
-
-    def sums(self, steps: Steps) -> dict[str, IntArray]:
-        """As StreamSpec.sums, from running sums: wrapping once is wrapping at every step."""
-        reached = running(self._totals(steps), np.asarray(steps[FIRST]))
-        return {"psum": wrap(reached[np.asarray(steps[LAST]) != 0], self.psum_bits)}
-
-    def _totals(self, fields: Steps) -> IntArray:
+    def dots(self, fields: Steps) -> IntArray:
         """The total of each step's products, [n]."""
         values = []
         for name, read in zip(("act", "wgt"), self.readings, strict=True):

@@ -9,10 +9,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType
 from bitwright.arch.pe.fp16_mac import Fp16Mac
-from bitwright.arch.pe.int8_stream import row_flags
-from bitwright.arch.pe.stream import FIRST, LAST, Field, State, Steps, StreamSpec
+from bitwright.arch.pe.stream import FIRST, LAST, Field, State, Steps, StreamSpec, row_flags
 
 ACC_FORMATS = ("fp32", "fp16")
 _DEEPEST = {"fp32": 2, "fp16": 1}  # one cut more would not shorten the longest stage, which is fp16's loop
@@ -100,10 +99,6 @@ class Fp16Stream(StreamSpec):
     @property
     def psum(self) -> OperandType:
         return OperandType(self.acc_format, 32 if self.acc_format == "fp32" else 16, "float")
-
-    @property
-    def timing(self) -> Timing:  # type: ignore[override]
-        return Timing(latency_cycles=1 + self.pipeline)
 
     @property
     def module_stem(self) -> str:

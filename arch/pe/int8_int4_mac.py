@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from bitwright.arch.errors import ConfigError
-from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing, wrap
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, require_ranges, wrap
 from bitwright.arch.pe.int8_mac import Int8Mac
-from bitwright.arch.pe.int8_stream import LARGEST_PRODUCT, LEAST_PRODUCT, int8_codes, row_flags, sums_of_dots
-from bitwright.arch.pe.stream import Cut, Field, State, Steps, StreamSpec
+from bitwright.arch.pe.int8_stream import LARGEST_PRODUCT, LEAST_PRODUCT
+from bitwright.arch.pe.integer_stream import IntegerStream, row_codes
+from bitwright.arch.pe.stream import Cut, Field, Steps, row_flags
 
 
 @dataclass(frozen=True)
-class Int8Int4Mac(StreamSpec):
+class Int8Int4Mac(IntegerStream):
     """sum <- sum + (total over the lanes of one int8 or two int4 products), exact, modulo 2**psum_bits.
 
     Parameters
@@ -70,17 +70,7 @@ class Int8Int4Mac(StreamSpec):
     )
 
     def __post_init__(self) -> None:
-        for name, low, high in (("lanes", 1, 32), ("psum_bits", 16, 32), ("pipeline", 0, 2)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{self.name} {name} = {getattr(self, name)}: must be in {low}..{high}")
-
-    @property
-    def psum(self) -> OperandType:
-        return OperandType(f"int{self.psum_bits}", self.psum_bits, "int")
-
-    @property
-    def timing(self) -> Timing:  # type: ignore[override]
-        return Timing(latency_cycles=1 + self.pipeline)
+        require_ranges(self, lanes=(1, 32), psum_bits=(16, 32), pipeline=(0, 2))
 
     @property
     def module_stem(self) -> str:
@@ -93,10 +83,6 @@ class Int8Int4Mac(StreamSpec):
             Field("wgt", 8, self.lanes, signed=True),
             Field("int4", 1),
         )
-
-    @property
-    def sum_fields(self) -> tuple[Field, ...]:
-        return (Field("psum", self.psum_bits, signed=True),)
 
     @property
     def macs_per_step(self) -> int:
@@ -127,7 +113,7 @@ class Int8Int4Mac(StreamSpec):
 
         Rows of int4 take half the steps: 2 * lanes products each, against lanes.
         """
-        acts, parts = int8_codes(act), []
+        acts, parts = row_codes(act), []
         for row in range(len(act)):
             int4 = row % 2
             per_step = self.lanes * (1 + int4)
@@ -136,7 +122,7 @@ class Int8Int4Mac(StreamSpec):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _row(self, acts: IntArray, wgt: npt.NDArray[np.float32], count: int, int4: int) -> Steps:
-        codes = _padded(int8_codes(wgt[None], 7 if int4 else 127)[0], len(acts))
+        codes = _padded(row_codes(wgt[None], 7 if int4 else 127)[0], len(acts))
         if int4:
             pairs = codes.reshape(count, self.lanes, 2)
             act, byte = acts.reshape(count, 2 * self.lanes), wrap((pairs[..., 1] << 4) | (pairs[..., 0] & 15), 8)
@@ -155,18 +141,6 @@ class Int8Int4Mac(StreamSpec):
         signed_low = low - ((low & 8) << 1)
         pairs = np.einsum("nl,nl->n", act[..., 0], signed_low) + np.einsum("nl,nl->n", act[..., 1], high)
         return np.asarray(np.where(np.asarray(fields["int4"]) != 0, pairs, np.einsum("nl,nl->n", act[..., 0], byte)))
-
-    def start(self, count: int) -> State:
-        return (np.zeros(count, dtype=np.int64),)
-
-    def step(self, state: State, fields: Steps) -> State:
-        return (wrap(state[0] + self.dots(fields), self.psum_bits),)
-
-    def result(self, state: State) -> dict[str, IntArray]:
-        return {"psum": state[0]}
-
-    def sums(self, steps: Steps) -> dict[str, IntArray]:
-        return {"psum": sums_of_dots(self.dots(steps), steps, self.psum_bits)}
 
 
 def _padded(codes: IntArray, length: int) -> IntArray:

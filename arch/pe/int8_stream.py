@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing, wrap
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, require_ranges
 from bitwright.arch.pe.int8_mac import Int8Mac
-from bitwright.arch.pe.stream import FIRST, LAST, Cut, Field, State, Steps, StreamSpec
+from bitwright.arch.pe.integer_stream import IntegerStream, row_codes
+from bitwright.arch.pe.stream import Cut, Field, Steps, row_flags
 from bitwright.arch.pe.weight_codes import weight_code
 
 LARGEST_PRODUCT = 1 << 14  # -128 * -128
@@ -19,7 +20,7 @@ LEAST_PRODUCT = -128 * 127
 
 
 @dataclass(frozen=True)
-class Int8Stream(StreamSpec):
+class Int8Stream(IntegerStream):
     """sum <- sum + (total over the lanes of act * wgt), exact, modulo 2**psum_bits.
 
     Parameters
@@ -72,9 +73,7 @@ class Int8Stream(StreamSpec):
     )
 
     def __post_init__(self) -> None:
-        for name, low, high in (("lanes", 1, 64), ("psum_bits", 16, 32), ("pipeline", 0, 2), ("weight_bits", 2, 8)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{self.name} {name} = {getattr(self, name)}: must be in {low}..{high}")
+        require_ranges(self, lanes=(1, 64), psum_bits=(16, 32), pipeline=(0, 2), weight_bits=(2, 8))
         if self.pipeline == 2 and self.lanes == 1:
             raise ConfigError(
                 f"{self.name} pipeline = 2: must be in 0..1 with lanes = 1 (one product needs no adder tree to cut)"
@@ -89,14 +88,6 @@ class Int8Stream(StreamSpec):
         return () if self.weight_bits == 8 else ("wgt_unsigned",)
 
     @property
-    def psum(self) -> OperandType:
-        return OperandType(f"int{self.psum_bits}", self.psum_bits, "int")
-
-    @property
-    def timing(self) -> Timing:  # type: ignore[override]
-        return Timing(latency_cycles=1 + self.pipeline)
-
-    @property
     def module_stem(self) -> str:
         width = "" if self.weight_bits == 8 else f"_w{self.weight_bits}"
         return f"int8_mac{width}_l{self.lanes}_p{self.psum_bits}_s{self.pipeline}"
@@ -106,10 +97,6 @@ class Int8Stream(StreamSpec):
         act, int8 = Field("act", 8, self.lanes, signed=True), self.weight_bits == 8
         wgt = Field("wgt", self.weight_bits, self.lanes, signed=int8)
         return (act, wgt) if int8 else (act, wgt, Field("wgt_unsigned", 1))
-
-    @property
-    def sum_fields(self) -> tuple[Field, ...]:
-        return (Field("psum", self.psum_bits, signed=True),)
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
@@ -152,7 +139,7 @@ class Int8Stream(StreamSpec):
         padding = ((0, 0), (0, count * self.lanes - act.shape[1]))
         found = {}
         for name, values, bits in (("act", act, 8), ("wgt", wgt, self.weight_bits)):
-            codes = np.pad(int8_codes(values, (1 << (bits - 1)) - 1), padding).reshape(-1, self.lanes)
+            codes = np.pad(row_codes(values, (1 << (bits - 1)) - 1), padding).reshape(-1, self.lanes)
             found[name] = codes[:, 0] if self.lanes == 1 else codes
         if self.weight_bits < 8:
             found["wgt"] = found["wgt"] & ((1 << self.weight_bits) - 1)
@@ -166,39 +153,3 @@ class Int8Stream(StreamSpec):
             signed = 1 - np.asarray(fields["wgt_unsigned"], dtype=np.int64)[:, None]
             wgt = wgt - ((wgt >> (self.weight_bits - 1) & signed) << self.weight_bits)
         return np.asarray(np.einsum("nl,nl->n", act, wgt))
-
-    def start(self, count: int) -> State:
-        return (np.zeros(count, dtype=np.int64),)
-
-    def step(self, state: State, fields: Steps) -> State:
-        return (wrap(state[0] + self.dots(fields), self.psum_bits),)
-
-    def result(self, state: State) -> dict[str, IntArray]:
-        return {"psum": state[0]}
-
-    def sums(self, steps: Steps) -> dict[str, IntArray]:
-        return {"psum": sums_of_dots(self.dots(steps), steps, self.psum_bits)}
-
-
-def sums_of_dots(dots: IntArray, steps: Steps, psum_bits: int) -> IntArray:
-    """The sum at each step marked `last`: what all steps since the latest `first` add up to, modulo 2**psum_bits.
-
-    Totals from the very first step on stay exact in int64; a sum is the difference of two.
-    """
-    first, last = np.asarray(steps[FIRST]) != 0, np.asarray(steps[LAST]) != 0
-    assert first[0], "the first step of all must be marked first"
-    totals = np.cumsum(dots)
-    begins = np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))[last]
-    return wrap(totals[last] - totals[begins] + dots[begins], psum_bits)
-
-
-def int8_codes(values: npt.NDArray[np.float32], largest: int = 127) -> IntArray:
-    """Rows scaled so that their largest magnitude is `largest`, and rounded."""
-    scale = np.abs(values).max(axis=1, keepdims=True) / largest
-    return np.asarray(np.rint(values / np.where(scale == 0, 1, scale)), dtype=np.int64)
-
-
-def row_flags(rows: int, length: int) -> dict[str, IntArray]:
-    """`first` and `last` of `rows` sums of `length` steps."""
-    first = (np.arange(rows * length) % length == 0).astype(np.int64)
-    return {FIRST: first, LAST: np.roll(first, -1)}

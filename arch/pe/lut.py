@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from bitwright.arch.errors import ConfigError, suggest
 from bitwright.arch.pe import lut_tables
-from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing, wrap
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, wrap
+from bitwright.arch.pe.integer_stream import row_codes
 from bitwright.arch.pe.lut_tables import TableUnit, fold, odd_integers, step_totals, unfold
-from bitwright.arch.pe.stream import FIRST, LAST, Cut, Field, State, Steps, StreamSpec
+from bitwright.arch.pe.stream import FIRST, LAST, Cut, Field, State, Steps, StreamSpec, row_flags
 from bitwright.arch.pe.weight_codes import decodable, weight_code
 
 Variant = Literal["unpu", "reinterpretation", "no-negation", "full"]
@@ -155,10 +156,6 @@ class Lut(StreamSpec):
     @property
     def psum(self) -> OperandType:
         return OperandType(f"int{self.psum_bits}", self.psum_bits, "int")
-
-    @property
-    def timing(self) -> Timing:  # type: ignore[override]
-        return Timing(latency_cycles=1 + self.pipeline)
 
     @property
     def unit_exponent(self) -> int:
@@ -337,13 +334,12 @@ class Lut(StreamSpec):
         tiles, count = max(-(-len(act) // self.m), -(-len(wgt) // self.n)), channels // self.k
         plain = lut_tables.tiled(lut_tables.unsigned_rows(wgt, self.weight_bits), self.n, tiles, channels, self.k)
         codes = self.stored(plain, self.weight_bits)
-        values = act.astype(np.float16).view(np.uint16) if self.tables.scaled else lut_tables.int8_rows(act)
+        values = act.astype(np.float16).view(np.uint16) if self.tables.scaled else row_codes(act)
         rows = lut_tables.tiled(values.astype(np.int64), self.m, tiles, channels, self.k)
         acts = rows.reshape(-1, self.m * self.k)
         inputs = {"act": acts} if self.precompute else self.tables.fields_of(self.tables.make(acts))
-        first = (np.arange(tiles * count) % count == 0).astype(np.int64)
         top = {"top_plane": np.full(tiles * count, self.weight_bits - 1)} if self.plane_bits else {}
-        return {**inputs, "wgt": codes.reshape(-1, self.n * self.k), **top, FIRST: first, LAST: np.roll(first, -1)}
+        return {**inputs, "wgt": codes.reshape(-1, self.n * self.k), **top, **row_flags(tiles, count)}
 
     # Golden arithmetic
 

@@ -32,7 +32,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch.errors import ConfigError, suggest
-from bitwright.arch.pe.base import Evidence, IntArray, Timing
+from bitwright.arch.pe.base import Evidence, IntArray, Timing, require_ranges
 from bitwright.arch.pe.stream import Field, Steps
 from bitwright.arch.pe.units import UnitSpec
 
@@ -119,9 +119,7 @@ class TableUnit(UnitSpec):
     )
 
     def __post_init__(self) -> None:
-        for name, (low, high) in {"rows": ROWS_RANGE, "k": K_RANGE}.items():
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{self.name} {name} = {getattr(self, name)}: must be in {low}..{high}")
+        require_ranges(self, rows=ROWS_RANGE, k=K_RANGE)
         if self.activation not in ACTIVATIONS:
             hint = suggest(self.activation, ACTIVATIONS)
             raise ConfigError(f"{self.name} activation = {self.activation!r}: no such activation ({hint})")
@@ -290,12 +288,6 @@ def step_totals(tables: IntArray, stored: IntArray, top_plane: IntArray, *, whol
         factor = np.where(negative, -1, 1) * (top >= plane)
         total += (entry * factor[:, None, :]) << plane
     return total
-
-
-def int8_rows(values: npt.NDArray[np.float32]) -> IntArray:
-    """Rows scaled to int8 by their largest magnitude."""
-    scale = np.abs(values).max(axis=1, keepdims=True) / 127
-    return np.asarray(np.rint(values / np.where(scale == 0, 1, scale)), dtype=np.int64)
 
 
 def unsigned_rows(values: npt.NDArray[np.float32], bits: int) -> IntArray:

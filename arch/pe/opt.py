@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from bitwright.arch.errors import ConfigError
-from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing, wrap
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing, require_ranges, wrap
 from bitwright.arch.pe.digits import PLACES, digits, require_encoding
 from bitwright.arch.pe.int8_mac import Int8Mac
 from bitwright.arch.pe.int8_stream import Int8Stream
-from bitwright.arch.pe.stream import FIRST, LAST, Field, State, Steps, StreamSpec
+from bitwright.arch.pe.stream import FIRST, LAST, Field, State, Steps, StreamSpec, running
 
 MULTIPLE_BITS = 9  # a digit times an operand, before its negation: signed, of magnitude 256 at most
 LARGEST_PRODUCT = 1 << 14  # -128 * -128; the least is -(2**14 - 2**7)
@@ -87,16 +86,14 @@ class CarrySave(StreamSpec):
     act: ClassVar[OperandType] = OperandType("int8", 8, "int")
     wgt: ClassVar[OperandType] = OperandType("int8", 8, "int")
     edge_unit: ClassVar[str] = "group-dequantiser"
-    ranges: ClassVar[tuple[tuple[str, int, int], ...]] = (
-        ("psum_bits", 24, 48),
-        ("resolve_cycles", 0, 4),
-        ("pipeline", 0, 2),
-    )
+    ranges: ClassVar[Mapping[str, tuple[int, int]]] = {
+        "psum_bits": (24, 48),
+        "resolve_cycles": (0, 4),
+        "pipeline": (0, 2),
+    }
 
     def __post_init__(self) -> None:
-        for name, low, high in self.ranges:
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{self.name} {name} = {getattr(self, name)}: must be in {low}..{high}")
+        require_ranges(self, **self.ranges)
 
     @property
     def psum(self) -> OperandType:
@@ -149,13 +146,8 @@ class CarrySave(StreamSpec):
     def sums(self, steps: Steps) -> dict[str, IntArray]:
         if not self.resolve_cycles:
             return super().sums(steps)
-        # Running totals, modulo 2**64 like all of int64; a sum is what has come since its first step.
-        first, last = np.asarray(steps[FIRST]) != 0, np.asarray(steps[LAST]) != 0
-        assert first[0], "the first step of all must be marked first"
-        products = self.products(steps)
-        total = np.cumsum(products, axis=0)
-        start = np.flatnonzero(first)[np.cumsum(first) - 1][last]
-        return {"psum": wrap(total[last] - total[start] + products[start], self.psum_bits)}
+        reached = running(self.products(steps), steps[FIRST])[np.asarray(steps[LAST]) != 0]
+        return {"psum": wrap(reached, self.psum_bits)}
 
     def products(self, fields: Steps) -> IntArray:
         """What each step adds to its sums: int64 [n] or [n, sum_lanes]."""
@@ -175,7 +167,7 @@ class _Dots(CarrySave):
     lanes: int = 4
     encoding: str = "mbe"
 
-    ranges: ClassVar[tuple[tuple[str, int, int], ...]] = (*CarrySave.ranges, ("lanes", 1, 64))
+    ranges: ClassVar[Mapping[str, tuple[int, int]]] = {**CarrySave.ranges, "lanes": (1, 64)}
 
     def __post_init__(self) -> None:
         super().__post_init__()

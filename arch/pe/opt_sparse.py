@@ -155,7 +155,7 @@ class Opt4c(_Serial):
     encoder: bool = True
 
     name: ClassVar[str] = "opt4c"
-    ranges: ClassVar[tuple[tuple[str, int, int], ...]] = (*CarrySave.ranges, ("rows", 1, 32))
+    ranges: ClassVar[Mapping[str, tuple[int, int]]] = {**CarrySave.ranges, "rows": (1, 32)}
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
         {"rows": 16, "encoding": "mbe", "resolve_cycles": 0, "pipeline": 2},

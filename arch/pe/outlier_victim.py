@@ -12,7 +12,7 @@ import numpy.typing as npt
 from bitwright.arch import formats
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.formats.olive import OutlierVictim as Codec
-from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing, wrap
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, require_ranges, wrap
 from bitwright.arch.pe.pair_codes import (
     NORMALS,
     NUMBER_BITS,
@@ -20,13 +20,11 @@ from bitwright.arch.pe.pair_codes import (
     PairDecoder,
     narrow_pairs,
     require_choice,
-    require_range,
-    running,
     unpacked,
     wide_pairs,
     wide_values,
 )
-from bitwright.arch.pe.stream import FIRST, LAST, Cut, Field, State, Steps, StreamSpec
+from bitwright.arch.pe.stream import FIRST, LAST, Cut, Field, State, Steps, StreamSpec, row_flags, running
 
 PSUM_BITS = 32
 _GREATEST, _LEAST = (1 << (PSUM_BITS - 1)) - 1, -(1 << (PSUM_BITS - 1))
@@ -116,17 +114,11 @@ class OutlierVictim(StreamSpec):
         if self.lanes not in range(2, 33, 2):
             raise ConfigError(f"{self.name} lanes = {self.lanes}: must be an even number in 2..32 (default 2)")
         require_choice(f"{self.name} normal", self.normal, NORMALS)
-        if self.decoders not in (False, True):
-            raise ConfigError(f"{self.name} decoders = {self.decoders}: must be False or True")
-        require_range(f"{self.name} pipeline", self.pipeline, 0, 3)
+        require_ranges(self, pipeline=(0, 3))
 
     @property
     def psum(self) -> OperandType:
         return OperandType(f"int{PSUM_BITS}", PSUM_BITS, "int")
-
-    @property
-    def timing(self) -> Timing:  # type: ignore[override]
-        return Timing(latency_cycles=1 + self.pipeline)
 
     @property
     def module_stem(self) -> str:
@@ -249,10 +241,9 @@ class OutlierVictim(StreamSpec):
             if form.bits == 4:
                 codes = codes[:, 0::2] | codes[:, 1::2] << 4
             found[field] = codes.reshape(-1, self.lanes)
-        first = np.zeros(len(found["act"]), dtype=np.int64)
-        first[:: len(first) // len(act)] = 1
-        wide = np.full(len(first), int(form.bits == 8))
-        return {**found, "wide": wide, FIRST: first, LAST: np.roll(first, -1)}
+        count = len(found["act"])
+        wide = np.full(count, int(form.bits == 8))
+        return {**found, "wide": wide, **row_flags(len(act), count // len(act))}
 
     # Golden arithmetic: a state is the sum and the flag.
 
@@ -274,7 +265,8 @@ class OutlierVictim(StreamSpec):
         """As StreamSpec.sums: from running sums, and only those that leave int32 a cycle at a time."""
         first, last = np.asarray(steps[FIRST]) != 0, np.asarray(steps[LAST]) != 0
         totals = self._totals(steps)
-        reached = running(totals, first)
+        # The two cycles of a step one after the other; only the first of them begins a sum.
+        reached = running(totals.ravel(), np.stack([first, np.zeros_like(first)], axis=1).ravel()).reshape(-1, 2)
         outside = ((reached < _LEAST) | (reached > _GREATEST)).any(axis=1)
         found = {"psum": reached[last, 1], "overflow": np.zeros(int(last.sum()), dtype=np.int64)}
         number = np.cumsum(first) - 1

@@ -129,15 +129,6 @@ def wide_values() -> IntArray:
     return np.asarray(wide_pairs().value.reshape(-1, 2, 2).sum(axis=-1))
 
 
-def running(totals: IntArray, first: IntArray) -> IntArray:
-    """What each sum has come to after each of its steps, modulo 2**64: totals [n, ...], added in C order."""
-    flat = np.cumsum(totals.reshape(len(totals), -1), axis=None)
-    width = flat.size // len(totals)
-    starts = np.flatnonzero(first) * width
-    before = np.where(starts > 0, flat[starts - 1], 0)[np.cumsum(first != 0) - 1]
-    return np.asarray((flat.reshape(len(totals), width) - before[:, None]).reshape(totals.shape))
-
-
 @dataclass(frozen=True)
 class PairDecoder(UnitSpec):
     """At the border of an array of outlier-victim cells: outlier-victim pairs to numbers <exponent, integer>.
@@ -199,9 +190,3 @@ def require_choice(what: str, value: object, known: tuple[str, ...]) -> None:
     """ConfigError unless `value` is one of `known`."""
     if value not in known:
         raise ConfigError(f"{what} = {value!r}: must be {', '.join(known[:-1])} or {known[-1]}")
-
-
-def require_range(what: str, value: int, low: int, high: int) -> None:
-    """ConfigError unless low <= value <= high."""
-    if not low <= value <= high:
-        raise ConfigError(f"{what} = {value}: must be in {low}..{high}")

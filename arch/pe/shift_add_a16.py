@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing, wrap
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, require_ranges, wrap
 from bitwright.arch.pe.elements import round_to_fp32
 from bitwright.arch.pe.fp16_mac import FloatArray, canonical
 from bitwright.arch.pe.shift_add_stream import (
@@ -17,10 +17,8 @@ from bitwright.arch.pe.shift_add_stream import (
     code_values,
     group_steps,
     growth_bits,
-    require_ranges,
-    running,
 )
-from bitwright.arch.pe.stream import FIRST, LAST, Cut, Field, State, Steps, StreamSpec
+from bitwright.arch.pe.stream import FIRST, LAST, Cut, Field, State, Steps, StreamSpec, running
 
 SIGNIFICAND_BITS = 11
 _MAX_SIGNIFICAND = (1 << SIGNIFICAND_BITS) - 1
@@ -146,11 +144,7 @@ class ShiftAddA16(StreamSpec):
     )
 
     def __post_init__(self) -> None:
-        require_ranges(self, (("weight_bits", 2, 4), ("lanes", 1, 64), ("group", 1, 1 << 16), ("pipeline", 0, 2)))
-
-    @property
-    def timing(self) -> Timing:  # type: ignore[override]
-        return Timing(latency_cycles=1 + self.pipeline)
+        require_ranges(self, weight_bits=(2, 4), lanes=(1, 64), group=(1, 1 << 16), pipeline=(0, 2))
 
     @property
     def wgt(self) -> OperandType:  # type: ignore[override]
@@ -292,10 +286,11 @@ class ShiftAddA16(StreamSpec):
         return totals, np.asarray(aligned.sum(axis=1)), np.asarray(nonfinite.any(axis=1), dtype=np.int64)
 
     def sums(self, steps: Steps) -> dict[str, IntArray]:
-        dot, act_total, nonfinite = self.totals(steps)
-        exponent = np.maximum(np.asarray(steps["exponent"], dtype=np.int64), 1)[np.asarray(steps[LAST]) != 0]
-        psum, act_sum = wrap(running(steps, dot), self.psum.bits), wrap(running(steps, act_total), self.act_sum_bits)
-        return self.result((psum, act_sum, exponent, (running(steps, nonfinite) > 0).astype(np.int64)))
+        last = np.asarray(steps[LAST]) != 0
+        dot, act_total, nonfinite = (running(total, steps[FIRST])[last] for total in self.totals(steps))
+        exponent = np.maximum(np.asarray(steps["exponent"], dtype=np.int64), 1)[last]
+        psum, act_sum = wrap(dot, self.psum.bits), wrap(act_total, self.act_sum_bits)
+        return self.result((psum, act_sum, exponent, (nonfinite > 0).astype(np.int64)))
 
     def to_fp32(
         self,

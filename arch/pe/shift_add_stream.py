@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch import formats
-from bitwright.arch.errors import ConfigError
-from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing, wrap
-from bitwright.arch.pe.stream import FIRST, LAST, Cut, Field, State, Steps, StreamSpec
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, require_ranges, wrap
+from bitwright.arch.pe.stream import FIRST, LAST, Cut, Field, State, Steps, StreamSpec, running
 from bitwright.arch.pe.weight_codes import decodable, weight_code
 
 _LEAST_ACT = -128
@@ -91,15 +90,11 @@ class ShiftAddStream(StreamSpec):
     )
 
     def __post_init__(self) -> None:
-        require_ranges(self, (("weight_bits", 2, 4), ("lanes", 1, 64), ("group", 1, 1 << 16), ("pipeline", 0, 1)))
+        require_ranges(self, weight_bits=(2, 4), lanes=(1, 64), group=(1, 1 << 16), pipeline=(0, 1))
 
     @property
     def wgt(self) -> OperandType:  # type: ignore[override]
         return OperandType(f"int{self.weight_bits}", self.weight_bits, "code")
-
-    @property
-    def timing(self) -> Timing:  # type: ignore[override]
-        return Timing(latency_cycles=1 + self.pipeline)
 
     @property
     def growth_bits(self) -> int:
@@ -191,16 +186,9 @@ class ShiftAddStream(StreamSpec):
         return np.einsum("nl,nl->n", act, value), act.sum(axis=1)
 
     def sums(self, steps: Steps) -> dict[str, IntArray]:
-        dot, act_total = self.totals(steps)
-        psum = wrap(running(steps, dot), self.psum.bits)
-        return self.result((psum, wrap(running(steps, act_total), self.act_sum_bits)))
-
-
-def require_ranges(spec: StreamSpec, ranges: tuple[tuple[str, int, int], ...]) -> None:
-    """ConfigError for the first parameter of `spec` outside its range."""
-    for name, low, high in ranges:
-        if not low <= getattr(spec, name) <= high:
-            raise ConfigError(f"{spec.name} {name} = {getattr(spec, name)}: must be in {low}..{high}")
+        last = np.asarray(steps[LAST]) != 0
+        dot, act_total = (running(total, steps[FIRST])[last] for total in self.totals(steps))
+        return self.result((wrap(dot, self.psum.bits), wrap(act_total, self.act_sum_bits)))
 
 
 def growth_bits(group: int, lanes: int) -> int:
@@ -212,16 +200,6 @@ def code_values(codes: IntArray, unsigned: npt.ArrayLike, bits: int) -> IntArray
     """Values of codes 0..2**bits-1: themselves where `unsigned`, else two's complement."""
     negative = (codes >> (bits - 1)) & (np.asarray(unsigned, dtype=np.int64) ^ 1)
     return np.asarray(codes - (negative << bits))
-
-
-def running(steps: Steps, totals: IntArray) -> IntArray:
-    """The sum of `totals` at each step marked `last`, from the step marked `first` before it; modulo 2**64."""
-    first = np.flatnonzero(np.asarray(steps[FIRST]) != 0)
-    last = np.flatnonzero(np.asarray(steps[LAST]) != 0)
-    assert first[:1].tolist() == [0], "the first step of all must be marked first"
-    so_far = np.concatenate([[0], np.cumsum(totals)])
-    begun = first[np.searchsorted(first, last, side="right") - 1]
-    return np.asarray(so_far[last + 1] - so_far[begun])
 
 
 def accept_codes(spec: Any, format_name: str, group: int | None) -> Acceptance:

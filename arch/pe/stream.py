@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.pe.base import Dataflow, IntArray, PESpec
+from bitwright.arch.pe.base import Dataflow, IntArray, PESpec, Timing
 
 Steps = Mapping[str, IntArray]
 State = tuple[npt.NDArray[Any], ...]
@@ -95,6 +95,11 @@ class StreamSpec(PESpec):
     @abc.abstractmethod
     def sum_fields(self) -> tuple[Field, ...]:
         """The payload of a sum."""
+
+    @property
+    def timing(self) -> Timing:  # type: ignore[override]
+        """One cycle, and one for each of the parameter `pipeline`'s."""
+        return Timing(latency_cycles=1 + self.params.get("pipeline", 0))
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
@@ -208,3 +213,21 @@ class StreamSpec(PESpec):
                 for name, values in found.items():
                     out[name][places[at[ends]]] = values
         return out
+
+
+def row_flags(rows: int, length: int) -> dict[str, IntArray]:
+    """`first` and `last` of `rows` sums of `length` steps each."""
+    first = (np.arange(rows * length) % length == 0).astype(np.int64)
+    return {FIRST: first, LAST: np.roll(first, -1)}
+
+
+def running(totals: IntArray, first: npt.ArrayLike) -> IntArray:
+    """What each sum has come to after each step: totals [n] or [n, sums at once], modulo 2**64, `first` [n].
+
+    Totals from the very first step on wrap like all of int64; a sum is the difference of two.
+    """
+    begins = np.asarray(first) != 0
+    assert begins[:1].all(), "the first step of all must be marked first"
+    start = np.maximum.accumulate(np.where(begins, np.arange(len(begins)), 0))
+    so_far = np.cumsum(totals, axis=0)
+    return np.asarray(so_far - so_far[start] + totals[start])

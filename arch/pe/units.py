@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch.errors import ConfigError, suggest
-from bitwright.arch.pe.base import Evidence, PESpec, Timing, wrap
+from bitwright.arch.pe.base import Evidence, PESpec, Timing, require_ranges, wrap
 from bitwright.arch.pe.fp16_mac import FloatArray, canonical
 from bitwright.arch.pe.weight_codes import WeightCode, weight_code
 
@@ -37,11 +37,6 @@ class UnitSpec(abc.ABC):
     def params(self) -> Mapping[str, Any]:
         """The parameters, by name."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
-
-
-def _require(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} = {value}: must be in {low}..{high}")
 
 
 @dataclass(frozen=True)
@@ -80,10 +75,7 @@ class GroupDequantiser(UnitSpec):
 
     def __post_init__(self) -> None:
         where = self.name
-        _require(f"{where} psum_bits", self.psum_bits, 8, 48)
-        _require(f"{where} act_sum_bits", self.act_sum_bits, 0, 32)
-        _require(f"{where} zero_bits", self.zero_bits, 0, 8)
-        _require(f"{where} scale_code_bits", self.scale_code_bits, 0, 8)
+        require_ranges(self, psum_bits=(8, 48), act_sum_bits=(0, 32), zero_bits=(0, 8), scale_code_bits=(0, 8))
         if bool(self.act_sum_bits) != bool(self.zero_bits):
             raise ConfigError(
                 f"{where} act_sum_bits, zero_bits = {self.act_sum_bits}, {self.zero_bits}: both or neither must be 0"
@@ -166,7 +158,7 @@ class IntAccumulator(UnitSpec):
     )
 
     def __post_init__(self) -> None:
-        _require(f"{self.name} psum_bits", self.psum_bits, 8, 32)
+        require_ranges(self, psum_bits=(8, 32))
 
     @property
     def module_name(self) -> str:
@@ -203,7 +195,7 @@ class WeightDequantiser(UnitSpec):
     )
 
     def __post_init__(self) -> None:
-        _require(f"{self.name} scale_code_bits", self.scale_code_bits, 0, 8)
+        require_ranges(self, scale_code_bits=(0, 8))
         if not self.is_bf16:
             _ = self.code
         elif self.scale_code_bits:

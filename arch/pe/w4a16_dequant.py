@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch import formats
-from bitwright.arch.errors import ConfigError
-from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, Timing
+from bitwright.arch.pe.base import Acceptance, Evidence, IntArray, OperandType, require_ranges
 from bitwright.arch.pe.fp16_mac import Fp16Mac
 from bitwright.arch.pe.fp16_stream import (
     CORNERS,
@@ -22,8 +21,7 @@ from bitwright.arch.pe.fp16_stream import (
     start,
     without_specials,
 )
-from bitwright.arch.pe.int8_stream import row_flags
-from bitwright.arch.pe.stream import Field, State, Steps, StreamSpec
+from bitwright.arch.pe.stream import Field, State, Steps, StreamSpec, row_flags
 from bitwright.arch.pe.units import WeightDequantiser
 from bitwright.arch.pe.weight_codes import decodable, weight_code
 
@@ -90,9 +88,7 @@ class W4A16Dequant(StreamSpec):
     )
 
     def __post_init__(self) -> None:
-        for name, low, high in (("weight_bits", 2, 8), ("pipeline", 0, 4)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{self.name} {name} = {getattr(self, name)}: must be in {low}..{high}")
+        require_ranges(self, weight_bits=(2, 8), pipeline=(0, 4))
 
     @property
     def wgt(self) -> OperandType:  # type: ignore[override]
@@ -101,10 +97,6 @@ class W4A16Dequant(StreamSpec):
     @property
     def psum(self) -> OperandType:
         return Fp16Mac().psum
-
-    @property
-    def timing(self) -> Timing:  # type: ignore[override]
-        return Timing(latency_cycles=1 + self.pipeline)
 
     @property
     def module_stem(self) -> str:
