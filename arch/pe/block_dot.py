@@ -70,8 +70,8 @@ class BlockDot(StreamSpec):
 
     pipeline: int = 0
 
-    lanes: ClassVar[int]
-    scale_format: ClassVar[Literal["e8m0", "e4m3"]]
+    lanes: ClassVar[int] = 32
+    scale_format: ClassVar[Literal["e8m0", "e4m3"]] = "e8m0"
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"pipeline": MAX_PIPELINE})
     edge_unit: ClassVar[str] = "fp32-accumulator"
 
@@ -83,6 +83,14 @@ class BlockDot(StreamSpec):
     def element(self) -> Element:
         """How codes of both operands are read."""
         return ELEMENTS[self.name.removesuffix("-dot")]
+
+    @property
+    def act(self) -> OperandType:  # type: ignore[override]
+        return OperandType(self.name.removesuffix("-dot"), self.element.bits, "int" if self.element.integer else "code")
+
+    @property
+    def wgt(self) -> OperandType:  # type: ignore[override]
+        return self.act
 
     @property
     def kept_bits(self) -> int:
@@ -299,10 +307,6 @@ class MxFp8Dot(BlockDot):
         {}, {"element_format": "e5m2"}, {"aligner_bits": 24}, {"pipeline": MAX_PIPELINE}
     )  # fmt: skip
     name: ClassVar[str] = "mxfp8-dot"
-    act: ClassVar[OperandType] = OperandType("mxfp8", 8, "code")
-    wgt: ClassVar[OperandType] = OperandType("mxfp8", 8, "code")
-    lanes: ClassVar[int] = 32
-    scale_format: ClassVar[Literal["e8m0", "e4m3"]] = "e8m0"
     evidence: ClassVar[tuple[Evidence, ...]] = _evidence(1_680_248, 815_944)
 
     def __post_init__(self) -> None:
@@ -332,10 +336,6 @@ class MxInt8Dot(BlockDot):
     """32 products of mxint8 elements (two's complement, -128 included), two E8M0 scales. Parameters of BlockDot."""
 
     name: ClassVar[str] = "mxint8-dot"
-    act: ClassVar[OperandType] = OperandType("mxint8", 8, "int")
-    wgt: ClassVar[OperandType] = OperandType("mxint8", 8, "int")
-    lanes: ClassVar[int] = 32
-    scale_format: ClassVar[Literal["e8m0", "e4m3"]] = "e8m0"
     evidence: ClassVar[tuple[Evidence, ...]] = _evidence(510_672, 415_228)
 
 
@@ -344,10 +344,6 @@ class MxFp4Dot(BlockDot):
     """32 products of mxfp4 elements, two E8M0 scales. Parameters of BlockDot."""
 
     name: ClassVar[str] = "mxfp4-dot"
-    act: ClassVar[OperandType] = OperandType("mxfp4", 4, "code")
-    wgt: ClassVar[OperandType] = OperandType("mxfp4", 4, "code")
-    lanes: ClassVar[int] = 32
-    scale_format: ClassVar[Literal["e8m0", "e4m3"]] = "e8m0"
     evidence: ClassVar[tuple[Evidence, ...]] = _evidence(320_755, 88_828)
 
 
@@ -356,8 +352,6 @@ class NvFp4Dot(BlockDot):
     """16 products of nvfp4 elements, two E4M3 scales. Parameters of BlockDot."""
 
     name: ClassVar[str] = "nvfp4-dot"
-    act: ClassVar[OperandType] = OperandType("nvfp4", 4, "code")
-    wgt: ClassVar[OperandType] = OperandType("nvfp4", 4, "code")
     lanes: ClassVar[int] = 16
     scale_format: ClassVar[Literal["e8m0", "e4m3"]] = "e4m3"
     evidence: ClassVar[tuple[Evidence, ...]] = _evidence(313_523, 88_828)
@@ -368,8 +362,6 @@ class NvInt4Dot(BlockDot):
     """16 products of nvint4 elements (two's complement, -8 included), two E4M3 scales. Parameters of BlockDot."""
 
     name: ClassVar[str] = "nvint4-dot"
-    act: ClassVar[OperandType] = OperandType("nvint4", 4, "int")
-    wgt: ClassVar[OperandType] = OperandType("nvint4", 4, "int")
     lanes: ClassVar[int] = 16
     scale_format: ClassVar[Literal["e8m0", "e4m3"]] = "e4m3"
     evidence: ClassVar[tuple[Evidence, ...]] = _evidence(313_523, 88_828)

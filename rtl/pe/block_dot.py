@@ -9,7 +9,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from bitwright.arch.pe import block_dot as specs
 from bitwright.arch.pe.elements import E4M3_SCALE, Element
 from bitwright.rtl.pe.floats import fp32_add, normalise, round_fields, shift_right_sticky
-from bitwright.rtl.pe.stream import StreamPE
+from bitwright.rtl.pe.stream import Flow, StreamPE
 
 _SCALE_BITS = 8
 _FP32_BIAS = 127
@@ -61,47 +61,39 @@ class BlockDot(StreamPE):
     spec: specs.BlockDot
 
     def elaborate(self, platform: object) -> Module:
-        m, spec = Module(), self.spec
-        payload = self.step.payload
-        advance = Signal(name="advance")
-        m.d.comb += [advance.eq(~self.sum.valid | self.sum.ready), self.step.ready.eq(advance)]
-        valid, first, last = self.step.valid, payload.first, payload.last
+        m, spec, payload = Module(), self.spec, self.step.payload
+        flow = Flow(m, self)
         operands = [[codes[index] for index in range(spec.lanes)] for codes in (payload.act, payload.wgt)]
         lanes = [_lane(m, spec, act, wgt, index) for index, (act, wgt) in enumerate(zip(*operands, strict=True))]
-        scale_sign, factor, scale_shift, scale_nan = self._scales(m)
+        scales = self._scales(m)
 
-        hold = _Cut(m, 3 if spec.pipeline >= 3 else 0, advance)
-        valid, first, last = hold.control(valid, first, last)
-        lanes = [
-            _Lane(*(hold(getattr(lane, field), f"lane_{i}_{field}") for field in _LANE_FIELDS))
-            for i, lane in enumerate(lanes)
-        ]
-        scales = [scale_sign, factor, scale_shift, scale_nan]
-        scales = [hold(value, name) for value, name in zip(scales, _SCALE_FIELDS, strict=True)]
-        total, exponent = _aligned_sum(m, spec, lanes) if spec.kept_bits else (_exact_sum(m, spec, lanes), Const(0, 1))
+        lane_values = {
+            f"lane_{index}_{field}": getattr(lane, field) for index, lane in enumerate(lanes) for field in _LANE_FIELDS
+        }
+        held = flow.cut(spec.pipeline >= 3, **lane_values, **scales)
+        width = len(_LANE_FIELDS)
+        lanes = [_Lane(*held[at : at + width]) for at in range(0, spec.lanes * width, width)]
+        scales = dict(zip(scales, held[spec.lanes * width :], strict=True))
+        total, top = _aligned_sum(m, spec, lanes) if spec.kept_bits else (_exact_sum(m, spec, lanes), Const(0, 1))
         nan, inf, inf_sign = _specials(m, spec, lanes)
 
-        hold = _Cut(m, 1 if spec.pipeline >= 1 else 0, advance)
-        valid, first, last = hold.control(valid, first, last)
-        total, exponent = hold(total, "total"), hold(exponent, "top_shift")
-        nan, inf, inf_sign = hold(nan, "lane_nan"), hold(inf, "lane_inf"), hold(inf_sign, "lane_inf_sign")
-        scales = [hold(value, name) for value, name in zip(scales, _SCALE_FIELDS, strict=True)]
-        block = self._block(m, total.as_signed(), exponent, scales, (nan, inf, inf_sign))
+        special = {"lane_nan": nan, "lane_inf": inf, "lane_inf_sign": inf_sign}
+        total, top, nan, inf, inf_sign, *held = flow.cut(
+            spec.pipeline >= 1, total=total, top_shift=top, **special, **scales
+        )
+        block = self._block(m, total.as_signed(), top, held, (nan, inf, inf_sign))
 
-        hold = _Cut(m, 2 if spec.pipeline >= 2 else 0, advance)
-        valid, first, last = hold.control(valid, first, last)
-        block = hold(block, "block")
-        acc, start = Signal(32, name="acc", reset_less=True), Signal(32, name="start")
-        m.d.comb += [start.eq(Mux(first, 0, acc)), self.sum.payload.fp32.eq(acc)]
+        (block,) = flow.cut(spec.pipeline >= 2, block=block)
+        acc, start = flow.register(32, "acc"), Signal(32, name="start")
+        m.d.comb += [start.eq(Mux(flow.first, 0, acc)), self.sum.payload.fp32.eq(acc)]
         added = fp32_add(m, start, block, "add")
-        with m.If(advance):
-            m.d.sync += self.sum.valid.eq(valid & last)
-        with m.If(advance & valid):
+        flow.offer()
+        with m.If(flow.advance & flow.valid):
             m.d.sync += acc.eq(added)
         return m
 
-    def _scales(self, m: Module) -> tuple[Value, Value, Value, Value]:
-        """(sign, significand, exponent, NaN) of the product of the scales; its unit is in `_block`."""
+    def _scales(self, m: Module) -> dict[str, Value]:
+        """Sign, significand, exponent and NaN of the product of the scales; its unit is in `_block`."""
         nan = Signal(name="either_scale_nan")
         if self.spec.scale_format == "e8m0":
             exponent = Signal(_SCALE_BITS + 1, name="scale_exponent")
@@ -109,7 +101,7 @@ class BlockDot(StreamPE):
                 exponent.eq(self.step.payload.act_scale + self.step.payload.wgt_scale),
                 nan.eq(self.step.payload.act_scale.all() | self.step.payload.wgt_scale.all()),
             ]
-            return Const(0, 1), Const(1, 1), exponent, nan
+            return dict(zip(_SCALE_FIELDS, (Const(0, 1), Const(1, 1), exponent, nan), strict=True))
         read = E4M3_SCALE
         act, wgt = (
             _number(m, read, code, name)
@@ -121,7 +113,7 @@ class BlockDot(StreamPE):
             exponent.eq(act.shift + wgt.shift),
             nan.eq(act.nan | wgt.nan),
         ]
-        return act.sign ^ wgt.sign, factor, exponent, nan
+        return dict(zip(_SCALE_FIELDS, (act.sign ^ wgt.sign, factor, exponent, nan), strict=True))
 
     def _block(
         self, m: Module, total: Value, top: Value, scales: Sequence[Value], special: tuple[Value, Value, Value]
@@ -162,26 +154,6 @@ class BlockDot(StreamPE):
 
 _LANE_FIELDS = ("sign", "product", "shift", "nan", "inf")
 _SCALE_FIELDS = ("scale_sign", "scale_factor", "scale_exponent", "scale_nan")
-
-
-class _Cut:
-    """Pipeline registers at one cut, or wires where it does not exist (level 0). Constants pass."""
-
-    def __init__(self, m: Module, level: int, advance: Value) -> None:
-        self.m, self.level, self.advance = m, level, advance
-
-    def control(self, *bits: Value) -> tuple[Value, ...]:
-        """`valid` is reset; the other bits count only with it."""
-        names = ("valid", "first", "last")
-        return tuple(self(bit, name, reset_less=name != "valid") for bit, name in zip(bits, names, strict=True))
-
-    def __call__(self, value: Value, name: str, *, reset_less: bool = True) -> Value:
-        if not self.level or isinstance(value, Const):
-            return value
-        register = Signal(value.shape(), name=f"{name}_{self.level}", reset_less=reset_less)
-        with self.m.If(self.advance):
-            self.m.d.sync += register.eq(value)
-        return register
 
 
 def _number(m: Module, element: Element, code: Value, name: str) -> _Number:
