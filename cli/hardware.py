@@ -54,7 +54,7 @@ def verify(
     with --json the same on stdout. So is a bench that crashes ("the bench itself failed"): the PE has not passed.
 
     A PE with parameters or a file of yours takes roughly 10 to 60 seconds, a PE with cells and arrays a minute
-    (fp16-mac, whose arrays compile slowly, more than five), all of them a quarter of an hour or more. Only the first
+    (fp16-mac, whose arrays compile slowly, about three), all of them a quarter of an hour or more. Only the first
     run of a design compiles it.
 
     Examples:

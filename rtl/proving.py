@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bitwright.arch import pe
 from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.rtl import formal
 from bitwright.rtl.bench import bit_serial_proofs
@@ -17,11 +16,9 @@ def prove_pe(
 ) -> Iterator[formal.Result]:
     """Every proof of one PE, as it ends; with `write` each becomes a row of docs/evidence."""
     shown = evidence.shown(name, params)
-    spec: Any = pe.stream(name, **params) if name in pe.stream_names() else pe.get(name, **params)
+    spec: Any = evidence.spec_of(name, params)
     if isinstance(spec, BitSerial):
-        results: Iterator[formal.Result] = iter(
-            bit_serial_proofs.prove(spec, params, solver=solver, timeout_s=timeout_s).results
-        )
+        results = bit_serial_proofs.prove(spec, shown, solver=solver, timeout_s=timeout_s)
     else:
         results = formal.prove(spec, solver, timeout_s=timeout_s, variant=shown)
     for result in results:

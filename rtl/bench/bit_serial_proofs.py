@@ -1,6 +1,6 @@
 """Proofs of the bit-serial PE's handshakes, on its generated Verilog; its arithmetic plays no part in them.
 
-    python -m bitwright.rtl.bench.bit_serial_proofs [bit-serial:acc_bits=24] [--write]
+    bitwright prove bit-serial:acc_bits=24
 
 Any slices, idle cycles, back-pressure, clears, resets and writes of special values, from any power-up state:
     one-clock, ready-ignores-valid, valid-is-register, payload-from-registers   What the cones show.
@@ -14,20 +14,13 @@ full.
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from bitwright.arch import pe
-from bitwright.arch.errors import ConfigError
 from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.terms import Encoding
-from bitwright.rtl.bench.stream import evidence
 from bitwright.rtl.formal import tools
 from bitwright.rtl.formal.harness import Harness, Ports, shown
 from bitwright.rtl.formal.model import Result, Setting, decide, write
@@ -114,55 +107,12 @@ def time_of_slice(setting: Setting) -> Iterator[Result]:
     yield from decide(setting, "time", harness, path, depth=LONGEST_SLICE + 8, bounded=LONGEST_SLICE + 12)
 
 
-@dataclass(frozen=True)
-class Proved:
-    """All results of one PE."""
-
-    results: tuple[Result, ...]
-
-    @property
-    def failed(self) -> tuple[Result, ...]:
-        return tuple(result for result in self.results if not result.proved)
-
-
-def prove(spec: BitSerial, params: dict[str, Any], *, solver: str = "yices", timeout_s: float = 120) -> Proved:
-    """All proofs of the PE. Raises ToolError when a solver or Yosys is missing."""
+def prove(spec: BitSerial, variant: str, *, solver: str = "yices", timeout_s: float = 120) -> Iterator[Result]:
+    """All proofs of the PE as they end. Raises ToolError when a solver or Yosys is missing."""
     tools.require(solver)
     with TemporaryDirectory(prefix="bitwright-proofs-") as folder:
         work = Path(folder)
-        setting = Setting(spec.name, evidence.shown(spec.name, params), work, solver, timeout_s)
-        design = read(streaming.verilog(spec), work)
-        found = [*structure(setting, design), *offers(setting), *counts(setting), *time_of_slice(setting)]
-    return Proved(tuple(found))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Proofs of the bit-serial PE's handshakes.")
-    parser.add_argument("pe", nargs="?", default=BitSerial.name, help="bit-serial, or bit-serial:acc_bits=N")
-    parser.add_argument("--solver", default="yices", choices=tuple(tools.SOLVERS))
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for each")
-    parser.add_argument("--write", action="store_true", help="put the outcome into docs/evidence")
-    options = parser.parse_args(arguments)
-    name, params = pe.parse_name(options.pe)
-    if name != BitSerial.name:
-        raise ConfigError(f"pe = {name}: must be {BitSerial.name} (others: bitwright prove)")
-    spec = BitSerial(**params)
-    began = time.monotonic()
-    found = prove(spec, params, solver=options.solver, timeout_s=options.timeout)
-    which = evidence.shown(name, params)
-    for result in found.results:
-        print(
-            f"{which} {result.property}: {result.result} ({result.method}, {result.depth} cycles, "
-            f"{result.seconds:.1f} s)"
-        )
-        if options.write:
-            hardware: Any = spec
-            figures = {key: getattr(result, key) for key in ("property", "method", "depth", "result")}
-            command = f"python -m bitwright.rtl.bench.bit_serial_proofs {which}"
-            evidence.store(evidence.row(hardware, params, "proof", figures, command))
-    print(f"{len(found.results) - len(found.failed)} of {len(found.results)} proved; {time.monotonic() - began:.0f} s")
-    return 1 if found.failed else 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        setting = Setting(spec.name, variant, work, solver, timeout_s)
+        yield from structure(setting, read(streaming.verilog(spec), work))
+        for proof in (offers, counts, time_of_slice):
+            yield from proof(setting)

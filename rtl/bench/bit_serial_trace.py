@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bitwright.arch.errors import MismatchError
 from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.terms import SPECIALS, format_specials, special_code
 from bitwright.rtl.bench.bit_serial_bench import Channels, unpack_slices
 from bitwright.rtl.bench.bit_serial_model import BitSerialModel, Slice
 from bitwright.rtl.bench.bit_serial_stimulus import restless_slices, storable_specials
-from bitwright.rtl.bench.stream.traces import RESET_CYCLES, Difference
-from bitwright.rtl.bench.verilator import Compiled, Simulation
-from bitwright.rtl.bench.words import Words, from_integers
+from bitwright.rtl.bench.stream.player import RESET_CYCLES, Bools, TracePlayer, Wrong
+from bitwright.rtl.bench.verilator import Compiled
+from bitwright.rtl.bench.words import Words
 
-Bools = npt.NDArray[np.bool_]
-_PIECES = (256, 2048, 1 << 15)  # cycles run before the outputs are compared; the last size goes on
 _WINDOW_CYCLES = 64  # idle sources, slow sinks and clears keep their rates for so long
 
 
@@ -191,51 +189,21 @@ def _special(rng: np.random.Generator, values: list[float], offered: Slice | Non
     return index, values[int(rng.integers(0, len(values)))]
 
 
-class Player:
-    """A design with a trace's inputs laid out for it, to be run many times."""
+class Player(TracePlayer):
+    """A design with a trace's inputs laid out for it."""
 
     def __init__(self, design: Compiled, trace: Trace) -> None:
-        self.design, self.expected = design, trace
-        self.words = design.input_words(trace.inputs, trace.cycles)
+        self.expected = trace
+        super().__init__(design, design.input_words(trace.inputs, trace.cycles), trace.stalled)
 
-    def difference(self, *, seed: int = 1, **constant: int) -> Difference | None:
-        """Where the design, from random power-up state, first leaves the trace; `constant` sets other inputs."""
-        for name, value in constant.items():
-            port = self.design.inputs[name]
-            self.words[:, port.word : port.word + port.words] = from_integers([value], port.bits)
-        with self.design.open(random_state=True, seed=seed) as running:
-            start, sizes = 0, iter(_PIECES)
-            size = next(sizes)
-            while start < self.expected.cycles:
-                found = self._piece(running, start, min(start + size, self.expected.cycles))
-                if found is not None:
-                    return found
-                start, size = start + size, next(sizes, size)
-        return None
-
-    def _piece(self, running: Simulation, start: int, stop: int) -> Difference | None:
-        want, out = self.expected, self.design.output_values(running.run_words(self.words[start:stop]))
-        part = slice(start, stop)
-        bound = np.arange(start, stop) >= RESET_CYCLES  # before that the state is unknown
-        wrong = {
-            "slice.ready": bound & ((out["slice__ready"] != 0) != want.ready[part]),
-            "column.valid": bound & ((out["column__valid"] != 0) != want.valid[part]),
-            "column": bound & want.valid[part] & (out["column__payload"] != want.column[part]),
+    def wrong(self, outputs: dict[str, npt.NDArray[Any]], part: slice) -> Wrong:
+        want = self.expected
+        levels = {
+            "slice.ready": ("slice__ready", want.ready[part]),
+            "column.valid": ("column__valid", want.valid[part]),
         }
-        cycles = np.flatnonzero(np.any(list(wrong.values()), axis=0))
-        if not len(cycles):
-            return None
-        at = int(cycles[0])
-        name = next(name for name, where in wrong.items() if where[at])
-        where = f"cycle {start + at}: {name}"
-        if name == "column":
-            got, must = int(out["column__payload"][at]), int(want.column[start + at])
-            return Difference("value", start + at, f"{where} = {got:#010x}: must be {must:#010x}")
-        level = int((want.ready if name == "slice.ready" else want.valid)[start + at])
-        return Difference("cycle", start + at, f"{where} = {1 - level}: must be {level}")
+        handshakes = {name: ((outputs[port] != 0) != level, level) for name, (port, level) in levels.items()}
+        return Wrong(handshakes, want.valid[part] & (outputs["column__payload"] != want.column[part]))
 
-    def require(self, *, seed: int = 1, **constant: int) -> None:
-        """Raise MismatchError unless the design follows the trace."""
-        found = self.difference(seed=seed, **constant)
-        if found is not None:
-            raise MismatchError(f"{self.design.top}, seed {seed}: {found.text}")
+    def payloads(self, outputs: dict[str, npt.NDArray[Any]], at: int, cycle: int) -> tuple[str, int, int]:
+        return "column", int(outputs["column__payload"][at]), int(self.expected.column[cycle])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 
 from bitwright.arch.pe import PESpec
@@ -10,7 +11,7 @@ from bitwright.rtl.bench.cell_bench import from_bits, to_bits
 State = dict[str, int | None]
 
 
-class CellModel:
+class CellModel(abc.ABC):
     """One cell, stepped a cycle at a time; all values are bit patterns, and None is an unknown one.
 
     `state` holds what the cell's outputs show in this cycle, and its inner registers.
@@ -31,9 +32,9 @@ class CellModel:
         """The rising clock edge after a cycle with these inputs."""
         self.state = {**self.next_state(inputs), **(dict.fromkeys(self.control, 0) if inputs["rst"] else {})}
 
+    @abc.abstractmethod
     def next_state(self, inputs: Mapping[str, int]) -> State:
         """All registers after the edge, reset not considered."""
-        raise NotImplementedError
 
     def mac(self, acc: int | None, act: int, wgt: int | None, inputs: Mapping[str, int]) -> int | None:
         """The golden sum of bit patterns; unknown when an operand is."""

@@ -18,7 +18,6 @@ Method       "structure", "induction" (k = depth cycles, after a bounded check f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,8 +53,3 @@ def prove_in(
     setting = Setting(spec.name, variant or spec.module_stem, work, solver, timeout_s)
     for proof in (control.structure, control.stalls, control.order, clearing.clear, ranges.cut_ranges, ranges.exact):
         yield from proof(setting, spec, design)
-
-
-def as_json(results: list[Result]) -> str:
-    """The results with their stable keys: pe, variant, property, method, depth, result, seconds, trace."""
-    return json.dumps([{**vars(result), "seconds": round(result.seconds, 2)} for result in results], indent=1)

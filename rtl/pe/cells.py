@@ -15,21 +15,20 @@ class _Cell(wiring.Component):
     """What both cells share: the spec, the datapath, and the mode input of PEs that have one."""
 
     dataflow: ClassVar[str]
+    ports: ClassVar[dict[str, tuple[Any, str]]]  # direction, and whose width it has: act, wgt, psum, or one bit
     data_outputs: ClassVar[tuple[str, ...]]
     timing: ClassVar[Timing] = Timing(latency_cycles=1, initiation_interval_cycles=1)
     evidence: ClassVar[tuple[Evidence, ...]]
 
     def __init__(self, spec: PESpec) -> None:
         self.spec = spec
-        ports = self._ports(spec.act.bits, spec.wgt.bits, spec.psum.bits)
+        widths = {"act": spec.act.bits, "wgt": spec.wgt.bits, "psum": spec.psum.bits}
+        ports: dict[str, Any] = {name: flow(widths.get(width, 1)) for name, (flow, width) in self.ports.items()}
         if has_unsigned_mode(spec):
             ports["wgt_unsigned"] = In(1)
         super().__init__(ports)
         for name in self.data_outputs:  # their registers need no reset: a control bit says when they count
             setattr(self, name, Signal(getattr(self, name).shape(), name=name, reset_less=True))
-
-    def _ports(self, act_bits: int, wgt_bits: int, psum_bits: int) -> dict[str, Any]:
-        raise NotImplementedError
 
     @property
     def module_name(self) -> str:
@@ -70,20 +69,19 @@ class WeightStationaryCell(_Cell):
         Evidence("swap, load, idle and reset protocol equals a cycle model", 20_000, "tests/rtl/pe/test_cells.py"),
     )
 
-    def _ports(self, act_bits: int, wgt_bits: int, psum_bits: int) -> dict[str, Any]:
-        return {
-            "act_valid": In(1),
-            "act_swap": In(1),
-            "act": In(act_bits),
-            "wgt_load": In(1),
-            "wgt": In(wgt_bits),
-            "psum_in": In(psum_bits),
-            "act_valid_out": Out(1),
-            "act_swap_out": Out(1),
-            "act_out": Out(act_bits),
-            "wgt_load_out": Out(1),
-            "psum_out": Out(psum_bits),
-        }
+    ports: ClassVar[dict[str, tuple[Any, str]]] = {
+        "act_valid": (In, "bit"),
+        "act_swap": (In, "bit"),
+        "act": (In, "act"),
+        "wgt_load": (In, "bit"),
+        "wgt": (In, "wgt"),
+        "psum_in": (In, "psum"),
+        "act_valid_out": (Out, "bit"),
+        "act_swap_out": (Out, "bit"),
+        "act_out": (Out, "act"),
+        "wgt_load_out": (Out, "bit"),
+        "psum_out": (Out, "psum"),
+    }
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -138,23 +136,22 @@ class OutputStationaryCell(_Cell):
         ),
     )
 
-    def _ports(self, act_bits: int, wgt_bits: int, psum_bits: int) -> dict[str, Any]:
-        return {
-            "act_valid": In(1),
-            "act_first": In(1),
-            "act_last": In(1),
-            "act": In(act_bits),
-            "wgt": In(wgt_bits),
-            "drain_shift": In(1),
-            "drain_in": In(psum_bits),
-            "act_valid_out": Out(1),
-            "act_first_out": Out(1),
-            "act_last_out": Out(1),
-            "act_out": Out(act_bits),
-            "wgt_out": Out(wgt_bits),
-            "drain_shift_out": Out(1),
-            "drain_out": Out(psum_bits),
-        }
+    ports: ClassVar[dict[str, tuple[Any, str]]] = {
+        "act_valid": (In, "bit"),
+        "act_first": (In, "bit"),
+        "act_last": (In, "bit"),
+        "act": (In, "act"),
+        "wgt": (In, "wgt"),
+        "drain_shift": (In, "bit"),
+        "drain_in": (In, "psum"),
+        "act_valid_out": (Out, "bit"),
+        "act_first_out": (Out, "bit"),
+        "act_last_out": (Out, "bit"),
+        "act_out": (Out, "act"),
+        "wgt_out": (Out, "wgt"),
+        "drain_shift_out": (Out, "bit"),
+        "drain_out": (Out, "psum"),
+    }
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

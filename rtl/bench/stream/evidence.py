@@ -40,6 +40,11 @@ def shown(name: str, params: Mapping[str, Any]) -> str:
     return name + (":" + ",".join(values) if values else "")
 
 
+def spec_of(name: str, params: Mapping[str, Any]) -> PESpec:
+    """The spec of a PE as it is generated: behind a stream of steps where it has one."""
+    return pe.stream(name, **params) if name in pe.stream_names() else pe.get(name, **params)
+
+
 def rtl_sha256(spec: PESpec) -> str:
     """The identity of the PE's Verilog of today."""
     return sha256_text(streaming.verilog(spec))
@@ -121,23 +126,10 @@ def stale(rows: Iterable[Row]) -> list[str]:
     for each in rows:
         name = shown(each["pe"], each["params"])
         if name not in today:
-            find_spec = pe.stream if each["pe"] in pe.stream_names() else pe.get
-            today[name] = rtl_sha256(find_spec(each["pe"], **each["params"]))
+            today[name] = rtl_sha256(spec_of(each["pe"], each["params"]))
         if today[name] != each["rtl_sha256"]:
             found.append(
                 f"{name} {each['kind']}: rtl_sha256 = {each['rtl_sha256'][:12]}: must be {today[name][:12]} "
                 f"(run again: {each['command']})"
             )
     return found
-
-
-def store_proofs(path: Path, folder: Path | None = None) -> int:
-    """Store a `prove --json` file: [{pe, variant, property, method, depth, result, seconds}]; returns how many."""
-    entries = json.loads(path.read_text())
-    for entry in entries:
-        name, params = entry["pe"], dict(entry["variant"])
-        spec = pe.stream(name, **params)
-        figures = {each: entry[each] for each in ("property", "method", "depth", "result")}
-        command = f"bitwright prove {shown(name, params)} --property {entry['property']}"
-        store(row(spec, params, "proof", figures, command), folder)
-    return len(entries)

@@ -23,15 +23,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 from bitwright.arch import pe
 from bitwright.arch.errors import ConfigError, MismatchError
+from bitwright.arch.pe import PESpec
 from bitwright.arch.pe.stream import Steps, StreamSpec
 from bitwright.rtl.bench.stream import equivalence, evidence, stimulus, traces
 from bitwright.rtl.bench.stream.equivalence import Mutation, run_yosys
+from bitwright.rtl.bench.stream.player import TracePlayer
 from bitwright.rtl.bench.verilator import Compiled
 from bitwright.rtl.pe import streaming
 
@@ -42,7 +45,8 @@ TIDY = (
     "wreduce", "opt -full", "pmuxtree", "opt_clean -purge", "rename -wire",
 )  # fmt: skip
 _CLOCK_PORTS = ("CLK", "C")
-SHORT, LONG = ("short_bulk", "short_stalled", "medium_bulk"), ("long_bulk", "long_stalled")
+# Benches of PEs that are no StreamSpec, as module:class; imported when asked for.
+_OWN_BENCHES = {"bit-serial": "bitwright.rtl.bench.bit_serial_evidence:Bench"}
 _WITNESS_CYCLES = 3
 _LONG_CYCLES, _LONG_PAIRS = 200_000, 1 << 16
 
@@ -51,14 +55,14 @@ _LONG_CYCLES, _LONG_PAIRS = 200_000, 1 << 16
 class MutatedDesign:
     """All mutants of a PE in one compiled design: `mutsel` 0 is the PE itself, k the k-th mutation."""
 
-    spec: StreamSpec
+    spec: PESpec
     mutations: tuple[Mutation, ...]
     tidy: str
     """The unchanged netlist, RTLIL."""
     design: Compiled
 
 
-def build(spec: StreamSpec, count: int, seed: int) -> MutatedDesign:
+def build(spec: PESpec, count: int, seed: int) -> MutatedDesign:
     """Choose `count` mutations (fewer if the PE has fewer sites) and compile the PE with all of them."""
     if count < 1:
         raise ConfigError(f"count = {count}: must be at least 1")
@@ -91,37 +95,46 @@ def _parsed(listing: str) -> Iterator[Mutation]:
 
 
 class Bench:
-    """The stages that mutants go through; a stage's traces are made when it is first needed."""
+    """The stages that mutants go through; a stage's traces are made when it is first needed.
+
+    Class data
+        short, long : names of the stages, of the properties that make their players.
+        inductive : bool         Whether induction over all registers ends in reasonable time on such a PE.
+    """
+
+    short: ClassVar[tuple[str, ...]] = ("short_bulk", "short_stalled", "medium_bulk")
+    long: ClassVar[tuple[str, ...]] = ("long_bulk", "long_stalled")
+    inductive: ClassVar[bool] = True
 
     def __init__(self, mutated: MutatedDesign, seed: int, *, real: bool = True) -> None:
         self.mutated, self.seed, self.real = mutated, seed, real
+        self.spec: Any = mutated.spec
 
-    def _players(self, made: Iterator[traces.Trace]) -> list[traces.Player]:
-        return [traces.Player(self.mutated.spec, self.mutated.design, trace) for trace in made]
+    def _players(self, made: Iterator[traces.Trace]) -> list[TracePlayer]:
+        return [traces.Player(self.spec, self.mutated.design, trace) for trace in made]
 
-    def _bulk(self, parts: Iterator[Steps]) -> list[traces.Player]:
-        return self._players(traces.unstalled(self.mutated.spec, steps) for steps in parts)
-
-    @cached_property
-    def short_bulk(self) -> list[traces.Player]:
-        return self._bulk(traces.bulk_steps(self.mutated.spec, 1500, self.seed, real=self.real))
+    def _bulk(self, parts: Iterator[Steps]) -> list[TracePlayer]:
+        return self._players(traces.unstalled(self.spec, steps) for steps in parts)
 
     @cached_property
-    def short_stalled(self) -> list[traces.Player]:
-        return self._players(iter([traces.stalled(self.mutated.spec, 4000, self.seed)]))
+    def short_bulk(self) -> list[TracePlayer]:
+        return self._bulk(traces.bulk_steps(self.spec, 1500, self.seed, real=self.real))
 
     @cached_property
-    def medium_bulk(self) -> list[traces.Player]:
-        return self._bulk(traces.bulk_steps(self.mutated.spec, 12_000, self.seed + 5, real=self.real))
+    def short_stalled(self) -> list[TracePlayer]:
+        return self._players(iter([traces.stalled(self.spec, 4000, self.seed)]))
 
     @cached_property
-    def long_bulk(self) -> list[traces.Player]:
-        return self._bulk(long_steps(self.mutated.spec, self.seed + 10))
+    def medium_bulk(self) -> list[TracePlayer]:
+        return self._bulk(traces.bulk_steps(self.spec, 12_000, self.seed + 5, real=self.real))
 
     @cached_property
-    def long_stalled(self) -> list[traces.Player]:
-        spec = self.mutated.spec
-        return self._players(traces.stalled(spec, 50_000, self.seed + number) for number in (20, 21))
+    def long_bulk(self) -> list[TracePlayer]:
+        return self._bulk(long_steps(self.spec, self.seed + 10))
+
+    @cached_property
+    def long_stalled(self) -> list[TracePlayer]:
+        return self._players(traces.stalled(self.spec, 50_000, self.seed + number) for number in (20, 21))
 
     def killer(self, number: int, stages: Sequence[str]) -> str | None:
         """The kind of check that kills mutant `number` in the given stages, or None."""
@@ -129,7 +142,7 @@ class Bench:
             for player in getattr(self, stage):
                 found = player.difference(seed=self.seed, mutsel=number)
                 if found is not None:
-                    return "protocol" if player.expected.stalled else found.kind
+                    return "protocol" if player.stalled else found.kind
         return None
 
     def directed(self, number: int, seconds: float) -> str:
@@ -137,7 +150,7 @@ class Bench:
 
         Returns "found" if they kill it, "none" if there are none within `_WITNESS_CYCLES`, "" if nothing is known.
         """
-        spec, mutated, bits = self.mutated.spec, self.mutated, self.mutated.design
+        spec, mutated, bits = self.spec, self.mutated, self.mutated.design
         sizes = bits.inputs["step__payload"].bits, bits.outputs["sum__payload"].bits
         found = equivalence.witness(
             mutated.tidy, spec.module_stem, mutated.mutations[number - 1], seconds, bits=sizes,
@@ -152,10 +165,10 @@ class Bench:
 
     def require_sound(self) -> None:
         """Raise MismatchError unless mutant 0, the PE itself, passes the short stages."""
-        for player in (*self.short_bulk, *self.short_stalled):
+        for player in (player for stage in self.short for player in getattr(self, stage)):
             found = player.difference(seed=self.seed, mutsel=0)
             if found is not None:
-                raise MismatchError(f"{self.mutated.spec.module_stem}: the PE without mutation fails: {found.text}")
+                raise MismatchError(f"{self.spec.module_stem}: the PE without mutation fails: {found.text}")
 
 
 def long_steps(spec: StreamSpec, seed: int) -> Iterator[Steps]:
@@ -206,8 +219,15 @@ class Outcome:
         return tuple(survivor for survivor in self.survivors if not survivor.proof)
 
 
+def bench_of(mutated: MutatedDesign, seed: int, *, real: bool = True) -> Bench:
+    """The bench of a PE's mutants."""
+    module, _, name = _OWN_BENCHES.get(mutated.spec.name, f"{__name__}:Bench").partition(":")
+    made: Bench = getattr(import_module(module), name)(mutated, seed, real=real)
+    return made
+
+
 def examine(
-    spec: StreamSpec, count: int, seed: int, *, real: bool = True, prove_s: float = 60.0, witness_s: float = 0.0,
+    spec: PESpec, count: int, seed: int, *, real: bool = True, prove_s: float = 60.0, witness_s: float = 0.0,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Outcome:  # fmt: skip
     """Mutate, run and prove. `prove_s`: seconds for each of a survivor's proofs; 0: none is tried.
@@ -216,20 +236,20 @@ def examine(
     """
     began = time.monotonic()
     mutated = build(spec, count, seed)
-    bench = Bench(mutated, seed, real=real)
+    bench = bench_of(mutated, seed, real=real)
     bench.require_sound()
     tell(f"{len(mutated.mutations)} mutants built in {time.monotonic() - began:.0f} s")
     numbers = range(1, len(mutated.mutations) + 1)
-    kinds = {number: bench.killer(number, SHORT) for number in numbers}
+    kinds = {number: bench.killer(number, bench.short) for number in numbers}
     tell(f"{sum(kind is None for kind in kinds.values())} live on after {time.monotonic() - began:.0f} s")
     late, directed, survivors = 0, 0, []
     for number in (number for number, kind in kinds.items() if kind is None):
         mutation = mutated.mutations[number - 1]
         proof = equivalence.by_cut(mutated.tidy, spec.module_stem, mutation, prove_s) if prove_s else ""
         if not proof:
-            kinds[number] = bench.killer(number, LONG)
+            kinds[number] = bench.killer(number, bench.long)
             late += kinds[number] is not None
-        if not proof and kinds[number] is None and prove_s:
+        if not proof and kinds[number] is None and prove_s and bench.inductive:
             proof = equivalence.by_induction(mutated.tidy, spec.module_stem, mutation, prove_s)
         note = ""
         if not proof and kinds[number] is None and witness_s:
@@ -247,7 +267,7 @@ def examine(
     )  # fmt: skip
 
 
-def row(spec: StreamSpec, params: dict[str, Any], outcome: Outcome, count: int, seed: int) -> dict[str, Any]:
+def row(spec: PESpec, params: dict[str, Any], outcome: Outcome, count: int, seed: int) -> dict[str, Any]:
     """The outcome as a row of the evidence file."""
     figures = {
         "mutants": outcome.mutants, "by_value": outcome.by_value, "by_cycle": outcome.by_cycle,
@@ -271,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="put the outcome into docs/evidence")
     options = parser.parse_args(arguments)
     name, params = pe.parse_name(options.pe)
-    spec = pe.stream(name, **params)
+    spec = evidence.spec_of(name, params)
     outcome = examine(
         spec, options.count, options.seed, prove_s=options.prove_seconds, witness_s=options.witness_seconds, tell=print
     )

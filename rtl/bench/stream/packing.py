@@ -70,8 +70,12 @@ def step_words(spec: StreamSpec, steps: Steps) -> Words:
 
 def step_port(spec: StreamSpec, steps: Steps) -> npt.NDArray[np.uint64] | Words:
     """Steps as a stream of the harness takes them: integers up to 64 bits, words above."""
-    words = step_words(spec, steps)
-    if _bits(step_fields(spec)) > 64:
+    return port_values(step_words(spec, steps), _bits(step_fields(spec)))
+
+
+def port_values(words: Words, bits: int) -> npt.NDArray[np.uint64] | Words:
+    """Words of a payload as the harness takes a port of `bits`: integers up to 64 bits, words above."""
+    if bits > 64:
         return words
     wide = words[:, 0].astype(np.uint64)
     return wide if words.shape[1] == 1 else wide | words[:, 1].astype(np.uint64) << np.uint64(32)

@@ -15,21 +15,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bitwright.arch.errors import MismatchError
 from bitwright.arch.pe.base import IntArray
-from bitwright.arch.pe.block_dot import BlockDot
 from bitwright.arch.pe.stream import FIRST, LAST, Steps, StreamSpec
-from bitwright.rtl.bench import block_stimulus
 from bitwright.rtl.bench.stream import stimulus
 from bitwright.rtl.bench.stream.bulk import lengths_for, schedule
+from bitwright.rtl.bench.stream.hard import hard_steps
 from bitwright.rtl.bench.stream.model import Offer, StreamModel
-from bitwright.rtl.bench.stream.packing import as_integer, pack, step_fields, step_words, sum_words, unpack
-from bitwright.rtl.bench.verilator import Compiled, Simulation
-from bitwright.rtl.bench.words import Words, from_integers, word_count
-
-Bools = npt.NDArray[np.bool_]
-RESET_CYCLES = 2
-_PIECES = (256, 2048, 1 << 15)  # cycles run before the outputs are compared; the last size goes on
+from bitwright.rtl.bench.stream.packing import as_integer, pack, port_values, step_fields, step_words, sum_words, unpack
+from bitwright.rtl.bench.stream.player import RESET_CYCLES, Bools, TracePlayer, Wrong
+from bitwright.rtl.bench.verilator import Compiled
+from bitwright.rtl.bench.words import Words, word_count
 
 
 @dataclass(frozen=True)
@@ -54,15 +49,6 @@ class Trace:
     @property
     def cycles(self) -> int:
         return len(self.rst)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The first cycle in which a design leaves a trace, and how: `value`, or `cycle` for a handshake."""
-
-    kind: str
-    cycle: int
-    text: str
 
 
 def unstalled(spec: StreamSpec, steps: Steps, latency_cycles: int | None = None) -> Trace:
@@ -101,8 +87,7 @@ def bulk_steps(spec: StreamSpec, total: int, seed: int, *, real: bool = True) ->
     yield stimulus.random_steps(spec, lengths_for(total // 2, rng), seed)
     yield stimulus.random_steps(spec, lengths_for(total, rng), seed + 1, corner_share=0.4)
     yield kin_steps(spec, total, seed + 2)
-    if isinstance(spec, BlockDot):
-        yield block_stimulus.sequences(spec, max(8, total // 8), 8, seed + 3)
+    yield from hard_steps(spec, total, seed + 3)
     corners = spec.corners()
     pairs = len(corners[spec.multiplied[0]]) * len(corners[spec.multiplied[1]])
     yield stimulus.extreme_steps(spec, max(2, total // pairs))
@@ -256,57 +241,24 @@ def sums_of(spec: StreamSpec, steps: Steps, held: list[list[int]]) -> dict[str, 
     return spec.sums({**fields, **stimulus.flags(lengths)})
 
 
-class Player:
-    """A design with a trace's inputs laid out for it, to be run many times."""
+class Player(TracePlayer):
+    """A streaming PE's design with a trace's inputs laid out for it."""
 
     def __init__(self, spec: StreamSpec, design: Compiled, trace: Trace) -> None:
-        self.spec, self.design, self.expected = spec, design, trace
-        width = max(design.inputs["step__payload"].bits, 65)  # words, whatever the width
-        payload: npt.ArrayLike = trace.step_payload
-        if design.inputs["step__payload"].bits < width:
-            payload = [as_integer(words) for words in trace.step_payload]
-            payload = np.asarray(payload, dtype=np.uint64)
-        self.words = design.input_words(
-            {"rst": trace.rst, "step__valid": trace.step_valid, "step__payload": payload,
-             "sum__ready": trace.sum_ready}, trace.cycles,
-        )  # fmt: skip
+        self.spec, self.expected = spec, trace
+        inputs: dict[str, npt.ArrayLike] = {
+            "rst": trace.rst, "step__valid": trace.step_valid, "sum__ready": trace.sum_ready,
+            "step__payload": port_values(trace.step_payload, design.inputs["step__payload"].bits),
+        }  # fmt: skip
+        super().__init__(design, design.input_words(inputs, trace.cycles), trace.stalled)
 
-    def difference(self, *, seed: int = 1, **constant: int) -> Difference | None:
-        """Where the design, from random power-up state, first leaves the trace; `constant` sets other inputs."""
-        for name, value in constant.items():
-            port = self.design.inputs[name]
-            self.words[:, port.word : port.word + port.words] = from_integers([value], port.bits)
-        with self.design.open(random_state=True, seed=seed) as running:
-            start, sizes = 0, iter(_PIECES)
-            size = next(sizes)
-            while start < self.expected.cycles:
-                found = self._piece(running, start, min(start + size, self.expected.cycles))
-                if found is not None:
-                    return found
-                start, size = start + size, next(sizes, size)
-        return None
+    def wrong(self, outputs: dict[str, npt.NDArray[Any]], part: slice) -> Wrong:
+        want = self.expected
+        levels = {"step.ready": ("step__ready", want.ready[part]), "sum.valid": ("sum__valid", want.valid[part])}
+        handshakes = {name: ((outputs[port] != 0) != level, level) for name, (port, level) in levels.items()}
+        payload = sum_words(self.spec, outputs["sum__payload"])
+        return Wrong(handshakes, want.shown[part] & (payload != want.sum_payload[part]).any(axis=1))
 
-    def _piece(self, running: Simulation, start: int, stop: int) -> Difference | None:
-        want, out = self.expected, self.design.output_values(running.run_words(self.words[start:stop]))
-        part = slice(start, stop)
-        bound = np.arange(start, stop) >= RESET_CYCLES  # before that the state is unknown
-        wrong_ready = bound & ((out["step__ready"] != 0) != want.ready[part])
-        wrong_valid = bound & ((out["sum__valid"] != 0) != want.valid[part])
-        payload = sum_words(self.spec, out["sum__payload"])
-        wrong_value = want.shown[part] & (payload != want.sum_payload[part]).any(axis=1)
-        wrong = wrong_ready | wrong_valid | wrong_value
-        if not wrong.any():
-            return None
-        at = int(np.flatnonzero(wrong)[0])
-        if wrong_ready[at] or wrong_valid[at]:
-            name = "step.ready" if wrong_ready[at] else "sum.valid"
-            must = want.ready[start + at] if wrong_ready[at] else want.valid[start + at]
-            return Difference("cycle", start + at, f"cycle {start + at}: {name} = {int(not must)}: must be {int(must)}")
-        got, must = as_integer(payload[at]), as_integer(want.sum_payload[start + at])
-        return Difference("value", start + at, f"cycle {start + at}: sum = {got:#x}: must be {must:#x}")
-
-    def require(self, *, seed: int = 1, **constant: int) -> None:
-        """Raise MismatchError unless the design follows the trace."""
-        found = self.difference(seed=seed, **constant)
-        if found is not None:
-            raise MismatchError(f"{self.design.top}, seed {seed}: {found.text}")
+    def payloads(self, outputs: dict[str, npt.NDArray[Any]], at: int, cycle: int) -> tuple[str, int, int]:
+        found = sum_words(self.spec, outputs["sum__payload"][at : at + 1])[0]
+        return "sum", as_integer(found), as_integer(self.expected.sum_payload[cycle])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -114,18 +113,6 @@ def test_rows_of_other_verilog_are_stale(tmp_path: Path) -> None:
     ]
     evidence.store({**row, "rtl_sha256": "0" * 64}, tmp_path)
     assert evidence.find(SPEC, PARAMS, "netlist", tmp_path) is None
-
-
-def test_proofs_come_in_from_a_file(tmp_path: Path) -> None:
-    entry = {
-        "pe": "int8-mac", "variant": PARAMS, "property": "range", "method": "induction", "depth": 2, "result": "proved",
-        "seconds": 1.5,
-    }  # fmt: skip
-    (tmp_path / "proofs.txt").write_text(json.dumps([entry]))
-    assert evidence.store_proofs(tmp_path / "proofs.txt", tmp_path / "rows") == 1
-    row = evidence.load(tmp_path / "rows")[0]
-    assert row["kind"] == "proof"
-    assert row["figures"] == {"property": "range", "method": "induction", "depth": 2, "result": "proved"}
 
 
 def test_broken_evidence_is_named(tmp_path: Path) -> None:

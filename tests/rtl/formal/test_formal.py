@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,15 +208,6 @@ def test_proof_without_an_answer_in_time_is_no_proof(tmp_path: Path) -> None:
     results = run(control.order, streaming.verilog(SPEC), tmp_path, timeout_s=0.001)
     assert {result.result for result in results.values()} == {"timeout"}
     assert not any(result.proved for result in results.values())
-
-
-def test_json_has_stable_keys(tmp_path: Path) -> None:
-    setting = Setting("int8-mac", "v", tmp_path)
-    shown = json.loads(formal.as_json([setting.result("latency", "induction", 5, "proved", 0.123)]))
-    assert shown == [
-        {"pe": "int8-mac", "variant": "v", "property": "latency", "method": "induction", "depth": 5,
-         "result": "proved", "seconds": 0.12, "trace": ""}
-    ]  # fmt: skip
 
 
 def test_unknown_solver_and_missing_tool(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,6 @@ from bitwright.rtl.bench.bit_serial_bench import (
     require_channels,
     sums_and_cycles,
 )
-from bitwright.rtl.bench.bit_serial_evidence import row
 from bitwright.rtl.bench.bit_serial_stimulus import FORMATS, product_channels, real_channels
 from bitwright.rtl.bench.stream import evidence
 from bitwright.rtl.bench.verilator import Compiled
@@ -85,8 +84,7 @@ class Progress:
     def __init__(self, spec: BitSerial, seed: int, folder: Path | None) -> None:
         self.spec, self.seed, self.folder = spec, seed, folder
         self.params = {} if spec == BitSerial() else {"acc_bits": spec.acc_bits}
-        hardware: Any = spec
-        found = evidence.find(hardware, self.params, "campaign", folder)
+        found = evidence.find(spec, self.params, "campaign", folder)
         old = found["figures"] if found is not None and found["figures"]["seed"] == seed else {"formats": {}}
         self.formats: dict[str, dict[str, int]] = {name: dict(old["formats"].get(name, _NONE)) for name in FORMATS}
 
@@ -115,7 +113,7 @@ class Progress:
     def save(self) -> None:
         """Write the row."""
         command = f"python tests/rtl/pe/campaign_bit_serial.py --seed {self.seed} --acc-bits {self.spec.acc_bits}"
-        evidence.store(row(self.spec, self.params, "campaign", self.figures(), command), self.folder)
+        evidence.store(evidence.row(self.spec, self.params, "campaign", self.figures(), command), self.folder)
 
 
 _NONE = dict.fromkeys(

@@ -9,6 +9,7 @@ from bitwright.arch.pe.fp16_stream import Fp16Stream
 from bitwright.arch.pe.stream import FIRST, LAST, Steps
 from bitwright.rtl.bench import verilator
 from bitwright.rtl.bench.stream import bulk, stimulus, traces
+from bitwright.rtl.bench.stream.hard import cancelling_sums
 from bitwright.rtl.pe import streaming
 
 VARIANTS = [Fp16Stream(**params) for params in Fp16Stream.variants]
@@ -22,39 +23,10 @@ def check(spec: Fp16Stream, steps: Steps, seed: int = SEED) -> bulk.Counts:
     return bulk.check(spec, steps, seed=seed, replay=REPLAY)
 
 
-def bits_of(values: npt.NDArray[np.floating]) -> Bits:
-    return values.astype(np.float16).view(np.uint16).astype(np.int64)
-
-
 def columns(act: Bits, wgt: Bits) -> Steps:
     """A sum a row."""
     rows, length = act.shape
     return {"act": act.ravel(), "wgt": wgt.ravel(), **stimulus.flags(np.full(rows, length))}
-
-
-def hard_sums(spec: Fp16Stream, count: int, seed: int) -> Steps:
-    """Sums of six steps: three that fill the accumulator's fraction, one that nearly cancels them, one that is small
-    against the rest (ties and sticky bits), one of any size. Exponents from one end to the other."""
-    rng = np.random.default_rng(seed)
-    exponent = rng.integers(-9, 9, (count, 1))
-    act = np.ldexp(rng.uniform(1, 2, (count, 6)), exponent + rng.integers(-2, 2, (count, 6)))
-    wgt = np.ldexp(rng.uniform(1, 2, (count, 6)), -rng.integers(0, 4, (count, 6)))
-    wgt *= rng.choice([-1.0, 1.0], (count, 6))
-    wgt[:, 1:3] = np.ldexp(wgt[:, 1:3], -rng.integers(0, 12, (count, 2)))
-    act_bits, wgt_bits = bits_of(act), bits_of(wgt)
-    short = rng.random((count, 6)) < 0.3
-    act_bits = np.where(short, act_bits & 0xFE00, act_bits)  # few significant bits make ties
-    state = spec.start(count)
-    for k in range(3):
-        state = spec.step(state, {"act": act_bits[:, k], "wgt": wgt_bits[:, k]})
-    factor = act_bits[:, 3].astype(np.uint16).view(np.float16).astype(np.float64)
-    wgt_bits[:, 3] = bits_of(-state[0].astype(np.float64) / factor) + rng.integers(-1, 2, count)
-    small = np.ldexp(act[:, 4], -rng.integers(18, 28, count) // 2)
-    act_bits[:, 4], wgt_bits[:, 4] = bits_of(small), bits_of(np.ldexp(wgt[:, 4], -rng.integers(8, 14, count)))
-    act_bits[:, 5] = rng.integers(0, 0x7C00, count) | rng.integers(0, 2, count) << 15
-    # Every prefix of a sum is seen: all its steps are marked last.
-    steps = columns(act_bits & 0xFFFF, wgt_bits & 0xFFFF)
-    return spec.tame({**steps, LAST: np.ones(6 * count, dtype=np.int64)})
 
 
 @pytest.mark.parametrize("spec", VARIANTS, ids=lambda spec: spec.module_stem)
@@ -71,7 +43,7 @@ class TestEveryCut:
         assert total.steps > 240_000
 
     def test_cancelling_and_tied_sums_after_every_step(self, spec: Fp16Stream) -> None:
-        found = check(spec, hard_sums(spec, 40_000, SEED + 1))
+        found = check(spec, cancelling_sums(spec, 40_000, SEED + 1))
         assert (found.sums, found.steps) == (240_000, 240_000)
 
     def test_every_weight_with_some_activations(self, spec: Fp16Stream) -> None:

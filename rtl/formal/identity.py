@@ -1,0 +1,151 @@
+"""What a tree of adders adds, by algebra: its output as a polynomial of the wires that go in.
+
+A number made of bits is the polynomial sum 2**i * bit_i. From the outputs back, the highest logic first, the polynomial
+of its gate takes the place of each bit: `a ^ b` is a + b - 2ab, `a & b` is ab, and x * x is x. Of a full adder, whose sum
+and carry weigh 1 and 2, only a + b + c is left before the next one is opened, so carry-save trees of any size stay small;
+a solver, which has to reorder additions bit by bit, is lost in them. A function of bits modulo 2**n has exactly one such
+polynomial without squares: equal polynomials are a proof of equal numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from bitwright.rtl.formal.netlist import Bit, Design
+
+Polynomial = dict[frozenset[Bit], int]
+Number = tuple[Sequence[Bit], int, bool]  # bits, weight, whether the highest counts negative
+_MOST_TERMS = 200_000
+_ONE: frozenset[Bit] = frozenset()
+
+
+def of_numbers(numbers: Iterable[Number], modulus_bits: int) -> Polynomial:
+    """The weighted total of numbers."""
+    found: Polynomial = {}
+    for bits, weight, is_signed in numbers:
+        for place, bit in enumerate(bits):
+            value = weight << place
+            _add(found, _bit(bit), -value if is_signed and place == len(bits) - 1 else value, modulus_bits)
+    return found
+
+
+def opened(
+    design: Design, total: Polynomial, stops: Iterable[Bit], modulus_bits: int, never: Iterable[frozenset[Bit]] = ()
+) -> Polynomial:  # fmt: skip
+    """`total` in terms of `stops`, registers, inputs and what no bitwise gate makes, modulo 2**modulus_bits.
+
+    never : sets of bits that are known never to be 1 all together.
+    """
+    gates, impossible = _Gates(design, frozenset(stops)), tuple(never)
+    left = dict(total)
+    levels: dict[Bit, int] = {}
+    while True:
+        seen = {bit for term in left for bit in term}
+        levels.update((bit, gates.level(bit)) for bit in seen - levels.keys())
+        highest = max(seen, key=lambda bit: levels[bit], default=None)
+        if highest is None or levels[highest] == 0 or len(left) > _MOST_TERMS:
+            return left
+        inside = gates.polynomial(highest)
+        for term in [term for term in left if highest in term]:
+            factor = left.pop(term)
+            for other, value in inside.items():
+                product = (term - {highest}) | other
+                if not any(item <= product for item in impossible):
+                    _add(left, {product: 1}, factor * value, modulus_bits)
+
+
+def adder_inputs(design: Design, bits: Sequence[Bit]) -> list[Sequence[Bit]]:
+    """The two operands of the word-level adder whose lowest output bits these are; the bits themselves if none is."""
+    names = {design.driver.get(bit) for bit in bits}
+    cell = design.module["cells"].get(names.pop()) if len(names) == 1 else None
+    if cell is None or cell["type"] != "$add" or tuple(cell["connections"]["Y"][: len(bits)]) != tuple(bits):
+        return [bits]
+    return [[_at(cell, pin, place) for place in range(len(bits))] for pin in "AB"]
+
+
+def _add(into: Polynomial, terms: Mapping[frozenset[Bit], int], factor: int, modulus_bits: int) -> None:
+    for term, value in terms.items():
+        total = (into.get(term, 0) + factor * value) % (1 << modulus_bits)
+        if total:
+            into[term] = total
+        else:
+            into.pop(term, None)
+
+
+def _bit(bit: Bit) -> Polynomial:
+    if isinstance(bit, int):
+        return {frozenset([bit]): 1}
+    assert bit in ("0", "1"), f"a constant {bit} in an adder"
+    return {_ONE: 1} if bit == "1" else {}
+
+
+def _times(first: Polynomial, second: Polynomial) -> Polynomial:
+    found: Polynomial = {}
+    for one, value in first.items():
+        for other, factor in second.items():
+            found[one | other] = found.get(one | other, 0) + value * factor
+    return found
+
+
+def _plus(*parts: tuple[int, Polynomial]) -> Polynomial:
+    found: Polynomial = {}
+    for factor, part in parts:
+        for term, value in part.items():
+            found[term] = found.get(term, 0) + factor * value
+    return found
+
+
+def _at(cell: Mapping[str, object], pin: str, place: int) -> Bit:
+    """Bit `place` of an operand, extended as the cell extends it."""
+    connections, parameters = cell["connections"], cell["parameters"]
+    assert isinstance(connections, Mapping)
+    assert isinstance(parameters, Mapping)
+    bits: Sequence[Bit] = connections[pin]
+    if place < len(bits):
+        return bits[place]
+    is_signed = int(str(parameters.get("A_SIGNED", "0")), 2) and int(str(parameters.get("B_SIGNED", "1")), 2)
+    return bits[-1] if is_signed else "0"
+
+
+class _Gates:
+    """The bitwise gates of a design, between `stops`, registers and inputs and whatever is wanted."""
+
+    def __init__(self, design: Design, stops: frozenset[Bit]) -> None:
+        self.cells, self.stops = design.module["cells"], stops
+        self.places: dict[Bit, tuple[str, int]] = {}
+        for name, cell in self.cells.items():
+            if cell["type"] in ("$and", "$or", "$xor", "$not"):
+                self.places.update((bit, (name, place)) for place, bit in enumerate(cell["connections"]["Y"]))
+        self.levels: dict[Bit, int] = {}
+
+    def level(self, bit: Bit) -> int:
+        """Gates on the longest way back to where polynomials end; 0 there."""
+        waiting = [bit]
+        while waiting:
+            at = waiting[-1]
+            operands = self._operands(at)
+            unknown = [item for item in operands if item not in self.levels]
+            if unknown:
+                waiting += unknown
+            else:
+                self.levels[at] = 1 + max((self.levels[item] for item in operands), default=-1)
+                waiting.pop()
+        return self.levels[bit]
+
+    def _operands(self, bit: Bit) -> list[Bit]:
+        if bit in self.stops or bit not in self.places:
+            return []
+        name, place = self.places[bit]
+        cell = self.cells[name]
+        return [_at(cell, pin, place) for pin in ("A", "B") if pin in cell["connections"]]
+
+    def polynomial(self, bit: Bit) -> Polynomial:
+        """Of the gate that makes the bit."""
+        kind = self.cells[self.places[bit][0]]["type"]
+        parts = [_bit(operand) for operand in self._operands(bit)]
+        if kind == "$not":
+            return _plus((1, {_ONE: 1}), (-1, parts[0]))
+        both = _times(*parts)
+        if kind == "$and":
+            return both
+        return _plus((1, parts[0]), (1, parts[1]), (-2 if kind == "$xor" else -1, both))
