@@ -30,6 +30,10 @@ class CheckpointError(BitwrightError):
     """A model or text file that is missing, truncated, or not what its hash says."""
 
 
+class ProgramError(BitwrightError):
+    """A program of the accelerator: text that does not assemble, or words that are no instructions."""
+
+
 class StoreError(BitwrightError):
     """A result store that cannot be read, written or locked."""
 

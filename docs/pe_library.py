@@ -18,9 +18,9 @@ from bitwright.rtl.bench.stream.stimulus import real_steps
 HEAD = r"""# The PE library
 
 <!-- written by docs/pe_library.py; do not edit -->
-Every PE here has one spec in `arch/pe/` (golden arithmetic, fields, timing contract) and hardware in `rtl/pe/` made from it. All stand behind
-the same two streams, [steps in and sums out](../arch/pe/stream.py), so that one bench serves them all and a Verilog file of yours can take
-a PE's place:
+Every PE here has one spec in `arch/pe/` (golden arithmetic, fields, timing contract) and hardware in `rtl/pe/` made from it. All but
+[`bit-serial`](#bit-serial) stand behind the same two streams, [steps in and sums out](../arch/pe/stream.py), so that one bench serves them all
+and a Verilog file of yours can take a PE's place:
 
     bitwright generate outlier-victim -o x.v                       Verilog-2001, and x.json: ports, fields, latency, reset
     bitwright verify outlier-victim                                one cocotb bench for all, on Verilator or with --simulator icarus
@@ -261,8 +261,9 @@ def proofs() -> str:
     return f"""\
 ## Proofs
 
-On the generated Verilog, multipliers and aligners cut out and left free within their proven ranges. `bitwright prove PE`, all of them:
-`make campaign-proofs`.
+On the generated Verilog, multipliers and aligners cut out and left free within their proven ranges, carry-save trees replaced by the totals that
+they are shown to add, polynomial by polynomial (algebra). Floating-point sums have no range to prove; no range is proved of `bit-serial` and of
+`opt2` with more than 4 lanes. `bitwright prove PE`, all of them: `make campaign-proofs`.
 
 {table(["PE", "property", "method", "result", "when"], rows)}"""
 

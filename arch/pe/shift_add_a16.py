@@ -208,9 +208,11 @@ class ShiftAddA16(StreamSpec):
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
-        """The step's total where it is a wire of its own; else none: a proof has to go through the terms' carry-save
-        tree, which takes a solver too long from 3 lanes on."""
-        return (Cut("dot", -self.max_dot, self.max_dot),) if self.pipeline == 2 else ()
+        """The step's totals where they are wires; else none: rtl.formal.trees adds up the carry-save tree."""
+        if self.pipeline < 2:
+            return ()
+        dot, largest = Cut("dot", -self.max_dot, self.max_dot), self.lanes * self.max_aligned
+        return (dot, Cut("act_dot", -largest, largest)) if self.zero_points else (dot,)
 
     @property
     def longest_sum(self) -> int:

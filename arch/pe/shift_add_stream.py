@@ -136,13 +136,15 @@ class ShiftAddStream(StreamSpec):
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
-        """The step's total where it is a wire of its own; of one lane without such, its terms (act << position), gated.
+        """The step's totals where they are wires; of one lane without such, its terms (act << position), gated.
 
         The term of the highest code bit is ~(act << position) for signed codes; `negate` is the 1 that this lacks.
-        More lanes without a register between have too many terms for a solver: they are proved with the register.
+        More lanes without a register between have none: rtl.formal.trees adds up their carry-save tree.
         """
         if self.pipeline:
-            return (Cut("dot", self.dot_low, -self.dot_low - 1),)
+            dot = Cut("dot", self.dot_low, -self.dot_low - 1)
+            act_dot = Cut("act_dot", _LEAST_ACT * self.lanes, (-_LEAST_ACT - 1) * self.lanes)
+            return (dot, act_dot) if self.zero_points else (dot,)
         if self.lanes > 1:
             return ()
         terms = [

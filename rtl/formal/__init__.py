@@ -11,9 +11,10 @@ Properties
     exact-ACC, no-wrap-ACC, overflow-is-told   The accumulator is the exact total of the spec's `cuts`, left free within
                              their ranges; it does not wrap for `longest_sum` steps; it tells when it did not fit.
     cut-range                These ranges, from the whole logic.
-Method       "structure", "induction" (k = depth cycles, after a bounded check from reset that is at least as deep) and
-             "bounded" (it failed there). Registers power up with any value; cycle 0 is a reset; the source keeps a step
-             on offer until it is taken. A proof without an answer in time has failed.
+    tree-adds-ACC, group-range   Instead of cuts, where terms go through a carry-save tree: see `trees`.
+Method       "structure", "algebra" (`identity`), "induction" (k = depth cycles, after a bounded check from reset that
+             is at least as deep) and "bounded" (it failed there). Registers power up with any value; cycle 0 is a
+             reset; the source keeps a step on offer until it is taken. A proof without an answer in time has failed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from bitwright.arch.pe.stream import StreamSpec
 from bitwright.rtl.bench.environment import cache_folder
-from bitwright.rtl.formal import clearing, control, netlist, ranges, tools
+from bitwright.rtl.formal import clearing, control, netlist, ranges, tools, trees
 from bitwright.rtl.formal.model import Result, Setting
 
 __all__ = ["Result", "prove"]
@@ -51,5 +52,6 @@ def prove_in(
     """The same in a folder of the caller's."""
     design = netlist.read(verilog, work)
     setting = Setting(spec.name, variant or spec.module_stem, work, solver, timeout_s)
-    for proof in (control.structure, control.stalls, control.order, clearing.clear, ranges.cut_ranges, ranges.exact):
+    handshake = (control.structure, control.stalls, control.order, clearing.clear)
+    for proof in (*handshake, ranges.cut_ranges, ranges.exact, trees.totals):
         yield from proof(setting, spec, design)

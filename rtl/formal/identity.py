@@ -1,10 +1,10 @@
 """What a tree of adders adds, by algebra: its output as a polynomial of the wires that go in.
 
 A number made of bits is the polynomial sum 2**i * bit_i. From the outputs back, the highest logic first, the polynomial
-of its gate takes the place of each bit: `a ^ b` is a + b - 2ab, `a & b` is ab, and x * x is x. Of a full adder, whose sum
-and carry weigh 1 and 2, only a + b + c is left before the next one is opened, so carry-save trees of any size stay small;
-a solver, which has to reorder additions bit by bit, is lost in them. A function of bits modulo 2**n has exactly one such
-polynomial without squares: equal polynomials are a proof of equal numbers.
+of its gate takes the place of each bit: `a ^ b` is a + b - 2ab, `a & b` is ab, and x * x is x. Of a full adder, whose
+sum and carry weigh 1 and 2, only a + b + c is left before the next one is opened, so carry-save trees of any size stay
+small; a solver, which has to reorder additions bit by bit, is lost in them. A function of bits modulo 2**n has exactly
+one such polynomial without squares: equal polynomials are a proof of equal numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bitwright.rtl.formal.netlist import Bit, Design
 
 Polynomial = dict[frozenset[Bit], int]
 Number = tuple[Sequence[Bit], int, bool]  # bits, weight, whether the highest counts negative
-_MOST_TERMS = 200_000
+_MOST_TERMS = 50_000
 _ONE: frozenset[Bit] = frozenset()
 
 
@@ -30,13 +30,15 @@ def of_numbers(numbers: Iterable[Number], modulus_bits: int) -> Polynomial:
 
 
 def opened(
-    design: Design, total: Polynomial, stops: Iterable[Bit], modulus_bits: int, never: Iterable[frozenset[Bit]] = ()
+    design: Design, total: Polynomial, stops: Iterable[Bit], modulus_bits: int,
+    never: Iterable[frozenset[Bit]] = (), pipeline: Mapping[Bit, Bit] | None = None,
 ) -> Polynomial:  # fmt: skip
     """`total` in terms of `stops`, registers, inputs and what no bitwise gate makes, modulo 2**modulus_bits.
 
     never : sets of bits that are known never to be 1 all together.
+    pipeline : bits of registers to pass, and what they load.
     """
-    gates, impossible = _Gates(design, frozenset(stops)), tuple(never)
+    gates, impossible = _Gates(design, frozenset(stops), pipeline or {}), tuple(never)
     left = dict(total)
     levels: dict[Bit, int] = {}
     while True:
@@ -52,6 +54,18 @@ def opened(
                 product = (term - {highest}) | other
                 if not any(item <= product for item in impossible):
                     _add(left, {product: 1}, factor * value, modulus_bits)
+
+
+def unless(total: Polynomial, bit: Bit) -> Polynomial:
+    """`total` where the bit is 0, else 0."""
+    return _times(total, _plus((1, {_ONE: 1}), (-1, _bit(bit))))
+
+
+def sum_of(parts: Iterable[Polynomial], constant: int, modulus_bits: int) -> Polynomial:
+    found: Polynomial = {}
+    for part in (*parts, {_ONE: constant}):
+        _add(found, part, 1, modulus_bits)
+    return found
 
 
 def adder_inputs(design: Design, bits: Sequence[Bit]) -> list[Sequence[Bit]]:
@@ -110,11 +124,11 @@ def _at(cell: Mapping[str, object], pin: str, place: int) -> Bit:
 class _Gates:
     """The bitwise gates of a design, between `stops`, registers and inputs and whatever is wanted."""
 
-    def __init__(self, design: Design, stops: frozenset[Bit]) -> None:
-        self.cells, self.stops = design.module["cells"], stops
+    def __init__(self, design: Design, stops: frozenset[Bit], pipeline: Mapping[Bit, Bit]) -> None:
+        self.cells, self.stops, self.pipeline = design.module["cells"], stops, pipeline
         self.places: dict[Bit, tuple[str, int]] = {}
         for name, cell in self.cells.items():
-            if cell["type"] in ("$and", "$or", "$xor", "$not"):
+            if cell["type"] in ("$and", "$or", "$xor", "$not", "$mux"):
                 self.places.update((bit, (name, place)) for place, bit in enumerate(cell["connections"]["Y"]))
         self.levels: dict[Bit, int] = {}
 
@@ -133,18 +147,26 @@ class _Gates:
         return self.levels[bit]
 
     def _operands(self, bit: Bit) -> list[Bit]:
+        if bit in self.pipeline:
+            return [self.pipeline[bit]]
         if bit in self.stops or bit not in self.places:
             return []
         name, place = self.places[bit]
         cell = self.cells[name]
-        return [_at(cell, pin, place) for pin in ("A", "B") if pin in cell["connections"]]
+        select = cell["connections"].get("S", ())
+        return [*(_at(cell, pin, place) for pin in "AB" if pin in cell["connections"]), *select]
 
     def polynomial(self, bit: Bit) -> Polynomial:
         """Of the gate that makes the bit."""
+        if bit in self.pipeline:
+            return _bit(self.pipeline[bit])
         kind = self.cells[self.places[bit][0]]["type"]
         parts = [_bit(operand) for operand in self._operands(bit)]
         if kind == "$not":
             return _plus((1, {_ONE: 1}), (-1, parts[0]))
+        if kind == "$mux":
+            low, high, select = parts
+            return _plus((1, low), (-1, _times(select, low)), (1, _times(select, high)))
         both = _times(*parts)
         if kind == "$and":
             return both

@@ -33,8 +33,8 @@ class Result:
     """One property of one PE.
 
     Fields
-        method : str             "structure", "induction" (with a bounded check from reset), "bounded".
-        depth : int              Cycles of the induction's hypothesis or of the bounded check; 0 for structure.
+        method : str             "structure", "algebra", "induction" (with a bounded check from reset), "bounded".
+        depth : int              Cycles of the induction's hypothesis or of the bounded check; 0 without either.
         result : str             "proved"; "failed", "not inductive", "timeout", "unknown" and "open" (another property
             of the same run failed first) are failures.
         trace : str              A counterexample's VCD, if there is one.

@@ -102,15 +102,15 @@ def _exact_harness(spec: StreamSpec, design: Design, item: Accumulator, *, each_
     harness = Harness(Ports.of(spec), {**exposed, **flags}, stalls=False)
     width = max(bits, (max(-item.low, item.high) * (spec.longest_sum or 1)).bit_length() + 1) + 2
     for cut in item.cuts:
-        harness.wire(f"free_{cut.wire}", width, _extended(cut.wire, wires[cut.wire], width, cut.signed), is_signed=True)
-        harness.assume(f"free_{cut.wire} >= {_number(width, cut.low)} && free_{cut.wire} <= {_number(width, cut.high)}")
-    terms = [f"free_{cut.wire} * {_number(width, weight(cut))}" for cut in item.cuts]
+        harness.wire(f"free_{cut.wire}", width, extended(cut.wire, wires[cut.wire], width, cut.signed), is_signed=True)
+        harness.assume(f"free_{cut.wire} >= {number(width, cut.low)} && free_{cut.wire} <= {number(width, cut.high)}")
+    terms = [f"free_{cut.wire} * {number(width, weight(cut))}" for cut in item.cuts]
     harness.wire("added", width, " + ".join(terms), is_signed=True)
     harness.ghost("cycles", 8, "taken ? 0 : cycles + 1", enable="step_valid && !stall")
     if PHASE in exposed:
         harness.claim("phase-counts", f"!started || {shown(PHASE)} == cycles && (rst || cycles == 0 || waiting)")
     came, begins = ("step_valid && !rst", "first && cycles == 0") if each_cycle else ("taken", "first")
-    _follow(harness, came, item.cut_stage)
+    follow(harness, came, item.cut_stage)
     for stage in range(item.cut_stage):
         harness.ghost(f"begins_{stage + 1}", 1, begins, enable="!stall")
         begins = f"begins_{stage + 1}"
@@ -135,22 +135,22 @@ def _total(
     """Ghosts: the exact total of what was cut since a first step, and whether it always fitted the accumulator."""
     bits = len(item.register.bits)
     low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-    harness.wire("following", width, f"(({begins}) ? {_number(width, 0)} : total) + added", is_signed=True)
-    harness.wire("inside", 1, f"following >= {_number(width, low)} && following <= {_number(width, high)}")
+    harness.wire("following", width, f"(({begins}) ? {number(width, 0)} : total) + added", is_signed=True)
+    harness.wire("inside", 1, f"following >= {number(width, low)} && following <= {number(width, high)}")
     harness.ghost("total", width, "following", enable=enable, is_signed=True)
     harness.ghost("fits", 1, f"inside && (({begins}) || fits)", enable=enable)
     harness.ghost("summing", 1, f"({begins}) || summing", enable=enable)
-    known = f"total >= {_number(width, low)} && total <= {_number(width, high)}"
+    known = f"total >= {number(width, low)} && total <= {number(width, high)}"
     harness.claim(f"exact-{item.register.name}", f"!started || !summing || !fits || ({known})")
     longest = spec.longest_sum
     if not counts or longest is None:
         return
     # n steps leave least = n * low and most = n * high, without a multiplier in the proof.
     ends = {"least": item.low, "most": item.high}
-    inside = f"least >= {_number(width, longest * item.low)} && most <= {_number(width, longest * item.high)}"
+    inside = f"least >= {number(width, longest * item.low)} && most <= {number(width, longest * item.high)}"
     for name, step in ends.items():
-        more = f"({inside}) ? {name} + {_number(width, step)} : {name}"
-        harness.ghost(name, width, f"({begins}) ? {_number(width, step)} : {more}", enable=enable, is_signed=True)
+        more = f"({inside}) ? {name} + {number(width, step)} : {name}"
+        harness.ghost(name, width, f"({begins}) ? {number(width, step)} : {more}", enable=enable, is_signed=True)
     bounds = "total >= least && total <= most && fits"
     harness.claim(f"no-wrap-{item.register.name}", f"!started || !summing || !({inside}) || ({bounds})")
 
@@ -163,29 +163,29 @@ def cut_ranges(setting: Setting, spec: StreamSpec, design: Design) -> Iterator[R
     ports = Ports.of(spec)
     stages = {wire: design.distance(ports.wire("step_payload"), design.bits(wire)) or 0 for wire in cuts}
     harness = Harness(ports, {wire: len(design.bits(wire)) for wire in cuts}, stalls=False)
-    _follow(harness, "step_valid && !rst", max(stages.values()))
+    follow(harness, "step_valid && !rst", max(stages.values()))
     for wire, cut in cuts.items():
         bits = harness.exposed[wire]
-        harness.wire(f"real_{wire}", bits + 2, _extended(wire, bits, bits + 2, cut.signed), is_signed=True)
-        inside = f"real_{wire} >= {_number(bits + 2, cut.low)} && real_{wire} <= {_number(bits + 2, cut.high)}"
+        harness.wire(f"real_{wire}", bits + 2, extended(wire, bits, bits + 2, cut.signed), is_signed=True)
+        inside = f"real_{wire} >= {number(bits + 2, cut.low)} && real_{wire} <= {number(bits + 2, cut.high)}"
         harness.claim("cut-range", f"!started || !came_{stages[wire]} || {inside}")
     path = write(setting, "cuts", harness)
     depth = spec.timing.latency_cycles
     yield from decide(setting, "cuts", harness, path, depth=depth, bounded=depth + 2)
 
 
-def _follow(harness: Harness, came: str, stages: int) -> None:
+def follow(harness: Harness, came: str, stages: int) -> None:
     """Ghosts `came_<stage>`: a step's cycle is at this stage, 0 that of the payload."""
     harness.wire("came_0", 1, came)
     for stage in range(stages):
         harness.ghost(f"came_{stage + 1}", 1, f"came_{stage}", enable="!stall")
 
 
-def _extended(wire: str, bits: int, width: int, is_signed: bool) -> str:
+def extended(wire: str, bits: int, width: int, is_signed: bool) -> str:
     """A wire of the PE at a wider width."""
     top = f"{{{width - bits}{{{shown(wire)}[{bits - 1}]}}}}" if is_signed else f"{width - bits}'d0"
     return f"{{{top}, {shown(wire)}}}"
 
 
-def _number(width: int, value: int) -> str:
+def number(width: int, value: int) -> str:
     return f"{'-' if value < 0 else ''}{width}'sd{abs(value)}"

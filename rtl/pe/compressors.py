@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from amaranth.hdl import Cat, Const, Module, Signal, Value
-from bitwright.rtl.pe.stream import Flow
+from bitwright.rtl.pe.stream import Flow, HeldSum
 
 Vectors = tuple[Value, Value]
 
@@ -105,7 +105,7 @@ def resolve(m: Module, flow: Flow, vectors: Vectors, cycles: int, suffix: str = 
 
 
 def resolve_all(m: Module, flow: Flow, pairs: Sequence[Vectors], cycles: int, suffixes: Sequence[str]) -> list[Value]:
-    """`resolve` of several pairs of vectors under one control."""
+    """`resolve` of several pairs of vectors under one control. What it returns is to be the sum's payload."""
     width = len(pairs[0][0])
     segment = -(-width // cycles)
     left, done = list(pairs), [Const(0, 0) for _ in pairs]
@@ -126,9 +126,12 @@ def resolve_all(m: Module, flow: Flow, pairs: Sequence[Vectors], cycles: int, su
                 m.d.sync += kept.eq(value)
             done[place] = kept
             if at + 1 < cycles:
+                flow.holds(kept, ended=True)
                 over = [Signal(len(first) - bits, name=f"{name}_{part}", reset_less=True) for part in ("sum", "carry")]
                 out = Signal(name=f"{name}_out", reset_less=True)
                 with m.If(load):
                     m.d.sync += [over[0].eq(first[bits:]), over[1].eq(second[bits:]), out.eq(total[bits])]
+                flow.holds(*over, out, ended=True)
                 left[place], carries[place] = (over[0], over[1]), out
+    flow.pe.held_sums.append(HeldSum(("sum__payload",), ("sum__valid",)))
     return list(done)

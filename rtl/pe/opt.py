@@ -56,6 +56,7 @@ class Opt1PE(StreamPE):
         acc = compressors.accumulator(flow, spec.psum_bits)
         compressors.accumulate(m, flow, acc, (first, second), spec.offset_bits)
         if spec.resolve_cycles:
+            flow.holds(*acc)
             m.d.comb += self.sum.payload.psum.eq(compressors.resolve(m, flow, acc, spec.resolve_cycles))
         else:
             m.d.comb += [self.sum.payload.psum_sum.eq(acc[0]), self.sum.payload.psum_carry.eq(acc[1])]
@@ -86,18 +87,23 @@ class Opt2PE(StreamPE):
             values.update({f"{name}_one_{number}": one for number, one in enumerate(spare)})
         held = dict(zip(values, flow.cut(spec.pipeline >= 1, **values), strict=True))
         ends: list[Value] = []
+        planes = []
         for place in range(PLACES):
             acc = compressors.accumulator(flow, spec.psum_bits - 2 * place, f"_{place}")
             vectors = (held[f"plane_{place}_sum"], held[f"plane_{place}_carry"])
             ones = [value for name, value in held.items() if name.startswith(f"plane_{place}_one_")]
             compressors.accumulate(m, flow, acc, vectors, spec.offset_bits, ones, f"_{place}")
             ends += [Cat(Const(0, 2 * place), part) for part in acc]
+            planes.append(acc)
         flow.cut()
         total, _ = compressors.compress_all(m, ends, spec.psum_bits, "end")
         kept = tuple(flow.register(spec.psum_bits, f"total_{name}") for name in ("sum", "carry"))
         with m.If(flow.advance & flow.valid & flow.last):
             m.d.sync += [register.eq(part) for register, part in zip(kept, total, strict=True)]
         if spec.resolve_cycles:
+            for acc in planes:
+                flow.holds(*acc)
+            flow.holds(*kept, ended=True)
             m.d.comb += self.sum.payload.psum.eq(compressors.resolve(m, flow, (kept[0], kept[1]), spec.resolve_cycles))
         else:
             m.d.comb += [self.sum.payload.psum_sum.eq(kept[0]), self.sum.payload.psum_carry.eq(kept[1])]

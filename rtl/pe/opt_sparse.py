@@ -45,6 +45,8 @@ class _SerialPE(StreamPE):
     def _offer(self, m: Module, flow: Flow, pairs: list[Any]) -> None:
         payload, many = self.sum.payload, self.spec.sum_lanes > 1
         if self.spec.resolve_cycles:
+            for acc in pairs:
+                flow.holds(*acc)
             names = [f"_{row}" for row in range(len(pairs))]
             for row, total in enumerate(compressors.resolve_all(m, flow, pairs, self.spec.resolve_cycles, names)):
                 m.d.comb += (payload.psum[row] if many else payload.psum).eq(total)

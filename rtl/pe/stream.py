@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from amaranth.hdl import Const, Module, Signal, Value, signed, unsigned
@@ -21,17 +22,33 @@ def layout(fields: Iterable[Field], *flags: str) -> data.StructLayout:
     return data.StructLayout({**members, **dict.fromkeys(flags, 1)})
 
 
+@dataclass(frozen=True)
+class HeldSum:
+    """Registers of which only the sum counts, modulo 2**(width of the first).
+
+    Fields
+        terms : tuple            Names of the registers, one or more; the first is the widest.
+        when : tuple             Names of one-bit registers; if any of them is low, not even the sum counts.
+    What an `elaborate` says of its own registers. rtl.bench.stream.equivalence proves it before it relies on it.
+    """
+
+    terms: tuple[str, ...]
+    when: tuple[str, ...] = ()
+
+
 class StreamPE(wiring.Component):
     """A streaming PE; a subclass adds the datapath in `elaborate`, by way of `Flow`.
 
     Members
         step : In(stream)        Payload: the spec's `step_fields`, then `first` and `last`.
         sum : Out(stream)        Payload: the spec's `sum_fields`.
+        held_sums : list         What is known of the registers once the PE is elaborated.
     Rules, timing, reset        As arch.pe.stream.StreamSpec says.
     """
 
     def __init__(self, spec: StreamSpec) -> None:
         self.spec = spec
+        self.held_sums: list[HeldSum] = []
         step = layout(spec.step_fields, FIRST, LAST)
         super().__init__({"step": In(stream.Signature(step)), "sum": Out(stream.Signature(layout(spec.sum_fields)))})
 
@@ -104,6 +121,15 @@ class Flow:
         with self.m.If(self.advance):
             self.m.d.sync += register.eq(value)
         return register
+
+    def holds(self, *registers: Signal, ended: bool = False) -> None:
+        """Say that only the sum of these registers, which load at the current stage, counts (`HeldSum`).
+
+        `ended`: they load for the last step of a sum and are of use to the next stage only.
+        """
+        behind = self._stage + 1
+        when = (f"valid_{behind}", f"{LAST}_{behind}") if ended else ()
+        self.pe.held_sums.append(HeldSum(tuple(register.name for register in registers), when))
 
     def register(self, shape: Any, name: str) -> Signal:
         """A state register of the datapath, without reset."""

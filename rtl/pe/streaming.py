@@ -7,6 +7,7 @@ from typing import Any
 
 from bitwright.arch.pe.base import PESpec
 from bitwright.rtl.pe.emit import emit, plain
+from bitwright.rtl.pe.stream import HeldSum
 
 # Spec class -> module:class below this package; imported when asked for.
 _COMPONENTS = {
@@ -33,6 +34,13 @@ def component(spec: PESpec) -> Any:
     place = next(_COMPONENTS[cls.__name__] for cls in type(spec).__mro__ if cls.__name__ in _COMPONENTS)
     module, _, name = place.partition(":")
     return getattr(import_module(f"bitwright.rtl.pe.{module}"), name)(spec)
+
+
+def held_sums(spec: PESpec) -> tuple[HeldSum, ...]:
+    """What the component of a spec says of its registers; none if it is not a `StreamPE`."""
+    made = component(spec)
+    emit(made, spec.module_stem)
+    return tuple(getattr(made, "held_sums", ()))
 
 
 def verilog(spec: PESpec) -> str:

@@ -8,7 +8,8 @@ enables, control and data are all mutated.
 Stages, each from random power-up state, each stopped at the first difference: a short run without stalls, a short one
 with stalls, clears, resets and garbage without `valid`, then both again much longer. A mutant counts as killed by
 `value` (a sum's payload, no stalls), `cycle` (a handshake, no stalls) or `protocol` (seen with stalls only). What
-survives the short runs is first handed to `equivalence`; what survives all and has no proof is unexplained.
+survives the short runs is first handed to `equivalence`; what survives all and has no proof is unexplained. The long
+stages of carry-save PEs hold sums that climb to the top bits of the accumulators' vectors.
 
     python -m bitwright.rtl.bench.stream.mutants int8-mac:pipeline=1 --count 240
 """
@@ -32,11 +33,12 @@ from bitwright.arch import pe
 from bitwright.arch.errors import ConfigError, MismatchError
 from bitwright.arch.pe import PESpec
 from bitwright.arch.pe.stream import Steps, StreamSpec
-from bitwright.rtl.bench.stream import equivalence, evidence, stimulus, traces
+from bitwright.rtl.bench.stream import equivalence, evidence, hard, stimulus, traces
 from bitwright.rtl.bench.stream.equivalence import Mutation, run_yosys
 from bitwright.rtl.bench.stream.player import TracePlayer
 from bitwright.rtl.bench.verilator import Compiled
 from bitwright.rtl.pe import streaming
+from bitwright.rtl.pe.stream import HeldSum
 
 SELECT = "mutsel"
 # pmuxtree: a mutant may select two ways of a $pmux at once, which its Verilog forbids and its SAT model leaves open.
@@ -60,6 +62,12 @@ class MutatedDesign:
     tidy: str
     """The unchanged netlist, RTLIL."""
     design: Compiled
+    held: tuple[HeldSum, ...]
+
+    def proof(self, number: int, seconds: float) -> str:
+        """How mutant `number` is the PE itself in every state, `seconds` for each proof; "" if that is not proved."""
+        asked = self.tidy, self.spec.module_stem, self.mutations[number - 1], seconds
+        return equivalence.by_cut(*asked) or equivalence.by_held_sum(*asked, self.held)
 
 
 def build(spec: PESpec, count: int, seed: int) -> MutatedDesign:
@@ -80,7 +88,7 @@ def build(spec: PESpec, count: int, seed: int) -> MutatedDesign:
         ]
         run_yosys(folder, ["read_rtlil tidy.il", *changes, "opt_clean", "write_verilog -noattr mutants.v"])
         verilog, tidy = (folder / "mutants.v").read_text(), (folder / "tidy.il").read_text()
-    return MutatedDesign(spec, mutations, tidy, Compiled(verilog, top))
+    return MutatedDesign(spec, mutations, tidy, Compiled(verilog, top), streaming.held_sums(spec))
 
 
 def _parsed(listing: str) -> Iterator[Mutation]:
@@ -172,8 +180,9 @@ class Bench:
 
 
 def long_steps(spec: StreamSpec, seed: int) -> Iterator[Steps]:
-    """Much more of everything: every pair of codes if few, long random sums, and sums up to the accumulator's ends."""
+    """Much more of everything: long random sums, every pair of codes if few, and sums up to the accumulator's ends."""
     yield from traces.bulk_steps(spec, _LONG_CYCLES // 4, seed)
+    yield from hard.climbing_sums(spec, 10 * _LONG_CYCLES, seed)
     if stimulus.pair_count(spec) <= _LONG_PAIRS:
         yield from stimulus.every_pair(spec, seed)
     longest = spec.longest_sum
@@ -245,7 +254,7 @@ def examine(
     late, directed, survivors = 0, 0, []
     for number in (number for number, kind in kinds.items() if kind is None):
         mutation = mutated.mutations[number - 1]
-        proof = equivalence.by_cut(mutated.tidy, spec.module_stem, mutation, prove_s) if prove_s else ""
+        proof = mutated.proof(number, prove_s) if prove_s else ""
         if not proof:
             kinds[number] = bench.killer(number, bench.long)
             late += kinds[number] is not None

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bitwright.arch import pe
-from bitwright.arch.errors import ConfigError, MismatchError
+from bitwright.arch.errors import ConfigError, MismatchError, ToolError
 from bitwright.rtl.bench.stream import bulk, equivalence, mutants, traces
 from bitwright.rtl.bench.stream.equivalence import Mutation
+from bitwright.rtl.pe import streaming
+from bitwright.rtl.pe.stream import HeldSum
 
 SEED = 1
 # A counter that goes 0 1 2 0: state 3 is never reached, and `first` says the same twice.
@@ -25,6 +27,34 @@ module counter(clk, rst, out, sum, first);
   assign first = (phase == 0) & (phase != 3);
 endmodule
 """
+# total <- total + digit * act as two vectors, digit -1, 0, 1; a negative digit inverts, and the one that its row then
+# lacks is the carry's lowest bit. Inverted zeros and that one are zero too. Both vectors are added behind `last`.
+CARRY_SAVE = """\
+module keeper(clk, rst, step, last, act, one, sign, valid, out);
+  input clk; input rst; input step; input last; input [5:0] act; input one; input sign;
+  output reg valid; output reg [5:0] out;
+  reg [5:0] sum, carry; reg busy, ended;
+  wire negative = sign & one;
+  wire [5:0] row = (act & {6{one}}) ^ {6{negative}};
+  wire [5:0] both = (sum & carry) | ((sum ^ carry) & row);
+  wire load = busy & ended;
+  always @(posedge clk) begin
+    if (step) begin sum <= sum ^ carry ^ row; carry <= {both[4:0], negative}; end
+    busy <= step & ~rst; ended <= last;
+    if (load) out <= sum + carry;
+    valid <= load & ~rst;
+  end
+endmodule
+"""
+VECTORS = HeldSum(("sum", "carry"))
+HELD = (VECTORS, HeldSum(("out",), ("valid",)))
+BY_HELD_SUM = "equal next state and outputs in every state; of registers that hold a sum, the sum while it counts"
+
+
+def tidied(folder: Path, verilog: str, top: str) -> str:
+    (folder / "rtl.v").write_text(verilog)
+    equivalence.run_yosys(folder, [*(line.format(top=top) for line in mutants.TIDY), "write_rtlil tidy.il"])
+    return (folder / "tidy.il").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +64,12 @@ def mutated() -> mutants.MutatedDesign:
 
 @pytest.fixture(scope="module")
 def counter(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder: Path = tmp_path_factory.mktemp("counter")
-    (folder / "rtl.v").write_text(COUNTER)
-    equivalence.run_yosys(folder, [*(line.format(top="counter") for line in mutants.TIDY), "write_rtlil tidy.il"])
-    return (folder / "tidy.il").read_text()
+    return tidied(tmp_path_factory.mktemp("counter"), COUNTER, "counter")
+
+
+@pytest.fixture(scope="module")
+def keeper(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tidied(tmp_path_factory.mktemp("keeper"), CARRY_SAVE, "keeper")
 
 
 def site(tidy: str, kind: str, driven: str) -> str:
@@ -123,6 +155,89 @@ def test_what_differs_is_never_proved(counter: str) -> None:
     harm = Mutation("inv", site(counter, "add", "sum"), "Y", 0, None)
     assert equivalence.by_cut(counter, "counter", harm, 20) == ""
     assert equivalence.by_induction(counter, "counter", harm, 20) == ""
+
+
+def test_another_split_of_a_sum_is_proved_by_the_sum_only(keeper: str) -> None:
+    negative_zero = Mutation("const1", site(keeper, "and", "negative"), "B", 0, None)
+    assert equivalence.by_cut(keeper, "keeper", negative_zero, 20) == ""
+    assert equivalence.by_induction(keeper, "keeper", negative_zero, 20) == ""
+    assert equivalence.by_held_sum(keeper, "keeper", negative_zero, 20, HELD) == BY_HELD_SUM
+
+
+def test_what_a_register_holds_while_it_does_not_count_is_free(keeper: str) -> None:
+    always_loads = Mutation("const1", site(keeper, "dffe", "out"), "EN", 0, None)
+    assert equivalence.by_held_sum(keeper, "keeper", always_loads, 20, (VECTORS,)) == ""
+    assert equivalence.by_held_sum(keeper, "keeper", always_loads, 20, HELD) == BY_HELD_SUM
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "driven", "port", "bit"),
+    [
+        ("const1", "and", "negative", "A", 0),  # every 1 a -1
+        ("const0", "dffe", "carry", "D", 0),  # a negative digit without its one
+        ("const0", "or", "both", "Y", 4),  # a carry into the top bit
+        ("inv", "xor", "row", "Y", 5),
+        ("const0", "dffe", "sum", "Q", 5),
+        ("const1", "dffe", "sum", "EN", 0),
+        ("inv", "dffe", "out", "Q", 3),
+        ("const1", "and", "load", "A", 0),
+    ],
+)
+def test_what_changes_a_sum_that_counts_is_never_proved(
+    keeper: str, mode: str, kind: str, driven: str, port: str, bit: int
+) -> None:
+    harm = Mutation(mode, site(keeper, kind, driven), port, bit, None)
+    assert equivalence.by_held_sum(keeper, "keeper", harm, 20, HELD) == ""
+
+
+@pytest.mark.parametrize(
+    "false",
+    [
+        HeldSum(("sum", "carry"), ("busy",)),  # what is held between steps counts as well
+        HeldSum(("sum", "out")),
+        HeldSum(("out",), ("ended",)),
+    ],
+)
+def test_a_false_declaration_proves_nothing(keeper: str, false: HeldSum) -> None:
+    negative_zero = Mutation("const1", site(keeper, "and", "negative"), "B", 0, None)
+    assert not equivalence.sums_suffice(keeper, "keeper", (false,), 20)
+    assert equivalence.by_held_sum(keeper, "keeper", negative_zero, 20, (false,)) == ""
+    assert equivalence.by_held_sum(keeper, "keeper", negative_zero, 20, ()) == ""
+
+
+@pytest.mark.parametrize(
+    ("held", "text"),
+    [
+        ((HeldSum(("sum", "carries")),), "held sum of carries: no such wire in the netlist"),
+        ((HeldSum(("sum", "sum")),), "held sum of sum, sum: must be of registers that nothing else names"),
+        ((HeldSum(("row",)),), "held sum of row: must be of registers that nothing else names"),
+        (
+            (HeldSum(("out",), ("busy",)), HeldSum(("busy",))),
+            "held sum of busy: must be of registers that nothing else names",
+        ),
+    ],
+)
+def test_a_declaration_that_the_netlist_does_not_have_is_refused(
+    keeper: str, held: tuple[HeldSum, ...], text: str
+) -> None:
+    with pytest.raises(ToolError) as caught:
+        equivalence.sums_suffice(keeper, "keeper", held, 20)
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    "name", ["opt1", "opt3:psum_bits=24,resolve_cycles=3,pipeline=1", "opt4c:rows=2,resolve_cycles=1"]
+)
+def test_the_sums_that_carry_save_engines_declare_suffice(name: str) -> None:
+    plain, params = pe.parse_name(name)
+    engine = mutants.build(pe.stream(plain, **params), 1, SEED)
+    assert engine.held[-1] == HeldSum(("sum__payload",), ("sum__valid",))
+    assert equivalence.sums_suffice(engine.tidy, engine.spec.module_stem, engine.held, 60)
+
+
+def test_vectors_that_go_out_as_they_are_hold_no_sum() -> None:
+    assert streaming.held_sums(pe.stream("opt2", resolve_cycles=0)) == ()
+    assert streaming.held_sums(pe.stream("int8-mac")) == ()
 
 
 def test_inputs_that_the_solver_finds_kill_the_mutant(mutated: mutants.MutatedDesign) -> None:
