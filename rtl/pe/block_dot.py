@@ -139,7 +139,7 @@ class BlockDot(StreamPE):
         sign = Signal(name="block_sign")
         m.d.comb += sign.eq(total[-1] if spec.scale_format == "e8m0" else (total[-1] ^ scale_sign) & scaled.any())
         if spec.scale_format == "e4m3":
-            # Exponents 81..141 of a nonzero block, at most 20 bits: neither rounding nor an end of fp32's range.
+            # Exponents 107..154 of a nonzero block, at most 20 bits: neither rounding nor an end of fp32's range.
             assert len(scaled) <= 24, f"{spec.name}: {len(scaled)} bits would have to be rounded"
             field = exponent[:8] & shifted[-1].replicate(8)
             finite: Value = Cat(Const(0, 24 - len(scaled)), shifted[:-1], field)

@@ -63,9 +63,44 @@ def cancelling_sums(spec: Fp16Stream, count: int, seed: int) -> Steps:
     return spec.tame({**steps, LAST: np.ones(6 * count, dtype=np.int64)})
 
 
+def small_operands(spec: Fp16Stream, count: int, seed: int) -> Steps:
+    """Sums of four steps: three that fill the accumulator's fraction, then a subnormal of few bits times a number near
+    a power of two. That product is 1/4 to 2**9 times the sum, mostly of the other sign: an error in the count of the
+    subnormal's leading zeros shows in the last place of few such sums."""
+    rng = np.random.default_rng(seed)
+    leading = 1 << rng.integers(0, 10, count)
+    below = rng.integers(0, 1024, count) & leading - 1
+    subnormal = leading | np.where(rng.random(count) < 0.5, below >> rng.integers(0, 9, count), 0)
+    fraction = rng.integers(0, 1024, count) >> np.where(rng.random(count) < 0.5, rng.integers(0, 10, count), 0)
+    normal = rng.integers(16, 31, count) << 10 | fraction | rng.integers(0, 2, count) << 15
+    act, wgt = np.zeros((count, 4), dtype=np.int64), np.zeros((count, 4), dtype=np.int64)
+    act[:, 3], wgt[:, 3] = subnormal | rng.integers(0, 2, count) << 15, normal
+    product = _value(act[:, 3]) * _value(wgt[:, 3])
+    size, sign = np.abs(product) * np.exp2(-rng.uniform(-2, 9, count)), np.sign(product)
+    for k, (places, same) in enumerate(((0, 0.1), (10, 0.5), (20, 0.5))):
+        wanted = np.ldexp(size * rng.uniform(1, 2, count), -places)
+        half = np.floor(np.log2(np.maximum(wanted, 2.0**-48)) / 2)
+        factor = np.ldexp(rng.uniform(1, 2, count), np.clip(half, -13, 14).astype(np.int64))
+        signs = np.where(rng.random(count) < same, sign, -sign)
+        act[:, k], wgt[:, k] = _bits(factor), _bits(signs * wanted / factor)
+    swapped = rng.random((count, 1)) < 0.5
+    steps = {"act": np.where(swapped, wgt, act) & 0xFFFF, "wgt": np.where(swapped, act, wgt) & 0xFFFF}
+    flat = {name: codes.ravel() for name, codes in steps.items()}
+    return spec.tame({**flat, **stimulus.flags(np.full(count, 4)), LAST: np.ones(4 * count, dtype=np.int64)})
+
+
+def _value(bits: IntArray) -> npt.NDArray[np.float64]:
+    return bits.astype(np.uint16).view(np.float16).astype(np.float64)
+
+
+def _fp16_sums(spec: Fp16Stream, total: int, seed: int) -> Steps:
+    parts = cancelling_sums(spec, max(2, total // 12), seed), small_operands(spec, max(2, total // 8), seed)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 def _dequantised_sums(spec: W4A16Dequant, total: int, seed: int) -> Steps:
     """The same with weights that are a scale times a code of 1."""
-    steps = dict(cancelling_sums(Fp16Stream(), max(2, total // 6), seed))
+    steps = dict(_fp16_sums(Fp16Stream(), total, seed))
     scale = steps.pop("wgt")
     zeros = np.zeros_like(scale)
     return spec.tame({**steps, "wgt": zeros + 1, "scale": scale, "zero": zeros, "asym": zeros})
@@ -130,7 +165,7 @@ def _climb(spec: CarrySave, act: IntArray, wgt: IntArray, count: int, seed: int)
 
 _MAKERS: dict[type[StreamSpec], Callable[[Any, int, int], Steps]] = {
     BlockDot: _blocks,
-    Fp16Stream: lambda spec, total, seed: cancelling_sums(spec, max(2, total // 6), seed),
+    Fp16Stream: _fp16_sums,
     ShiftAddA16: shared_exponents,
     W4A16Dequant: _dequantised_sums,
 }

@@ -33,7 +33,7 @@ from bitwright.arch import pe
 from bitwright.arch.errors import ConfigError, MismatchError
 from bitwright.arch.pe import PESpec
 from bitwright.arch.pe.stream import Steps, StreamSpec
-from bitwright.rtl.bench.stream import equivalence, evidence, hard, stimulus, traces
+from bitwright.rtl.bench.stream import cases, equivalence, evidence, hard, stimulus, traces
 from bitwright.rtl.bench.stream.equivalence import Mutation, run_yosys
 from bitwright.rtl.bench.stream.player import TracePlayer
 from bitwright.rtl.bench.verilator import Compiled
@@ -67,7 +67,11 @@ class MutatedDesign:
     def proof(self, number: int, seconds: float) -> str:
         """How mutant `number` is the PE itself in every state, `seconds` for each proof; "" if that is not proved."""
         asked = self.tidy, self.spec.module_stem, self.mutations[number - 1], seconds
-        return equivalence.by_cut(*asked) or equivalence.by_held_sum(*asked, self.held)
+        return (
+            cases.by_known(*asked, cases.known(self.spec))
+            or equivalence.by_cut(*asked)
+            or equivalence.by_held_sum(*asked, self.held)
+        )
 
 
 def build(spec: PESpec, count: int, seed: int) -> MutatedDesign:

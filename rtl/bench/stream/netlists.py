@@ -134,7 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A streaming PE's netlist of library cells under its bench.")
     parser.add_argument("pe", help="name, or name:parameter=value,...")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds for the synthesis")
+    # mxint8-dot took 1628 s on two busy cores
+    parser.add_argument("--timeout", type=float, default=3600.0, help="seconds for the synthesis")
     parser.add_argument("--write", action="store_true", help="put the outcome into docs/evidence")
     options = parser.parse_args(arguments)
     name, params = pe.parse_name(options.pe)

@@ -11,6 +11,7 @@ from bitwright.arch.errors import MismatchError
 from bitwright.arch.pe.base import IntArray
 from bitwright.arch.pe.block_dot import BlockDot, MxFp4Dot, MxFp8Dot, MxInt8Dot, NvFp4Dot, NvInt4Dot
 from bitwright.arch.pe.stream import Steps
+from bitwright.rtl.bench.block_directed import directed
 from bitwright.rtl.bench.block_stimulus import sequences, single
 from bitwright.rtl.bench.stream import bulk, stimulus
 from bitwright.rtl.bench.verilator import Compiled, lint
@@ -155,6 +156,12 @@ def test_sums_of_many_blocks(spec: BlockDot) -> None:
 @pytest.mark.parametrize("spec", PIPELINED, ids=stem)
 def test_pipelined_sums_of_many_blocks(spec: BlockDot) -> None:
     check(spec, sequences(spec, 5_000, DEPTH, seed=2))
+
+
+@pytest.mark.parametrize("spec", SPECS + PIPELINED, ids=stem)
+def test_directed_sums(spec: BlockDot) -> None:
+    """Ties, cancellations of every depth, both ends of fp32's range: see tests/rtl/bench/test_block_directed.py."""
+    check(spec, directed(spec, 4000, seed=1))
 
 
 # Real operands
