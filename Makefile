@@ -82,8 +82,8 @@ SMALL_PES = $(filter-out lut,$(PES)) lut:m=1,n=2,variant=full,precompute=true,pi
 EACH = failed=""; for pe in $(SMALL_PES); do $(BIN)/python -m bitwright.rtl.bench.stream.$(1) $$pe --write $(2) || failed="$$failed $$pe"; done; \
 	  test -z "$$failed" || { echo "not all is well:$$failed" >&2; exit 1; }
 
-campaign-mutants: $(STAMP) ## 240 mutants of every PE, killed or proved equivalent (an hour; fails for unexplained ones)
-	@$(call EACH,mutants,--prove-seconds 4)
+campaign-mutants: $(STAMP) ## 240 mutants of every PE, killed or proved equivalent (two hours; fails for unexplained ones)
+	@$(call EACH,mutants,--prove-seconds 30)
 
 campaign-netlists: $(STAMP) ## every PE mapped to Nangate45 under its bench (half an hour)
 	@$(call EACH,netlists,)
@@ -99,6 +99,7 @@ docs: $(STAMP) ## write the generated pages and schemas again
 	$(BIN)/python docs/schemas.py
 	$(BIN)/python docs/one_layer.py > build/one-layer.md && mv build/one-layer.md docs/one-layer.md
 	$(BIN)/python docs/format_list.py > build/format-list.md && mv build/format-list.md docs/format-list.md
+	$(BIN)/python docs/isa.py > build/isa.md && mv build/isa.md docs/isa.md
 	$(BIN)/python docs/pes.py > build/pes.md && mv build/pes.md docs/pes.md
 	$(BIN)/python docs/pe_library.py > build/pe-library.md && mv build/pe-library.md docs/pe-library.md
 	$(BIN)/python docs/qsnr.py > build/qsnr.md && mv build/qsnr.md docs/qsnr.md

@@ -1,4 +1,4 @@
-"""Hard steps: sums that climb do so, in every plane, and every prefix of them is seen."""
+"""Hard steps are what they are said to be: sums that climb, every prefix of them seen; products of subnormals."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from bitwright.arch import pe
 from bitwright.arch.pe.digits import PLACES, digits
+from bitwright.arch.pe.fp16_stream import Fp16Stream
 from bitwright.arch.pe.stream import FIRST, LAST
 from bitwright.rtl.bench.stream import bulk
-from bitwright.rtl.bench.stream.hard import climbing_sums
+from bitwright.rtl.bench.stream.hard import climbing_sums, small_operands
 
 SEED = 4
 
@@ -50,3 +51,17 @@ def test_each_plane_of_opt2_climbs_and_falls() -> None:
 def test_other_engines_have_none() -> None:
     assert list(climbing_sums(pe.stream("int8-mac"), 100, SEED)) == []
     assert list(climbing_sums(pe.stream("opt1", resolve_cycles=0), 100, SEED)) == []
+
+
+def test_small_operands_end_in_a_subnormal_times_a_normal_beside_a_full_sum() -> None:
+    spec = Fp16Stream()
+    steps = small_operands(spec, 4000, 1)
+    pairs = np.stack([steps["act"], steps["wgt"]]).reshape(2, -1, 4)
+    exponents = pairs[:, :, 3] >> 10 & 31
+    assert np.array_equal(np.sort(exponents, axis=0)[0], np.zeros(len(exponents[0]))), "one operand is subnormal"
+    assert (exponents.max(axis=0) >= 16).all()
+    values = pairs.astype(np.uint16).view(np.float16).astype(np.float64).prod(axis=0)
+    before, last = values[:, :3].sum(axis=1), values[:, 3]
+    ratio = np.abs(last / before)
+    assert ((ratio > 2**-3) & (ratio < 2**10)).mean() > 0.9
+    assert (before * last < 0).mean() > 0.8
