@@ -9,9 +9,9 @@ from bitwright.sim import activity, engine
 from bitwright.sim.costs import MachineCosts, Sram, Worker, machine_costs
 from bitwright.sim.energy import Energy, operator_energy, vector_energy
 from bitwright.workloads import mapping
-from bitwright.workloads.mapping import Tiling
 from bitwright.workloads.operators import Gemm
 from bitwright.workloads.policy import FormatPolicy
+from bitwright.workloads.tiling import Tiling
 
 UNIT = MachineCosts(
     cell=Worker(op_pj=2.0, idle_pj=3.0),

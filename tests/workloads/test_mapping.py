@@ -10,8 +10,8 @@ from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.machine import Machine
 from bitwright.workloads import mapping
-from bitwright.workloads.mapping import Tiling, reduction_slices
 from bitwright.workloads.operators import Gemm
+from bitwright.workloads.tiling import Tiling, reduction_slices
 from hypothesis import given, settings
 
 PORT = DramPort(6400, 250_000, 0)
