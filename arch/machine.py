@@ -25,6 +25,8 @@ PE_ALIASES = {"fp16": "fp16-mac", "int8": "int8-mac"}
 def pe_by_name(value: str) -> str:
     """The full name of a PE given by name or alias (fp16, int8). Raises ValueError naming the closest."""
     name = PE_ALIASES.get(value, value)
+    if name not in pe.names() and name in pe.all_names():
+        raise ValueError(f"no array takes this PE yet; those with one: {', '.join(pe.names())}")
     if name not in pe.names():
         raise ValueError(f"unknown PE; {suggest(value, pe.names())}")
     return name

@@ -212,8 +212,8 @@ def mutants() -> str:
 ## Mutants
 
 One bit of one cell of the PE's own Verilog changed; clock pins are left out. Killed by the bench's stimulus, or proved equivalent by the method named
-in the list of survivors. The unexplained ones are open: not killed within the bench's length, nor proved within seconds a mutant; most sit in
-the alignment, rounding and special cases of floating-point adders. `make campaign-mutants`.
+in the list of survivors. An unexplained one is open: not killed within the bench's length, nor proved within seconds a proof. Proofs that rest on
+what an accumulator can hold say so: they are of what happens from the first step of a sum on. `make campaign-mutants`.
 
 {table(head, rows)}
 
@@ -262,8 +262,8 @@ def proofs() -> str:
 ## Proofs
 
 On the generated Verilog, multipliers and aligners cut out and left free within their proven ranges, carry-save trees replaced by the totals that
-they are shown to add, polynomial by polynomial (algebra). Floating-point sums have no range to prove; no range is proved of `bit-serial` and of
-`opt2` with more than 4 lanes. `bitwright prove PE`, all of them: `make campaign-proofs`.
+they are shown to add, polynomial by polynomial (algebra). Floating-point sums have no range to prove; no range is proved of `bit-serial`, of
+`opt2` with more than 4 lanes, and of the fourth and further accumulators of a tile (`lut`). The rows are of the variants named; the others have none. `bitwright prove PE`, all of them: `make campaign-proofs`.
 
 {table(["PE", "property", "method", "result", "when"], rows)}"""
 

@@ -18,8 +18,6 @@ from bitwright.rtl.bench.verilator import Compiled
 
 _SHORT_CHANNELS, _SHORT_CYCLES = 16, 12_000
 _LONG_CHANNELS, _LONG_CYCLES, _LONG_RUNS = 150, 40_000, 4
-REPLAY = "python -m bitwright.rtl.bench.stream.netlists bit-serial"
-_NETLIST_CHANNELS = 300  # of each format in groups of 128
 
 
 class Bench(mutants.Bench):
@@ -63,19 +61,25 @@ class Bench(mutants.Bench):
 def run_netlist(
     spec: BitSerial, design: Compiled, *, steps: int, cycles: int, seed: int, real: bool
 ) -> tuple[int, int, int]:
-    """(slices, sums, cycles with stalls) that were compared; `steps` and `real` are those of the bulk channels."""
+    """(slices, sums, cycles with stalls) that were compared.
+
+    steps : slices, about, of each format in groups of 128, beside channels of all kinds. real : no part is.
+    """
+    channels = -(-steps * spec.lanes // 128)
+    replay = f"python -m bitwright.rtl.bench.stream.netlists {spec.name} --seed {seed}"
     bulk = traces.unstalled(spec, list(stimulus.bulk_channels(spec, _LONG_CHANNELS, seed)))
     stalled = traces.stalled(spec, cycles, seed)
     for trace in (bulk, stalled):
         traces.Player(design, trace).require(seed=seed)
     slices, sums = bulk.slices + stalled.slices, bulk.sums + stalled.sums
     for name in stimulus.FORMATS:
-        part = random_channels(spec, name, _NETLIST_CHANNELS, 128, 128, seed, wild=True)
+        part = random_channels(spec, name, channels, 128, 128, seed, wild=True)
         got, at = sums_and_cycles(design, part, seed=seed)
-        require_channels(part, spec, got, replay=REPLAY)
+        require_channels(part, spec, got, replay=replay)
         if set(np.diff(at)) - {spec.cycles(name, 128)}:
             raise MismatchError(
-                f"{spec.module_stem}, {name}: sums {set(np.diff(at))} cycles apart: must be {spec.cycles(name, 128)}"
+                f"{spec.module_stem}, {name}: sums {set(np.diff(at))} cycles apart: "
+                f"must be {spec.cycles(name, 128)} (again: {replay})"
             )
-        slices, sums = slices + _NETLIST_CHANNELS * 128 // spec.lanes, sums + _NETLIST_CHANNELS
+        slices, sums = slices + channels * 128 // spec.lanes, sums + channels
     return slices, sums, stalled.cycles

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ import numpy as np
 from bitwright.arch import pe as specs
 from bitwright.arch.errors import ConfigError, MismatchError
 from bitwright.arch.pe import PESpec
+from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.stream import FIRST, StreamSpec
 from bitwright.rtl import array, pe
-from bitwright.rtl.bench import user_verilog
+from bitwright.rtl.bench import bit_serial_bulk, user_verilog
 from bitwright.rtl.bench.cocotb_runner import FailedTestsError, Failure, NoResultsError, require_simulator, run_cocotb
 from bitwright.rtl.bench.stream import bulk, stimulus
 from bitwright.rtl.bench.stream.script import longest_steps
@@ -132,6 +134,30 @@ def verify_pe(text: str, options: Options | None = None) -> Iterator[Verdict]:
     verilog, top = _design(spec, options)
     plusargs: dict[str, str | int] = {**spec.params, "pe": name, "cycles": 2 * CYCLES, "seed": options.seed}
     yield Verdict(top, _run(verilog, top, _OWN_BENCHES[name], plusargs, options, replay, waves=options.waves))
+    if isinstance(spec, BitSerial):
+        yield BulkVerdict(top, bit_serial_tests(spec, Compiled(verilog, top), options.seed, replay))
+
+
+def bit_serial_tests(spec: BitSerial, design: Compiled, seed: int, replay: str) -> list[str]:
+    """As `bulk_tests`, of the bit-serial PE's channels."""
+    totals: Counter[str] = Counter()
+    for number, (name, channels) in enumerate(bit_serial_bulk.runs(spec, seed)):
+        try:
+            totals[name] += bit_serial_bulk.check(spec, design, channels, seed=power_up(seed, number), replay=replay)
+        except MismatchError as error:
+            raise _bulk_failure(name, error, design, replay) from error
+    return [f"{name}: {total} slices" for name, total in totals.items()]
+
+
+def power_up(seed: int, number: int) -> int:
+    """The seed of the state in which a bulk run begins, another one for each run; Verilator's small seeds are alike."""
+    return int(np.random.default_rng([seed, number]).integers(1, LARGEST_SEED))
+
+
+def _bulk_failure(name: str, error: MismatchError, design: Compiled, replay: str) -> FailedTestsError:
+    text = str(error)
+    message = text if "replay: " in text else f"{text}\nreplay: {replay}"
+    return FailedTestsError(message, [Failure(name, text)], design=design.top, kind=BULK, replay=replay)
 
 
 def _design(spec: PESpec, options: Options) -> tuple[str, str]:
@@ -178,9 +204,9 @@ def bulk_tests(spec: StreamSpec, design: Compiled, latency_cycles: int, seed: in
     """Names of the bulk runs that passed, with the number of steps of each: values, and cycles without stalls.
 
     Every pair of codes of the multiplied operands where they are at most `EXHAUSTIVE_PAIRS`, for every mode; else
-    random ones only.
+    random ones only. Each part of a run begins in a power-up state of its own.
     """
-    rng, passed = np.random.default_rng(seed), []
+    rng, passed, powered = np.random.default_rng(seed), [], 0
     many = max(LEAST_BULK_STEPS, BULK_LANE_STEPS // spec.macs_per_step)
     longest = longest_steps(spec)
     runs = {  # sums of one step first: a failure is easiest to read there
@@ -195,13 +221,11 @@ def bulk_tests(spec: StreamSpec, design: Compiled, latency_cycles: int, seed: in
     for name, parts in runs.items():
         total = 0
         for steps in parts:
+            state, powered = power_up(seed, powered), powered + 1
             try:
-                bulk.check(spec, steps, design=design, latency_cycles=latency_cycles, seed=seed, run=name)
+                bulk.check(spec, steps, design=design, latency_cycles=latency_cycles, seed=state, run=name)
             except MismatchError as error:
-                message = f"{error}\nreplay: {replay}"
-                raise FailedTestsError(
-                    message, [Failure(name, str(error))], design=design.top, kind=BULK, replay=replay
-                ) from error
+                raise _bulk_failure(name, error, design, replay) from error
             total += len(steps[FIRST])
         if total:
             passed.append(f"{name}: {total} steps")

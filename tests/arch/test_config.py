@@ -207,3 +207,12 @@ def test_too_large_array_is_refused() -> None:
 def test_zero_point_column_is_a_physical_column() -> None:
     assert machine.load("shift-add-8x8").physical_cols == 9
     assert machine.load("int8-8x8").physical_cols == 8
+
+
+def test_a_pe_that_no_array_takes_is_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        machine.load("outlier-victim-8x8")
+    assert str(caught.value) == (
+        "pe = 'outlier-victim': no array takes this PE yet; those with one: fp16-mac, int8-mac, shift-add; "
+        "machine 'outlier-victim-8x8'"
+    )

@@ -7,7 +7,7 @@ the same is arithmetic of the whole adder, and easy once that operand is a const
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from bitwright.arch.pe.w4a16_dequant import W4A16Dequant
 from bitwright.rtl.bench import block_facts
 from bitwright.rtl.bench.stream.equivalence import Mutation
 from bitwright.rtl.bench.stream.packing import step_fields
-from bitwright.rtl.bench.stream.windows import EDGE, Fact, by_window, prove_facts
+from bitwright.rtl.bench.stream.windows import EDGE, OF_CASES, Fact, by_window, first_step, prove_facts
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,14 @@ class Cases:
 
 @dataclass(frozen=True)
 class Known:
-    """What helps proofs about a PE: facts that hold always, and partitions by cases, of which one will do."""
+    """What helps proofs about a PE: facts that hold always, and partitions by cases, of which one will do.
+
+    begins : what holds while the first step of a sum is taken.
+    """
 
     facts: tuple[Fact, ...] = ()
     partitions: tuple[Cases, ...] = ()
+    begins: tuple[Fact, ...] = ()
 
 
 # A sum of fp16 products: +0, infinite, the canonical NaN, or a multiple of 2**-48 up to 2**57, where it stays.
@@ -62,8 +66,12 @@ def known(spec: PESpec) -> Known:
     """What is known of a PE; nothing of most."""
     for kind, make in _KNOWN.items():
         if isinstance(spec, kind):
-            return make(spec)
+            return replace(make(spec), begins=first_step(_payload_bits(spec)))
     return Known()
+
+
+def _payload_bits(spec: Any) -> int:
+    return sum(field.bits * field.lanes for field in step_fields(spec))
 
 
 def _fp16(spec: Fp16Stream) -> Known:
@@ -94,7 +102,7 @@ def _w4a16(spec: W4A16Dequant) -> Known:
 
 
 def _of_step(spec: StreamSpec, rules: tuple[str, ...], facts: tuple[Fact, ...] = ()) -> Cases:
-    return Cases("step__payload", sum(field.bits * field.lanes for field in step_fields(spec)), rules, facts)
+    return Cases("step__payload", _payload_bits(spec), rules, facts)
 
 
 def _small(spec: StreamSpec, *names: str) -> tuple[str, ...]:
@@ -119,9 +127,14 @@ _KNOWN: dict[type[PESpec], Callable[[Any], Known]] = {
 }
 
 
+_FACT_SECONDS = 60.0  # at least, for each: without them none of the proofs that need them can be had
+
+
 @cache
-def _holds(tidy: str, top: str, facts: tuple[Fact, ...], assumed: tuple[Fact, ...], seconds: float) -> bool:
-    return prove_facts(tidy, top, facts, seconds, assumed)
+def _hold(
+    tidy: str, top: str, facts: tuple[Fact, ...], assumed: tuple[Fact, ...], begins: tuple[Fact, ...], seconds: float
+) -> bool:
+    return prove_facts(tidy, top, facts, max(seconds, _FACT_SECONDS), assumed=assumed, begins=begins)
 
 
 def by_known(tidy: str, top: str, mutation: Mutation, seconds: float, known: Known) -> str:
@@ -129,15 +142,16 @@ def by_known(tidy: str, top: str, mutation: Mutation, seconds: float, known: Kno
 
     A window of the PE first, with the facts; then, partition by partition, a window for each case.
     """
-    if not _holds(tidy, top, known.facts, (), seconds):
+    if not known.facts or not _hold(tidy, top, known.facts, (), known.begins, seconds):
         return ""
     found = by_window(tidy, top, mutation, seconds, known.facts)
     if found:
         return found
+    told = ", ".join(fact.wire for fact in known.facts if fact.rule != EDGE)
     for partition in known.partitions:
         if all(_case(tidy, top, mutation, seconds, known.facts, *case) for case in partition.each()):
-            what = f"{len(partition.rules)} values of {partition.wire} and the rest"
-            return f"equal in each case: {what}"
+            cases = "; ".join((*partition.rules, "all else"))
+            return f"equal in each case of {partition.wire}: {cases}; and what is proved of {told} from a first step on"
     return ""
 
 
@@ -146,6 +160,6 @@ def _case(
     follows: tuple[Fact, ...],
 ) -> bool:  # fmt: skip
     given = (*facts, case)
-    if follows and not _holds(tidy, top, follows, given, seconds):
+    if follows and not _hold(tidy, top, follows, given, (), seconds):
         return False
-    return bool(by_window(tidy, top, mutation, seconds, (*given, *follows)))
+    return bool(by_window(tidy, top, mutation, seconds, (*given, *follows), OF_CASES))

@@ -303,10 +303,10 @@ def _alike(
         comparison = _Comparison(module, held)
         (folder / "alike.v").write_text(comparison.verilog(joined))
         claims = [_CLAIM.format(at=at, **values) for at in range(comparison.claims)]
-        return _proved(folder, [*_ALIKE, *claims], seconds)
+        return proved(folder, [*_ALIKE, *claims], seconds)
 
 
-def _proved(folder: Path, lines: Sequence[str], seconds: float) -> bool:
+def proved(folder: Path, lines: Sequence[str], seconds: float) -> bool:
     """Whether the script's proof was done; raises ToolError if anything else went wrong."""
     try:
         run_yosys(folder, lines, timeout_s=4 * seconds + 60)
@@ -328,7 +328,7 @@ def _holds(lines: Sequence[str], tidy: str, top: str, mutation: Mutation, second
         }  # fmt: skip
         run_yosys(folder, [line.format(**values) for line in (*_TWO, "write_rtlil two.il")])
         (folder / "cut.il").write_text(without_registers((folder / "two.il").read_text()))
-        return _proved(folder, [line.format(**values) for line in lines], seconds)
+        return proved(folder, [line.format(**values) for line in lines], seconds)
 
 
 def witness(

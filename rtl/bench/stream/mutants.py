@@ -8,8 +8,8 @@ enables, control and data are all mutated.
 Stages, each from random power-up state, each stopped at the first difference: a short run without stalls, a short one
 with stalls, clears, resets and garbage without `valid`, then both again much longer. A mutant counts as killed by
 `value` (a sum's payload, no stalls), `cycle` (a handshake, no stalls) or `protocol` (seen with stalls only). What
-survives the short runs is first handed to `equivalence`; what survives all and has no proof is unexplained. The long
-stages of carry-save PEs hold sums that climb to the top bits of the accumulators' vectors.
+survives all runs and has no proof (`cases`, `equivalence`) is unexplained. The long stages of carry-save PEs hold sums
+that climb to the top bits of the accumulators' vectors.
 
     python -m bitwright.rtl.bench.stream.mutants int8-mac:pipeline=1 --count 240
 """
@@ -33,7 +33,7 @@ from bitwright.arch import pe
 from bitwright.arch.errors import ConfigError, MismatchError
 from bitwright.arch.pe import PESpec
 from bitwright.arch.pe.stream import Steps, StreamSpec
-from bitwright.rtl.bench.stream import cases, equivalence, evidence, hard, stimulus, traces
+from bitwright.rtl.bench.stream import cases, equivalence, evidence, hard, stimulus, traces, windows
 from bitwright.rtl.bench.stream.equivalence import Mutation, run_yosys
 from bitwright.rtl.bench.stream.player import TracePlayer
 from bitwright.rtl.bench.verilator import Compiled
@@ -65,12 +65,16 @@ class MutatedDesign:
     held: tuple[HeldSum, ...]
 
     def proof(self, number: int, seconds: float) -> str:
-        """How mutant `number` is the PE itself in every state, `seconds` for each proof; "" if that is not proved."""
+        """How mutant `number` is the PE itself, `seconds` for each proof; "" if that is not proved.
+
+        In every state, or if that is not so from the first step of a sum on; the text says which.
+        """
         asked = self.tidy, self.spec.module_stem, self.mutations[number - 1], seconds
         return (
-            cases.by_known(*asked, cases.known(self.spec))
+            windows.by_window(*asked, (), windows.SMALL)
             or equivalence.by_cut(*asked)
             or equivalence.by_held_sum(*asked, self.held)
+            or cases.by_known(*asked, cases.known(self.spec))
         )
 
 
@@ -258,10 +262,9 @@ def examine(
     late, directed, survivors = 0, 0, []
     for number in (number for number, kind in kinds.items() if kind is None):
         mutation = mutated.mutations[number - 1]
-        proof = mutated.proof(number, prove_s) if prove_s else ""
-        if not proof:
-            kinds[number] = bench.killer(number, bench.long)
-            late += kinds[number] is not None
+        kinds[number] = bench.killer(number, bench.long)
+        late += kinds[number] is not None
+        proof = mutated.proof(number, prove_s) if prove_s and kinds[number] is None else ""
         if not proof and kinds[number] is None and prove_s and bench.inductive:
             proof = equivalence.by_induction(mutated.tidy, spec.module_stem, mutation, prove_s)
         note = ""
@@ -280,17 +283,18 @@ def examine(
     )  # fmt: skip
 
 
-def row(spec: PESpec, params: dict[str, Any], outcome: Outcome, count: int, seed: int) -> dict[str, Any]:
-    """The outcome as a row of the evidence file."""
+def row(spec: PESpec, params: dict[str, Any], outcome: Outcome, options: argparse.Namespace) -> dict[str, Any]:
+    """The outcome as a row of the evidence file; `options` of the command."""
     figures = {
         "mutants": outcome.mutants, "by_value": outcome.by_value, "by_cycle": outcome.by_cycle,
         "by_protocol": outcome.by_protocol, "late": outcome.late, "directed": outcome.directed,
         "equivalent": outcome.equivalent, "unexplained": len(outcome.unexplained),
         "survivors": [asdict(survivor) for survivor in outcome.survivors],
-        "sites_sha256": outcome.sites_sha256, "seed": seed,
+        "sites_sha256": outcome.sites_sha256, "seed": options.seed,
     }  # fmt: skip
     which = evidence.shown(spec.name, params)
-    command = f"python -m bitwright.rtl.bench.stream.mutants {which} --count {count} --seed {seed}"
+    command = f"python -m bitwright.rtl.bench.stream.mutants {which} --count {options.count} --seed {options.seed}"
+    command += f" --prove-seconds {options.prove_seconds:g} --witness-seconds {options.witness_seconds:g}"
     return evidence.row(spec, params, "mutants", figures, command)
 
 
@@ -316,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{outcome.equivalent} proved equivalent, {len(outcome.unexplained)} unexplained; {outcome.seconds:.0f} s"
     )
     if options.write:
-        evidence.store(row(spec, params, outcome, options.count, options.seed))
+        evidence.store(row(spec, params, outcome, options))
     return 1 if outcome.unexplained else 0
 
 

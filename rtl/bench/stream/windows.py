@@ -21,14 +21,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bitwright.arch.errors import ToolError
-from bitwright.rtl.bench.stream.equivalence import Mutation, run_yosys, without_registers
+from bitwright.rtl.bench.stream.equivalence import Mutation, proved, run_yosys, without_registers
 
 _ALL = 1 << 20
-WINDOWS = (
-    (1, 0, False), (2, 1, False), (4, 3, False), (8, 6, False), (_ALL, _ALL, True), (8, _ALL, False), (_ALL, 2, False),
-    (_ALL, 12, False), (_ALL, _ALL, False),
-)  # fmt: skip
+SMALL = ((1, 0, False), (2, 1, False), (4, 3, False), (8, 6, False))
+WINDOWS = (*SMALL, (_ALL, _ALL, True), (_ALL, 12, False), (_ALL, _ALL, False))
 """(levels behind the mutated cell, levels before those, whether wires that facts tell of are edges), tried in turn."""
+OF_CASES = ((4, 3, False), (8, 6, False), (_ALL, _ALL, True), (_ALL, _ALL, False))
 # Registers become plain ones before the copy, so that the cells made for that have the same names in both.
 _TWO = ("read_rtlil tidy.il", "rename {top} gold", "dffunmap gold", "copy gold gate", "{change}",
         "write_rtlil two.il", "write_json two.json")  # fmt: skip
@@ -51,8 +50,8 @@ EDGE = "1'd1"  # the rule of a fact that says nothing, but lets windows end at i
 class Fact:
     """What holds of a wire: `rule` is a SystemVerilog expression of `x`, its value.
 
-    free : wires whose values need not be known for that; for a register nothing: it is proved from one cycle to the
-        next, from all zero on, with the facts of other wires.
+    free : wires whose values need not be known for that. register : the wire is a register; its fact is proved from
+        one cycle to the next, and of what a sum's first step loads, whatever the register held before.
     """
 
     wire: str
@@ -86,6 +85,10 @@ class _Netlist:
     @cached_property
     def driver(self) -> dict[int, str]:
         return {bit: name for name, bits in self.outputs.items() for bit in bits}
+
+    def drivers(self, bits: Iterable[int]) -> set[str]:
+        """The cells, registers left out, that drive some bits."""
+        return {self.driver[bit] for bit in bits if bit in self.driver}
 
     @cached_property
     def readers(self) -> dict[int, list[str]]:
@@ -124,11 +127,21 @@ class _Netlist:
         return list(self.nets[wire]["bits"])
 
 
-def by_window(tidy: str, top: str, mutation: Mutation, seconds: float, facts: Sequence[Fact] = ()) -> str:
+def has_unknown(rtlil: str) -> bool:
+    """Whether there are constants x in it, for which a solver would take anything: no netlist for windows."""
+    return re.search(r"\d'[01]*[xz]", rtlil) is not None
+
+
+def by_window(
+    tidy: str, top: str, mutation: Mutation, seconds: float, facts: Sequence[Fact] = (),
+    windows: Sequence[tuple[int, int, bool]] = WINDOWS,
+) -> str:  # fmt: skip
     """What was proved of the mutant of `top` in the RTLIL text `tidy`; "" if nothing was, in `seconds` a window.
 
-    facts : must hold; `prove_facts` proves them.
+    facts : must hold; `prove_facts` proves them. windows : to try, in turn.
     """
+    if has_unknown(tidy):
+        return ""
     with TemporaryDirectory(prefix="bitwright-window-") as place:
         folder = Path(place)
         cell = mutation.cell.lstrip("\\")
@@ -139,7 +152,7 @@ def by_window(tidy: str, top: str, mutation: Mutation, seconds: float, facts: Se
         changed = netlist.behind({cell}, _ALL, set())
         known_bits = {bit for fact in facts for bit in netlist.bits(fact.wire)}
         tried: set[frozenset[str]] = set()
-        for forward, backward, at_facts in WINDOWS:
+        for forward, backward, at_facts in windows:
             stop = known_bits if at_facts else set()
             kept = netlist.before(netlist.behind({cell}, forward, stop), backward, stop)
             leaving = {
@@ -157,41 +170,67 @@ def by_window(tidy: str, top: str, mutation: Mutation, seconds: float, facts: Se
             (folder / "facts.v").write_text(_module(known))
             if _run(folder, _MITER, seconds):
                 told = [fact.wire for fact in known if fact.rule != EDGE]
-                given = f", and what is proved of {', '.join(told)}" if told else ""
+                given = f", and what is proved of {', '.join(told)} from a sum's first step on" if told else ""
                 return f"equal for any values at the edge of the {len(kept)} cells around it{given}"
     return ""
 
 
-def prove_facts(tidy: str, top: str, facts: Sequence[Fact], seconds: float, assumed: Sequence[Fact] = ()) -> bool:
-    """Whether each fact follows from those before it in the list (and a register's, a cycle later, from itself).
+def first_step(payload_bits: int) -> tuple[Fact, ...]:
+    """What holds while a streaming PE takes the first step of a sum; `first` is the payload's last bit but one."""
+    return (
+        Fact("rst", 1, "!x"), Fact("step__valid", 1, "x"), Fact("step__ready", 1, "x"),
+        Fact("step__payload", payload_bits, f"x[{payload_bits - 2}]"),
+    )  # fmt: skip
 
-    A register's must also hold of 0. assumed : facts that hold in the case that is looked at.
+
+def prove_facts(
+    tidy: str, top: str, facts: Sequence[Fact], seconds: float, *, assumed: Sequence[Fact] = (),
+    begins: Sequence[Fact] = (),
+) -> bool:  # fmt: skip
+    """Whether each fact follows from those before it in the list.
+
+    A register's follows a cycle later, from itself too; and without itself where `begins` holds, the first step of a
+    sum. So it holds from the first such step on: what the register held before does not count.
+    assumed : facts that hold in the case that is looked at; a case is of one cycle and tells nothing of registers.
+    Raises ToolError for a fact that cannot be one.
     """
     with TemporaryDirectory(prefix="bitwright-window-") as place:
         folder = Path(place)
         module, cut = _two(folder, tidy, top, "")
-        netlist, gold, every = _Netlist(module), _gold(cut), [*assumed, *facts]
-        (folder / "facts.v").write_text(_module(every))
+        netlist, gold = _Netlist(module), _gold(cut)
         for number, fact in enumerate(facts):
-            here, bits = len(assumed) + number, netlist.bits(fact.wire)
-            given = every[:here]
-            if fact.register:
-                places = [netlist.registers[bit] for bit in bits]
-                target = "{ " + " ".join(f"\\{name}.D [{place}]" for name, place in reversed(places)) + " }"
-                given = every[: here + 1]
-                stop = {bit for other in facts[:number] for bit in netlist.bits(other.wire)}
-                starts = {
-                    bit for name in {name for name, _ in places} for bit in module["cells"][name]["connections"]["D"]
-                }
-            else:
-                target, starts = f"\\{fact.wire}", set(bits)
+            before, bits = list(facts[:number]), netlist.bits(fact.wire)
+            if len(bits) != fact.width:
+                raise ToolError(f"fact of {fact.wire}: width = {fact.width}: must be {len(bits)}")
+            if not fact.register:
                 stop = {bit for name in fact.free for bit in netlist.bits(name)}
-            last = {netlist.driver[bit] for bit in starts if bit in netlist.driver}
-            text = _assumed(_only(gold, netlist.before(last, _ALL, stop), set()), given)
-            (folder / "window.il").write_text(_inside(text, "gold", _claimed(f"fact{here}", target, fact)))
-            if not _run(folder, _FACTS, seconds):
+                text = _only(gold, netlist.before(netlist.drivers(bits), _ALL, stop), set())
+                if not _follows(folder, text, [*assumed, *before], fact, f"\\{fact.wire}", seconds):
+                    return False
+                continue
+            places = [netlist.registers.get(bit) for bit in bits]
+            if assumed or not begins or None in places:
+                raise ToolError(f"fact of {fact.wire}: must be of a register, with what begins it, and of no case")
+            known = [place for place in places if place is not None]
+            target = "{ " + " ".join(f"\\{name}.D [{place}]" for name, place in reversed(known)) + " }"
+            loaded = {bit for name, _ in known for bit in module["cells"][name]["connections"]["D"]}
+            stop = {bit for other in before for bit in netlist.bits(other.wire)}
+            text = _only(gold, netlist.before(netlist.drivers(loaded), _ALL, stop), set())
+            whole = _only(gold, netlist.before(set(netlist.outputs), 0, set()), set())
+            if not _follows(folder, text, [*before, fact], fact, target, seconds):
+                return False
+            if not _follows(folder, whole, [*before, *begins], fact, target, seconds):
                 return False
     return True
+
+
+def _follows(folder: Path, text: str, given: Sequence[Fact], fact: Fact, target: str, seconds: float) -> bool:
+    """Whether the fact holds of `target` in the module `text` where those given do."""
+    (folder / "facts.v").write_text(_module([*given, fact]))
+    proved = f"  wire output 9000 \\proved\n  cell \\fact{len(given)} \\proved_cell\n    connect \\x {target}\n"
+    text = _inside(_assumed(text, given), "gold", proved + "    connect \\ok \\proved\n  end\n")
+    (folder / "window.il").write_text(text)
+    return _run(folder, _FACTS, seconds)
 
 
 def _two(folder: Path, tidy: str, top: str, change: str) -> tuple[dict[str, Any], str]:
@@ -199,7 +238,8 @@ def _two(folder: Path, tidy: str, top: str, change: str) -> tuple[dict[str, Any]
     (folder / "tidy.il").write_text(tidy)
     run_yosys(folder, [line.format(top=top, change=change) for line in _TWO])
     text = without_registers((folder / "two.il").read_text())
-    assert not re.search(r"\d'[01]*[xz]", text), f"{top}: a constant x would be anything"
+    if has_unknown(text):
+        raise ToolError(f"{top}: the netlist has constants x, and they would be anything")
     return json.loads((folder / "two.json").read_text())["modules"]["gold"], text
 
 
@@ -274,24 +314,5 @@ def _assumed(text: str, facts: Sequence[Fact]) -> str:
     return _inside(text, "gold", added)
 
 
-def _claimed(module: str, target: str, fact: Fact) -> str:
-    """An output `proved`: the fact of `target`, and of a register's 0, with which it is said to begin."""
-    start = f"{fact.width}'{'0' * fact.width}" if fact.register else target
-    one = "    parameter \\{pin}_WIDTH 1\n    parameter \\{pin}_SIGNED 0\n"
-    return (
-        f"  wire output 9000 \\proved\n  wire \\proved_start\n  wire \\proved_next\n"
-        f"  cell \\{module} \\proved_cell\n    connect \\x {target}\n    connect \\ok \\proved_next\n  end\n"
-        f"  cell \\{module} \\start_cell\n    connect \\x {start}\n    connect \\ok \\proved_start\n  end\n"
-        f"  cell $and \\proved_both\n{one.format(pin='A')}{one.format(pin='B')}    parameter \\Y_WIDTH 1\n"
-        f"    connect \\A \\proved_next\n    connect \\B \\proved_start\n    connect \\Y \\proved\n  end\n"
-    )
-
-
 def _run(folder: Path, lines: Sequence[str], seconds: float) -> bool:
-    try:
-        run_yosys(folder, [line.format(seconds=max(1, round(seconds))) for line in lines], timeout_s=4 * seconds + 60)
-    except ToolError as error:
-        if "proof did" in str(error) or "took longer" in str(error):
-            return False
-        raise
-    return True
+    return proved(folder, [line.format(seconds=max(1, round(seconds))) for line in lines], seconds)

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bitwright.arch.errors import ToolError
 from bitwright.arch.pe.fp16_stream import Fp16Stream
 from bitwright.arch.pe.stream import StreamSpec
 from bitwright.arch.pe.w4a16_dequant import W4A16Dequant
 from bitwright.rtl.bench.stream import mutants
-from bitwright.rtl.bench.stream.cases import Cases, Known, by_known, known
+from bitwright.rtl.bench.stream.cases import Cases, by_known, known
 from bitwright.rtl.bench.stream.equivalence import Mutation, run_yosys
-from bitwright.rtl.bench.stream.windows import Fact, prove_facts
+from bitwright.rtl.bench.stream.windows import OF_CASES, Fact, by_window, first_step, prove_facts
 from bitwright.rtl.pe import streaming
 
 FP16, W4A16 = Fp16Stream(), W4A16Dequant()
@@ -31,11 +32,13 @@ def _tidied(spec: StreamSpec, folder: Path) -> str:
     return (folder / "tidy.il").read_text()
 
 
-def test_a_smallest_subnormal_whose_zeros_are_miscounted_gives_the_same_sum(tidy: dict[str, str]) -> None:
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_smallest_subnormal_whose_zeros_are_miscounted_gives_the_same_sum(tidy: dict[str, str], number: int) -> None:
     wrong_count = Mutation("inv", "n99$not", "Y", 0, None)  # only seen where the weight is 2**-24
-    only = replace(known(FP16).partitions[0], rules=("x[30:16] == 1", "x[30:16] == 0"))
-    found = by_known(tidy["fp16-mac"], FP16.module_stem, wrong_count, SECONDS, Known(known(FP16).facts, (only,)))
-    assert found == "equal in each case: 2 values of step__payload and the rest"
+    partition = replace(known(FP16).partitions[0], rules=("x[30:16] == 1", "x[30:16] == 0"))
+    case, _ = partition.each()[number]
+    given = (*known(FP16).facts, case)
+    assert by_window(tidy["fp16-mac"], FP16.module_stem, wrong_count, 2 * SECONDS, given, (*OF_CASES[:2], OF_CASES[-1]))
 
 
 @pytest.mark.parametrize(
@@ -45,20 +48,64 @@ def test_a_fact_of_a_case_follows_from_it(tidy: dict[str, str], least: int, in_c
     rest, _ = known(W4A16).partitions[0].each()[-1]
     fact = Fact("scaled", 15, f"x >= {least}")
     assumed = (rest,) if in_case else ()
-    assert prove_facts(tidy["w4a16-dequant"], W4A16.module_stem, (fact,), SECONDS, assumed) is follows
+    assert prove_facts(tidy["w4a16-dequant"], W4A16.module_stem, (fact,), SECONDS, assumed=assumed) is follows
 
 
 @pytest.mark.parametrize("rules", [("x[14:0] == 0",), ("x[30:16] == 1",)])
 def test_a_mutant_that_matters_is_not_proved(tidy: dict[str, str], rules: tuple[str, ...]) -> None:
     sign = Mutation("inv", "subtract$xor", "Y", 0, None)
     partition = replace(known(FP16).partitions[0], rules=rules)
-    assert by_known(tidy["fp16-mac"], FP16.module_stem, sign, 2, Known(known(FP16).facts, (partition,))) == ""
+    assert by_known(tidy["fp16-mac"], FP16.module_stem, sign, 1, replace(known(FP16), partitions=(partition,))) == ""
 
 
-def test_a_fact_that_is_false_at_the_start_is_refused(tidy: dict[str, str]) -> None:
-    never_zero = Fact("sum__payload", 32, "x[31] || 1'd0", register=True)
-    mutation = Mutation("inv", "n99$not", "Y", 0, None)
-    assert by_known(tidy["fp16-mac"], FP16.module_stem, mutation, 5, Known((never_zero,))) == ""
+TOY = """
+module toy(input clk, rst, step__valid, input [3:0] step__payload, output step__ready, output [1:0] sum__payload);
+  reg [1:0] s;
+  assign step__ready = 1;
+  always @(posedge clk) s <= step__valid & step__payload[2] & {clears} ? 2'd0 : {{s[0], s[1]}};
+  assign sum__payload = s;
+endmodule
+"""
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """A register that rotates; in the second, a first step clears it."""
+    found = {}
+    for clears in (0, 1):
+        folder = tmp_path_factory.mktemp("toy")
+        (folder / "rtl.v").write_text(TOY.format(clears=clears))
+        run_yosys(folder, [*(line.format(top="toy") for line in mutants.TIDY), "write_rtlil tidy.il"])
+        found[clears] = (folder / "tidy.il").read_text()
+    return found
+
+
+@pytest.mark.parametrize("clears", [0, 1])
+def test_what_a_register_keeps_must_be_what_a_first_step_loads(toys: dict[int, str], clears: int) -> None:
+    never = Fact("sum__payload", 2, "x == 0", register=True)  # from one cycle to the next it holds in both
+    assert prove_facts(toys[clears], "toy", (never,), 5, begins=first_step(4)) is bool(clears)
+
+
+@pytest.mark.parametrize(
+    ("fact", "assumed", "text"),
+    [
+        (
+            Fact("sum__payload", 2, "x == 0", register=True),
+            (Fact("step__valid", 1, "x"),),
+            "fact of sum__payload: must be of a register, with what begins it, and of no case",
+        ),
+        (
+            Fact("step__valid", 1, "x", register=True),
+            (),
+            "fact of step__valid: must be of a register, with what begins it, and of no case",
+        ),
+        (Fact("sum__payload", 3, "x == 0"), (), "fact of sum__payload: width = 3: must be 2"),
+    ],
+)
+def test_what_cannot_be_a_fact(toys: dict[int, str], fact: Fact, assumed: tuple[Fact, ...], text: str) -> None:
+    with pytest.raises(ToolError) as caught:
+        prove_facts(toys[1], "toy", (fact,), 5, assumed=assumed, begins=first_step(4))
+    assert str(caught.value) == text
 
 
 def test_the_last_case_is_all_the_rest() -> None:

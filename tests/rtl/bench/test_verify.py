@@ -146,6 +146,7 @@ def test_a_systolic_pe_has_cells_arrays_and_a_stream(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(verification, "run_cocotb", run)
     monkeypatch.setattr(verification, "bulk_tests", lambda *_: ["two"])
+    monkeypatch.setattr(verification, "bit_serial_tests", lambda *_: ["three"])
     monkeypatch.setattr(verification, "Compiled", lambda *_: None)
     options = Options(simulator="icarus")
     assert list(verify_pe("int8-mac", options)) == [
@@ -157,7 +158,7 @@ def test_a_systolic_pe_has_cells_arrays_and_a_stream(monkeypatch: pytest.MonkeyP
     assert [unknown for _, _, _, unknown in ran] == [False] * 4 + [True]
     ran.clear()
     assert list(verify_pe("int8-mac:lanes=4,pipeline=1")) == [("int8_mac_l4_p32_s1", [n]) for n in ("one", "two")]
-    assert list(verify_pe("bit-serial", options)) == [("bit_serial_l4_fp16_a16", ["one"])]
+    assert list(verify_pe("bit-serial", options)) == [("bit_serial_l4_fp16_a16", [n]) for n in ("one", "three")]
     assert ran[1:] == [("bit_serial_l4_fp16_a16", "serial", "icarus", False)]
 
 
