@@ -27,6 +27,8 @@ and a Verilog file of yours can take a PE's place:
     bitwright verify int8-mac --rtl mine.v --latency 3             your own Verilog under the same bench
     bitwright prove outlier-victim                                 formal proofs of handshake, order, clear and accumulator range
 
+Every file lints clean under `verilator -Wall` but for four warnings that it waives at its head: WIDTHEXPAND (Amaranth's sums have their carry),
+UNUSEDSIGNAL (bits that arithmetic drops), PROCASSINIT (registers have initial values) and DECLFILENAME (the file's name is yours).
 Parameters go behind a colon: `lut:m=1,n=8,weight_bits=2`. The cells of systolic arrays, with their costs, are on [another page](pes.md).
 
 ## The contract of all
@@ -148,7 +150,7 @@ def bit_serial() -> str:
 ## `bit-serial`
 
 BitMoD's PE has group scales inside and streams of its own (`slice` in, `column` out, a `clear`, registers of special values), so it has its own
-cycle model; latency {spec.timing.latency_cycles} cycles. Cycles a group (at least 8, the bit-serial scale):
+cycle model; latency {spec.timing.latency_cycles} cycles, one more with `pipeline=1`. Cycles a group (at least 8, the bit-serial scale):
 
 {table(["weights", *(f"group {group}" for group in (8, 16, 32, 64, 128))], cycles)}"""
 

@@ -25,6 +25,7 @@ class BitSerial(PESpec):
 
     Parameters
         acc_bits : 16..24        Significant bits of the accumulator of a group. 16: times an 8-bit scale it fits fp32.
+        pipeline : 0, 1          1: a register between the alignment of the lanes and their sum, one cycle of latency.
     Operands     act fp16; wgt a code of at most 8 bits, read as `arch.pe.terms.Encoding` says; each group has an 8-bit
                  unsigned scale and a selector of its special value.
     Arithmetic   A step takes one term of each of 4 lanes.
@@ -51,6 +52,7 @@ class BitSerial(PESpec):
     """
 
     acc_bits: int = 16
+    pipeline: int = 0
 
     name: ClassVar[str] = "bit-serial"
     act: ClassVar[OperandType] = OperandType("fp16", 16, "float")
@@ -60,8 +62,6 @@ class BitSerial(PESpec):
     edge_unit: ClassVar[str] = "bit-serial column accumulator"
     lanes: ClassVar[int] = 4
     scale_bits: ClassVar[int] = 8
-    # Latency: from a channel's last slice taken to its sum on offer, when no group before it holds it up.
-    timing: ClassVar[Timing] = Timing(latency_cycles=15, initiation_interval_cycles=2)
     shortest_group: ClassVar[int] = 1
     evidence: ClassVar[tuple[Evidence, ...]] = (
         Evidence(
@@ -95,6 +95,13 @@ class BitSerial(PESpec):
     def __post_init__(self) -> None:
         if not 16 <= self.acc_bits <= 24:
             raise ConfigError(f"bit-serial acc_bits = {self.acc_bits}: must be in 16..24 (default 16)")
+        if self.pipeline not in (0, 1):
+            raise ConfigError(f"bit-serial pipeline = {self.pipeline}: must be 0 or 1 (default 0)")
+
+    @property
+    def timing(self) -> Timing:  # type: ignore[override]
+        """Latency: from a channel's last slice taken to its sum on offer, when no group before it holds it up."""
+        return Timing(latency_cycles=15 + self.pipeline, initiation_interval_cycles=2)
 
     @property
     def psum(self) -> OperandType:
@@ -103,7 +110,8 @@ class BitSerial(PESpec):
 
     @property
     def module_stem(self) -> str:
-        return f"bit_serial_l{self.lanes}_fp16_a{self.acc_bits}"
+        stages = f"_s{self.pipeline}" if self.pipeline else ""
+        return f"bit_serial_l{self.lanes}_fp16_a{self.acc_bits}{stages}"
 
     def accepts(self, format_name: str, group: int | None) -> Acceptance:
         encoding = encoding_of(format_name)

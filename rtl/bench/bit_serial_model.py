@@ -51,7 +51,7 @@ class BitSerialModel:
 
     def _drop(self) -> None:
         self.term = 0
-        self.pipe: list[Token | None] = [None] * 4  # encoded, exponents, summed, step
+        self.pipe: list[Token | None] = [None] * (4 + self.spec.pipeline)  # encoded .. step
         self.scaling: tuple[Token, int] | None = None
         self.scaled: Token | None = None
         self.part: Token | None = None
@@ -65,7 +65,7 @@ class BitSerialModel:
         scaled_go = self.part is None or part_go
         ended = self.scaling is None or self.scaling[1] == SCALE_CYCLES - 1
         free = self.scaling is None or (ended and (self.scaled is None or scaled_go))
-        waits = self.pipe[3] is not None and self.pipe[3].group_end and not free
+        waits = self.pipe[-1] is not None and self.pipe[-1].group_end and not free
         return part_go, scaled_go, free, not waits
 
     def ready(self, encoding: int, column_ready: bool, clear: bool) -> bool:
@@ -91,12 +91,12 @@ class BitSerialModel:
         if self.scaled is None or scaled_go:
             self.scaled = leaving
         if free:
-            loads = self.pipe[3] if self.pipe[3] is not None and self.pipe[3].group_end else None
+            loads = self.pipe[-1] if self.pipe[-1] is not None and self.pipe[-1].group_end else None
             self.scaling = None if loads is None else (loads, 0)
         elif self.scaling is not None:
             self.scaling = (self.scaling[0], min(self.scaling[1] + 1, SCALE_CYCLES - 1))
         if moves:
-            self.pipe = [self._encode(offer, taken), *self.pipe[:3]]
+            self.pipe = [self._encode(offer, taken), *self.pipe[:-1]]
 
     def _encode(self, offer: Slice | None, taken: bool) -> Token | None:
         if offer is None:

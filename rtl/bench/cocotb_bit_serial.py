@@ -1,4 +1,4 @@
-"""cocotb testbenches of the bit-serial PE; run with plusargs acc_bits, cycles and seed.
+"""cocotb testbenches of the bit-serial PE; run with plusargs acc_bits, pipeline, cycles and seed.
 
 Every output is compared with the cycle model (`bit_serial_model`) in every cycle: `slice.ready`, `column.valid` and
 the sum on offer, which therefore holds still until it is taken.
@@ -24,7 +24,8 @@ class Testbench:
 
     def __init__(self, dut: Any) -> None:
         self.dut = dut
-        self.model = BitSerialModel(BitSerial(int(cocotb.plusargs.get("acc_bits", 16))))
+        acc_bits, pipeline = (int(cocotb.plusargs.get(name, 0)) for name in ("acc_bits", "pipeline"))
+        self.model = BitSerialModel(BitSerial(acc_bits or BitSerial.acc_bits, pipeline))
         self.random = random.Random(int(cocotb.plusargs.get("seed", 1)))
         self.specials = storable_specials()
         self.offer: Slice | None = None

@@ -223,7 +223,9 @@ def bulk_tests(spec: StreamSpec, design: Compiled, latency_cycles: int, seed: in
         for steps in parts:
             state, powered = power_up(seed, powered), powered + 1
             try:
-                bulk.check(spec, steps, design=design, latency_cycles=latency_cycles, seed=state, run=name)
+                bulk.check(
+                    spec, steps, design=design, latency_cycles=latency_cycles, seed=seed, power_up=state, run=name
+                )
             except MismatchError as error:
                 raise _bulk_failure(name, error, design, replay) from error
             total += len(steps[FIRST])

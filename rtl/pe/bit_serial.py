@@ -50,15 +50,15 @@ class BitSerial(wiring.Component):
             the next slice begins a channel. A sum on offer stays.
         column : Out(stream of 32)   fp32 sum of a channel.
     Timing       a slice takes its encoding's terms, 2 to 4 cycles; a group at least 8, the cycles of its scale, which
-                 run beside the next group; latency 15 cycles from a channel's last slice to its sum on offer. A column
-                 that is not taken stops the PE when the next one is whole. `slice.ready` depends on `column.ready` in
-                 the same cycle.
+                 run beside the next group; latency 15 cycles, with `pipeline` 16, from a channel's last slice to its
+                 sum on offer. A column that is not taken stops the PE when the next one is whole. `slice.ready` depends
+                 on `column.ready` in the same cycle.
     Arithmetic   the spec's, bit-exact.
     Reset        synchronous; clears valid bits, counters and the marks of a fresh sum; special values, like all
                  data registers, power up unknown and are written before floats are used.
     Model        arch.pe.BitSerial.channel_sum and channel_cycles.
     Source       BitMoD (HPCA 2025, arXiv 2411.11745), Fig. 5; deviations in the spec's docstring. Stages: encode | add
-                 exponents | align and sum | normalise | accumulate | 8 x scale | round | column.
+                 exponents | align and sum (with `pipeline` two) | normalise | accumulate | 8 x scale | round | column.
     Evidence     see the spec.
     """
 
@@ -78,18 +78,23 @@ class BitSerial(wiring.Component):
         """The Verilog module's name, such as `bit_serial_l4_fp16_a16`."""
         return self.spec.module_stem
 
+    @property
+    def _stages(self) -> tuple[str, ...]:
+        """Those that move together, up to the accumulator."""
+        return ("encoded", "exponents", *(["aligned"] if self.spec.pipeline else []), "summed", "step")
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         advance = Signal(name="advance")
-        valids = [Signal(name=f"{name}_valid") for name in ("encoded", "exponents", "summed", "step")]
+        valids = [Signal(name=f"{name}_valid") for name in self._stages]
         for before, after in pairwise(valids):
             with m.If(advance):
                 m.d.sync += after.eq(before)
         encoded = self._encode(m, advance, valids[0])
         exponents = self._exponents(m, advance, encoded)
         step = self._sum(m, advance, exponents)
-        acc, ends = self._accumulate(m, advance & valids[3], step)
-        self._scale(m, advance, valids[3] & step["group_end"], acc, ends)
+        acc, ends = self._accumulate(m, advance & valids[-1], step)
+        self._scale(m, advance, valids[-1] & step["group_end"], acc, ends)
         with m.If(self.clear):
             m.d.sync += [valid.eq(0) for valid in valids]
         return m
@@ -150,15 +155,27 @@ class BitSerial(wiring.Component):
 
     def _sum(self, m: Module, advance: Value, before: dict[str, Any]) -> dict[str, Any]:
         """Registers the sum of the lanes, then that sum as a normalised float."""
+        if self.spec.pipeline:
+            before = self._aligned(m, advance, before)
         passed = {name: before[name] for name in ("scale", "group_end", "channel_end", "special")}
         position = {"top": before["top"], "bsig": before["bsig"]}
         summed = _registers(m, {**passed, **position}, "summed", advance)
         total = Signal(signed(stages.SUM_BITS), name="summed_total", reset_less=True)
-        lanes_sum = stages.aligned_sum(m, before["lanes"])
+        parts = before["lanes"] if self.spec.pipeline else stages.aligned_lanes(m, before["lanes"])
+        lanes_sum = stages.lanes_sum(m, parts)
         with m.If(advance):
             m.d.sync += total.eq(lanes_sum)
         value = stages.normalised_step(m, total, summed["top"], summed["bsig"])
         return _registers(m, {**vars(value), **{name: summed[name] for name in passed}}, "step", advance)
+
+    def _aligned(self, m: Module, advance: Value, before: dict[str, Any]) -> dict[str, Any]:
+        """Registers the aligned lanes, and passes on the rest."""
+        parts = stages.aligned_lanes(m, before["lanes"])
+        lanes = [Signal.like(part, name=f"aligned_lane_{i}", reset_less=True) for i, part in enumerate(parts)]
+        with m.If(advance):
+            m.d.sync += [lane.eq(part) for lane, part in zip(lanes, parts, strict=True)]
+        passed = {name: value for name, value in before.items() if name != "lanes"}
+        return {"lanes": lanes, **_registers(m, passed, "aligned", advance)}
 
     def _accumulate(self, m: Module, take: Value, step: dict[str, Any]) -> tuple[Float, dict[str, Value]]:
         """The accumulator; returns its next value and what goes with it at a group's end."""

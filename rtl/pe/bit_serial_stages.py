@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
@@ -62,8 +63,8 @@ def largest(m: Module, first: Value, second: Value, name: str) -> Signal:
     return result
 
 
-def aligned_sum(m: Module, lanes: list[tuple[Value, Value, Value]]) -> Signal:
-    """The signed sum of (negative, significand, places): each shifted right with EXTRA_BITS below, lost bits ORed."""
+def aligned_lanes(m: Module, lanes: list[tuple[Value, Value, Value]]) -> list[Signal]:
+    """(negative, significand, places) as signed numbers: each shifted right with EXTRA_BITS below, lost bits ORed."""
     parts = []
     for index, (negative, significand, places) in enumerate(lanes):
         wide = Cat(Const(0, EXTRA_BITS), significand)
@@ -71,6 +72,11 @@ def aligned_sum(m: Module, lanes: list[tuple[Value, Value, Value]]) -> Signal:
         part = Signal(signed(ALIGNED_BITS + 1), name=f"lane_{index}_part")
         m.d.comb += part.eq(Mux(negative, -aligned, aligned))
         parts.append(part)
+    return parts
+
+
+def lanes_sum(m: Module, parts: Sequence[Value]) -> Signal:
+    """The signed sum of the aligned lanes."""
     total = Signal(signed(SUM_BITS), name="lanes_sum")
     m.d.comb += total.eq((parts[0] + parts[1]) + (parts[2] + parts[3]))
     return total

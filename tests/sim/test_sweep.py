@@ -36,7 +36,7 @@ designs:
 """
 LONG = TINY.replace("[512]", "[64, 96, 128, 192, 256]").replace("opt-1.3b", "llama-2-7b")
 # For a test that stops the sweep at its first row: on a busy machine 20 points can be done before the signal comes.
-ENDLESS = TINY.replace("[512]", str(list(range(64, 832, 32)))).replace("opt-1.3b", "llama-2-7b")
+ENDLESS = TINY.replace("[512]", str(list(range(64, 832, 4)))).replace("opt-1.3b", "llama-2-7b")
 
 
 @pytest.fixture

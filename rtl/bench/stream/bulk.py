@@ -54,19 +54,20 @@ def schedule(spec: StreamSpec, steps: Steps, latency_cycles: int | None = None) 
 
 def check(
     spec: StreamSpec, steps: Steps, *, design: Compiled | None = None, latency_cycles: int | None = None,
-    seed: int = 1, replay: str = "", run: str = "",
+    seed: int = 1, power_up: int | None = None, replay: str = "", run: str = "",
 ) -> Counts:  # fmt: skip
     """Run steps back to back from random power-up state; every sum and every cycle must be the spec's.
 
     The first step must be marked `first`. `design` is another implementation with the same ports; `latency_cycles`
-    its latency if it is not the spec's. `run` is what a message calls these steps. Raises MismatchError at the first
+    its latency if it is not the spec's. `power_up` is the seed of that state, if it is not the run's `seed`, which
+    a message names; `run` is what it calls these steps. Raises MismatchError at the first
     difference.
     """
     design = design or compiled(spec)
     taken_at, offered_at = schedule(spec, steps, latency_cycles)
     cycles = int(offered_at[-1]) + 1
     stream = Stream("step__valid", "step__ready", {"step__payload": step_port(spec, steps)})
-    with design.open(random_state=True, seed=seed) as running:
+    with design.open(random_state=True, seed=seed if power_up is None else power_up) as running:
         running.reset()
         seen = running.stream(
             [stream], capture="sum__valid", expected=len(offered_at), idle={"sum__ready": 1},

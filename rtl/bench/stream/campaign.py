@@ -142,7 +142,7 @@ def run(
     progress = Progress(spec, params, target, folder)
     name = evidence.shown(spec.name, params)
     if not progress.pairs_left and not progress.groups_left:
-        tell(f"{name}: was done: {_line(progress.figures)}")
+        tell(f"{name}: was done: {_line(progress.figures)} (--folder DIR runs it again)")
         return progress.figures
     before, began, processor = progress.figures["lane_steps"], time.monotonic(), time.process_time()
     saved = told = began

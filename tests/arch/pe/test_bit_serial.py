@@ -242,13 +242,14 @@ def test_cycles_of_a_channel_with_a_short_last_group() -> None:
 def test_wrong_parameters_and_formats_are_refused() -> None:
     cases = [
         (lambda: BitSerial(12), "bit-serial acc_bits = 12: must be in 16..24 (default 16)"),
+        (lambda: BitSerial(pipeline=2), "bit-serial pipeline = 2: must be 0 or 1 (default 0)"),
         (lambda: special_code(0.25), "special value = 0.25: must be a multiple of 0.5 in -15.5..15.5"),
         (lambda: special_code(16), "special value = 16: must be a multiple of 0.5 in -15.5..15.5"),
         (
             lambda: SPEC.cycles("fp16", 8),
             "bit-serial format = fp16: fp16 codes are neither int2..int8 nor fp4, fp3 of BitMoD",
         ),
-        (lambda: specs.get("bit-serial", lanes=8), "bit-serial.lanes: no such parameter (known: acc_bits)"),
+        (lambda: specs.get("bit-serial", lanes=8), "bit-serial.lanes: no such parameter (known: acc_bits, pipeline)"),
     ]
     for make, message in cases:
         with pytest.raises(ConfigError) as error:

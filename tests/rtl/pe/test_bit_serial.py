@@ -123,6 +123,21 @@ def test_encoder_says_how_many_terms(encoder: Compiled) -> None:
 # Values and cycles
 
 
+def test_pipeline_adds_a_cycle_of_latency_and_changes_nothing_else() -> None:
+    spec = BitSerial(pipeline=1)
+    assert spec.timing.latency_cycles == SPEC.timing.latency_cycles + 1
+    assert lint(streaming.verilog(spec), spec.module_stem) == []
+    design = compile_pe(spec)
+    for name in FORMATS:
+        channels = random_channels(spec, name, 20, 576, 128, seed=7, wild=True)
+        got, at = sums_and_cycles(design, channels, seed=7)
+        require_channels(channels, SPEC, got, replay=REPLAY)
+        period = sum(SPEC.cycles(name, length) for length in (128, 128, 128, 128, 64))
+        first = SPEC.channel_cycles(name, 576, 128) + 1
+        assert at.tolist() == [first + period * index for index in range(20)]
+    Player(design, stalled(spec, 6000, 7)).require(seed=7)
+
+
 @pytest.mark.parametrize("group", [8, 16, 32, 64, 128])
 @pytest.mark.parametrize("name", FORMATS)
 def test_sums_and_cycles_of_576_weights_in_groups(pe: Compiled, name: str, group: int) -> None:
@@ -268,7 +283,15 @@ def test_verify_runs_the_protocol_benches() -> None:
                 "a_clear_drops_a_channel_in_any_stage_until_its_sum_is_on_offer",
                 "a_reset_in_mid_group_drops_everything_but_the_special_values",
             ],
-        )
+        ),
+        (
+            "bit_serial_l4_fp16_a16",
+            [
+                "every_finite_activation: 317440 slices",
+                "every_code: 116560 slices",
+                "channels_of_every_kind: 67800 slices",
+            ],
+        ),
     ]
 
 
