@@ -26,10 +26,9 @@ from bitwright.rtl.formal.harness import Harness, Ports, shown
 from bitwright.rtl.formal.model import Result, Setting, decide, write
 from bitwright.rtl.formal.netlist import Design, read
 from bitwright.rtl.pe import streaming
-from bitwright.rtl.pe.bit_serial import SLICE
+from bitwright.rtl.pe.bit_serial import SLICE, stage_names
 
 _PORTS = Ports(SLICE.size, 32, SLICE["group_end"].offset, SLICE["channel_end"].offset, step="slice", sum="column")
-_STAGES = ("encoded", "exponents", "summed", "step")
 # Cycles of a slice of 4 terms behind two short groups, whose ends wait for the scale; 15 can be refuted.
 LONGEST_SLICE = 16
 
@@ -71,9 +70,11 @@ def offers(setting: Setting) -> Iterator[Result]:
     yield from decide(setting, "offers", harness, path, depth=1, bounded=3)
 
 
-def counts(setting: Setting) -> Iterator[Result]:
+def counts(setting: Setting, spec: BitSerial) -> Iterator[Result]:
     """As many sums as channels: what is owed is what the stages hold, counted by their marks."""
-    marks: list[tuple[str, ...]] = [(f"{name}_valid", f"{name}_group_end", f"{name}_channel_end") for name in _STAGES]
+    marks: list[tuple[str, ...]] = [
+        (f"{name}_valid", f"{name}_group_end", f"{name}_channel_end") for name in stage_names(spec)
+    ]
     marks += [("scale_busy", "group_end"), ("product_valid", "scaled_end"), ("part_valid", "part_end")]
     harness = _harness({name: 1 for mark in marks for name in mark})
     flying = [" && ".join(shown(name) for name in mark) for mark in marks] + ["sum_valid"]
@@ -86,9 +87,9 @@ def counts(setting: Setting) -> Iterator[Result]:
     yield from decide(setting, "counts", harness, path, depth=2, bounded=12)
 
 
-def time_of_slice(setting: Setting) -> Iterator[Result]:
+def time_of_slice(setting: Setting, spec: BitSerial) -> Iterator[Result]:
     """No slice waits long while sums are taken at once."""
-    ends = [(f"{name}_valid", f"{name}_group_end") for name in _STAGES]
+    ends = [(f"{name}_valid", f"{name}_group_end") for name in stage_names(spec)]
     exposed = {"term": 2, **{name: 1 for pair in ends for name in pair}}
     harness = _harness(exposed)
     harness.stalls = False
@@ -114,5 +115,6 @@ def prove(spec: BitSerial, variant: str, *, solver: str = "yices", timeout_s: fl
         work = Path(folder)
         setting = Setting(spec.name, variant, work, solver, timeout_s)
         yield from structure(setting, read(streaming.verilog(spec), work))
-        for proof in (offers, counts, time_of_slice):
-            yield from proof(setting)
+        yield from offers(setting)
+        for proof in (counts, time_of_slice):
+            yield from proof(setting, spec)

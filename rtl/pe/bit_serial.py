@@ -78,15 +78,10 @@ class BitSerial(wiring.Component):
         """The Verilog module's name, such as `bit_serial_l4_fp16_a16`."""
         return self.spec.module_stem
 
-    @property
-    def _stages(self) -> tuple[str, ...]:
-        """Those that move together, up to the accumulator."""
-        return ("encoded", "exponents", *(["aligned"] if self.spec.pipeline else []), "summed", "step")
-
     def elaborate(self, platform: object) -> Module:
         m = Module()
         advance = Signal(name="advance")
-        valids = [Signal(name=f"{name}_valid") for name in self._stages]
+        valids = [Signal(name=f"{name}_valid") for name in stage_names(self.spec)]
         for before, after in pairwise(valids):
             with m.If(advance):
                 m.d.sync += after.eq(before)
@@ -263,6 +258,11 @@ class BitSerial(wiring.Component):
             m.d.sync += [self.column.valid.eq(1), offered.eq(fp32)]
         with m.If(self.clear):
             m.d.sync += [valid.eq(0), fresh.eq(1)]
+
+
+def stage_names(spec: Spec) -> tuple[str, ...]:
+    """The stages that move together, up to the accumulator."""
+    return ("encoded", "exponents", *(["aligned"] if spec.pipeline else []), "summed", "step")
 
 
 def _pairs(first: list[Any], second: list[Any]) -> Any:
