@@ -26,16 +26,11 @@ class Accumulator:
 
     @property
     def low(self) -> int:
-        return sum(cut.low * weight(cut) for cut in self.cuts)
+        return sum(cut.low * cut.weight for cut in self.cuts)
 
     @property
     def high(self) -> int:
-        return sum(cut.high * weight(cut) for cut in self.cuts)
-
-
-def weight(cut: Cut) -> int:
-    """How often the accumulator adds the cut wire's value."""
-    return cut.weight
+        return sum(cut.high * cut.weight for cut in self.cuts)
 
 
 def accumulators(spec: StreamSpec, design: Design) -> list[Accumulator]:
@@ -104,7 +99,7 @@ def _exact_harness(spec: StreamSpec, design: Design, item: Accumulator, *, each_
     for cut in item.cuts:
         harness.wire(f"free_{cut.wire}", width, extended(cut.wire, wires[cut.wire], width, cut.signed), is_signed=True)
         harness.assume(f"free_{cut.wire} >= {number(width, cut.low)} && free_{cut.wire} <= {number(width, cut.high)}")
-    terms = [f"free_{cut.wire} * {number(width, weight(cut))}" for cut in item.cuts]
+    terms = [f"free_{cut.wire} * {number(width, cut.weight)}" for cut in item.cuts]
     harness.wire("added", width, " + ".join(terms), is_signed=True)
     harness.ghost("cycles", 8, "taken ? 0 : cycles + 1", enable="step_valid && !stall")
     if PHASE in exposed:

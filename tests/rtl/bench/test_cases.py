@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from bitwright.arch.errors import ToolError
 from bitwright.arch.pe.fp16_stream import Fp16Stream
-from bitwright.arch.pe.stream import StreamSpec
 from bitwright.arch.pe.w4a16_dequant import W4A16Dequant
-from bitwright.rtl.bench.stream import mutants
 from bitwright.rtl.bench.stream.cases import Cases, by_known, known
-from bitwright.rtl.bench.stream.equivalence import Mutation, run_yosys
+from bitwright.rtl.bench.stream.equivalence import Mutation
 from bitwright.rtl.bench.stream.windows import OF_CASES, Fact, by_window, first_step, prove_facts
 from bitwright.rtl.pe import streaming
 
@@ -21,15 +19,9 @@ SECONDS = 12.0
 
 
 @pytest.fixture(scope="module")
-def tidy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def tidy(tidied: Callable[[str, str], str]) -> dict[str, str]:
     """The tidied netlist of both PEs, RTLIL."""
-    return {spec.name: _tidied(spec, tmp_path_factory.mktemp(spec.module_stem)) for spec in (FP16, W4A16)}
-
-
-def _tidied(spec: StreamSpec, folder: Path) -> str:
-    (folder / "rtl.v").write_text(streaming.verilog(spec))
-    run_yosys(folder, [*(line.format(top=spec.module_stem) for line in mutants.TIDY), "write_rtlil tidy.il"])
-    return (folder / "tidy.il").read_text()
+    return {spec.name: tidied(streaming.verilog(spec), spec.module_stem) for spec in (FP16, W4A16)}
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -69,15 +61,9 @@ endmodule
 
 
 @pytest.fixture(scope="module")
-def toys(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+def toys(tidied: Callable[[str, str], str]) -> dict[int, str]:
     """A register that rotates; in the second, a first step clears it."""
-    found = {}
-    for clears in (0, 1):
-        folder = tmp_path_factory.mktemp("toy")
-        (folder / "rtl.v").write_text(TOY.format(clears=clears))
-        run_yosys(folder, [*(line.format(top="toy") for line in mutants.TIDY), "write_rtlil tidy.il"])
-        found[clears] = (folder / "tidy.il").read_text()
-    return found
+    return {clears: tidied(TOY.format(clears=clears), "toy") for clears in (0, 1)}
 
 
 @pytest.mark.parametrize("clears", [0, 1])

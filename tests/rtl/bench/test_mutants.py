@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,25 +51,19 @@ HELD = (VECTORS, HeldSum(("out",), ("valid",)))
 BY_HELD_SUM = "equal next state and outputs in every state; of registers that hold a sum, the sum while it counts"
 
 
-def tidied(folder: Path, verilog: str, top: str) -> str:
-    (folder / "rtl.v").write_text(verilog)
-    equivalence.run_yosys(folder, [*(line.format(top=top) for line in mutants.TIDY), "write_rtlil tidy.il"])
-    return (folder / "tidy.il").read_text()
-
-
 @pytest.fixture(scope="module")
 def mutated() -> mutants.MutatedDesign:
     return mutants.build(pe.stream("int8-mac", lanes=2, pipeline=1), 60, SEED)
 
 
 @pytest.fixture(scope="module")
-def counter(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tidied(tmp_path_factory.mktemp("counter"), COUNTER, "counter")
+def counter(tidied: Callable[[str, str], str]) -> str:
+    return tidied(COUNTER, "counter")
 
 
 @pytest.fixture(scope="module")
-def keeper(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tidied(tmp_path_factory.mktemp("keeper"), CARRY_SAVE, "keeper")
+def keeper(tidied: Callable[[str, str], str]) -> str:
+    return tidied(CARRY_SAVE, "keeper")
 
 
 def site(tidy: str, kind: str, driven: str) -> str:

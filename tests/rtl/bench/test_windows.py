@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from bitwright.arch.errors import ToolError
 from bitwright.arch.pe.block_dot import BlockDot, MxFp4Dot, NvInt4Dot
 from bitwright.rtl.bench.block_facts import facts
-from bitwright.rtl.bench.stream import cases, mutants, windows
-from bitwright.rtl.bench.stream.equivalence import Mutation, run_yosys
+from bitwright.rtl.bench.stream import cases, windows
+from bitwright.rtl.bench.stream.equivalence import Mutation
 from bitwright.rtl.pe import streaming
 
 SECONDS = 15.0
 
 
 @pytest.fixture(scope="module")
-def tidy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def tidy(tidied: Callable[[str, str], str]) -> dict[str, str]:
     """The tidied netlist of both PEs, RTLIL."""
-    return {spec.name: _tidied(spec, tmp_path_factory.mktemp(spec.module_stem)) for spec in (NvInt4Dot(), MxFp4Dot())}
-
-
-def _tidied(spec: BlockDot, folder: Path) -> str:
-    (folder / "rtl.v").write_text(streaming.verilog(spec))
-    run_yosys(folder, [*(line.format(top=spec.module_stem) for line in mutants.TIDY), "write_rtlil tidy.il"])
-    return (folder / "tidy.il").read_text()
+    return {spec.name: tidied(streaming.verilog(spec), spec.module_stem) for spec in (NvInt4Dot(), MxFp4Dot())}
 
 
 def proof(spec: BlockDot, tidy: dict[str, str], mutation: Mutation, *, known: bool = False) -> str:

@@ -16,7 +16,7 @@ from bitwright.arch.pe.shift_add_stream import ShiftAddStream
 from bitwright.arch.pe.stream import StreamSpec
 from bitwright.rtl.formal import identity, netlist, tree_wires, trees
 from bitwright.rtl.formal.model import Result, Setting
-from bitwright.rtl.formal.tree_wires import Group, Tree
+from bitwright.rtl.formal.tree_wires import Group, Term, Tree
 from bitwright.rtl.pe import streaming
 
 LANES = ShiftAddStream(lanes=3)
@@ -161,3 +161,35 @@ def test_a_polynomial_is_that_of_the_numbers(tmp_path: Path) -> None:
     assert identity.opened(design, {frozenset([c]): 1}, {a, b}, 8) == {**both, frozenset([a, b]): 255}
     assert identity.opened(design, {frozenset([c]): 1}, {a, b}, 8, [frozenset([a, b])]) == both
     assert identity.of_numbers([(design.bits("s"), 1, True)], 8)[frozenset([design.bits("s")[1]])] == 254
+
+
+ADDER = """
+module top(input clk, input en, input first, input [1:0] g, output [1:0] q);
+  reg [1:0] pipe, acc;
+  wire [1:0] k = first ? 2'd0 : acc, a = {left}, b = {right}, s;
+  assign q = acc, s[0] = a[0] ^ b[0], s[1] = (a[1] ^ b[1]) ^ (a[0] & b[0]);
+  always @(posedge clk) if (en) begin
+    pipe <= {piped};
+    acc <= {loaded};
+  end
+endmodule
+"""
+
+
+@pytest.mark.parametrize(
+    ("parts", "bits", "same"),
+    [
+        ({"left": "k", "right": "pipe", "piped": "g", "loaded": "s"}, 2, True),  # terms behind the register
+        ({"left": "k", "right": "g", "piped": "s", "loaded": "pipe"}, 2, False),  # the sum of a step before
+        ({"left": "k", "right": "pipe", "piped": "g", "loaded": "k + pipe"}, 3, False),  # a carry out of it counts
+    ],
+    ids=["sum", "step_before", "narrow"],
+)
+def test_what_a_tree_says_of_its_accumulator(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, parts: dict[str, str], bits: int, same: bool
+) -> None:
+    tree = Tree("acc", bits, {"acc": 1}, "first", (Group((Term("g"),), 0, 3),), through=("pipe",))
+    monkeypatch.setattr(trees, "trees", lambda spec: (tree,))
+    design = netlist.read(ADDER.format(**parts), tmp_path)
+    result = next(trees.totals(Setting("toy", "toy", tmp_path, "yices", 5), LANES, design))
+    assert result.result == ("proved" if same else "failed")
