@@ -1,0 +1,55 @@
+"""When the accelerator's parts do things: the constants that the RTL, the simulator and their tests share.
+
+A unit starts an instruction in one cycle and is done with it in a later one; both are counted from the first cycle of
+the run. What follows from an instruction alone is here; what depends on others (slots, the memory, the queue) follows
+from `network` and `arch.fixed_memory`.
+"""
+
+from __future__ import annotations
+
+from bitwright.arch.isa.instructions import Op, Vector
+from bitwright.arch.isa.limits import Limits
+
+IN_FLIGHT = 4
+"""Most instructions that a unit has started and not done."""
+
+EXECUTE_FILL = 4
+"""From an Execute's start to its first weight row at the array."""
+
+EXECUTE_DRAIN = 3
+"""From a result at the array's edge to its accumulator written; the last one's cycle is the Execute's last."""
+
+VECTOR_DRAIN = 14
+"""From a Vector's last slot of work to its last beat written."""
+
+STORE_FILL = 3
+"""From a Store's start to its first address at the memory port."""
+
+FETCH_BYTES = 256
+"""A fetch: a chunk of the program, which begins at a multiple of it."""
+
+MOST_BURST_BEATS = 256
+BURST_BYTES = 4096
+"""No burst is longer than the one or crosses a multiple of the other (AXI4)."""
+
+_CHECK_CYCLES = 4  # multiply, add, compare
+_CHECK_EXECUTE_CYCLES = 13  # k by group takes 7, the extents that follow from it 5
+
+
+def check_cycles(op: Op | None) -> int:
+    """From an instruction taken by the fetcher to the first cycle in which its queue can take it; None: no such op.
+
+    A fault that the instruction has, and an End, take effect in that cycle.
+    """
+    return _CHECK_EXECUTE_CYCLES if op is Op.EXECUTE else _CHECK_CYCLES
+
+
+def vector_lanes(limits: Limits) -> int:
+    """Columns that the vector unit takes at once: the fp32 values of a beat."""
+    return limits.port_bytes // 4
+
+
+def vector_slots(vector: Vector, limits: Limits) -> int:
+    """Cycles in which a Vector reads; the last is that many after its start."""
+    chunks = -(-limits.cols // vector_lanes(limits))
+    return vector.m * (vector.scale + chunks * max(1, vector.bias + vector.residual))
