@@ -100,6 +100,7 @@ docs: $(STAMP) ## write the generated pages and schemas again
 	$(BIN)/python docs/one_layer.py > build/one-layer.md && mv build/one-layer.md docs/one-layer.md
 	$(BIN)/python docs/format_list.py > build/format-list.md && mv build/format-list.md docs/format-list.md
 	$(BIN)/python docs/isa.py > build/isa.md && mv build/isa.md docs/isa.md
+	$(BIN)/python docs/registers.py > build/registers.md && mv build/registers.md docs/registers.md
 	$(BIN)/python docs/pes.py > build/pes.md && mv build/pes.md docs/pes.md
 	$(BIN)/python docs/pe_library.py > build/pe-library.md && mv build/pe-library.md docs/pe-library.md
 	$(BIN)/python docs/qsnr.py > build/qsnr.md && mv build/qsnr.md docs/qsnr.md
