@@ -6,6 +6,8 @@ elements. For each slice in order
     integer PEs   p = sum act * (code - zero), exact; acc <- fp32(acc + fp32(scale * p))
     fp16-mac      p = the PE's fp32 sum from +0 in ascending order; acc <- fp32(acc + p). With a scale the
                   weights are fp16((code - zero) * scale), made before the array.
+    broadcast     p = the PE's sum, which of outlier-victim may saturate; acc <- fp32(acc + fp32(scale * p)), of lut
+                  with the zero point taken off (`arch.pe.broadcast`).
 
 Why no step of the PE is repeated here. An integer slice is never longer than the PE's longest exact sum, so its golden
 sum does not wrap and its order does not matter: a float64 product finds it, below 2**53. A float slice is summed by
@@ -20,9 +22,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from bitwright.arch.isa.instructions import Function, NumberType, Vector
+from bitwright.arch.isa.activation import activate
+from bitwright.arch.isa.instructions import NumberType, Vector
 from bitwright.arch.isa.limits import Limits, TileFormat
 from bitwright.arch.pe.base import PESpec
+from bitwright.arch.pe.broadcast import Family
 from bitwright.arch.pe.fp16_mac import Fp16Mac, canonical
 from bitwright.arch.pe.units import GroupDequantiser, WeightDequantiser, edge_unit
 from bitwright.arch.pe.weight_codes import weight_code
@@ -69,7 +73,7 @@ class Tile:
     """The operands of one Execute.
 
     Members
-        acts : int8 or fp16 [k, m]
+        acts : int8 (of outlier-victim the bits of a byte) or fp16 [k, m]
         codes : unsigned [k, cols]
         scales : fp16 [groups, cols], zeros : unsigned [groups, cols]; None, None for a format without scale
     """
@@ -83,11 +87,24 @@ class Tile:
 def execute(limits: Limits, form: TileFormat, tile: Tile, slices: Cut, start: F32) -> F32:
     """`start` [m, cols] plus the tile's products."""
     total = np.array(start, dtype=np.float32)
+    family = limits.tile
+    parts = _parts(limits.pe, form, tile, slices) if family is None else _tile_parts(family, form, tile, slices)
     with np.errstate(all="ignore"):
-        for part in _parts(limits.pe, form, tile, slices):
+        for part in parts:
             for addend in part:
                 total += addend
     return canonical(total)
+
+
+def _tile_parts(family: Family, form: TileFormat, tile: Tile, slices: Cut) -> Iterator[F32]:
+    """As `_parts`, of a broadcast tile, a slice at a time."""
+    assert tile.scales is not None, "a broadcast tile has formats with scales"
+    acts = tile.acts.view(np.uint8) if family.spec.act.kind == "code" else tile.acts
+    for number, group in enumerate(slices.slice_group):
+        mine = slices.of == number
+        sums = family.sums(acts[mine].astype(np.int64), tile.codes[mine].astype(np.int64), form.name)
+        zeros = None if tile.zeros is None else tile.zeros[group].astype(np.int64)
+        yield family.scaled(sums, tile.scales[group], zeros, form.name)[np.newaxis]
 
 
 def _parts(spec: PESpec, form: TileFormat, tile: Tile, slices: Cut) -> Iterator[F32]:
@@ -163,7 +180,7 @@ class Extras:
 def vector(instruction: Vector, accumulators: F32, extras: Extras) -> NDArray[np.float32 | np.float16 | np.int8]:
     """Results [m, cols] in the instruction's number type. Every NaN is canonical; as int8 it is 0.
 
-    ReLU is +0 where the sign is set, -0 included.
+    The function is `activation.activate`; ReLU is +0 where the sign is set, -0 included.
     """
     values = accumulators
     with np.errstate(all="ignore"):
@@ -171,8 +188,7 @@ def vector(instruction: Vector, accumulators: F32, extras: Extras) -> NDArray[np
             values = canonical(values * extras.scales[:, np.newaxis])
         if extras.biases is not None:
             values = canonical(values + extras.biases)
-        if instruction.function is Function.RELU:
-            values = np.where(np.signbit(values), np.float32(0), values)
+        values = activate(instruction.function, values)
         if extras.residuals is not None:
             values = canonical(values + extras.residuals)
         return rounded(values, instruction.to)
