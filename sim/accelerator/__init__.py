@@ -1,0 +1,1 @@
+"""The accelerator, cycle by cycle, in two engines that must agree: `engine` on SimPy and `fast` without."""

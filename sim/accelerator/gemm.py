@@ -1,0 +1,215 @@
+"""One matrix product on the accelerator: its program, its cycles, and how near they are to what bounds them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from bitwright.arch import formats
+from bitwright.arch.errors import ConfigError, suggest
+from bitwright.arch.fixed_memory import FixedMemory
+from bitwright.arch.isa.counters import Counters
+from bitwright.arch.isa.instructions import Instruction, NumberType
+from bitwright.arch.isa.limits import Limits, limits
+from bitwright.arch.machine import Machine
+from bitwright.arch.pe.broadcast import PairFamily
+from bitwright.sim.accelerator import engine as simpy_engine
+from bitwright.sim.accelerator import fast as fast_engine
+from bitwright.workloads import linear
+from bitwright.workloads.layout import Job, Layout
+from bitwright.workloads.lowering import Lowered, choose_tiling, lower
+from bitwright.workloads.lowering import program as program_of
+
+_ENGINES = {"simpy": simpy_engine.run, "fast": fast_engine.run}
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """act[m, k] . wgt[n, k] on a machine.
+
+    Members
+        fmt : weight format, which the machine's PE takes
+        group : weights along k that share a scale; None: a whole row, and for a format without scales
+        port_bytes : of a beat
+        to : number type of the results
+
+    ConfigError for sizes below 1 and a group for a format without scales; from the first look at the program for a
+    format that the PE does not take, groups that a broadcast tile cannot cut, a buffer that cannot hold one tile.
+    """
+
+    machine: Machine
+    m: int
+    k: int
+    n: int
+    fmt: str
+    group: int | None = None
+    port_bytes: int = 16
+    to: NumberType = NumberType.FP32
+
+    def __post_init__(self) -> None:
+        if min(self.m, self.k, self.n) < 1:
+            raise ConfigError(f"gemm = {self.m},{self.k},{self.n}: must be M,K,N of 1 or more")
+        if self.group is not None and self.group < 1:
+            raise ConfigError(f"group = {self.group}: must be 1 or more")
+        if self.group is not None and formats.get(self.fmt).default_scale_format is None:
+            raise ConfigError(f"group = {self.group}: {self.fmt} has no scales (leave the group out)")
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The machine as its program sees it."""
+        return limits(self.machine, port_bytes=self.port_bytes, formats=[self.fmt])
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where everything stands; the tiling is the lowering's choice."""
+        values = self._values
+        group = self.k if self.group is None else min(self.group, self.k)
+        unit = values * self.limits.lanes
+        if group < self.k and group % unit:
+            raise ConfigError(
+                f"group = {group}: must be a multiple of {unit}, which the tile takes at once, or at least the "
+                f"reduction of {self.k}"
+            )
+        sizes = self.m, -(-self.k // values), self.n
+        job = Job(self.limits, *sizes, 0, -(-group // values), not self._floats, False, self.to)
+        return Layout(job, choose_tiling(job))
+
+    @cached_property
+    def program(self) -> tuple[Instruction, ...]:
+        """The instructions, End included; they do not depend on the operands."""
+        return tuple(program_of(self.layout))
+
+    def lowered(self, seed: int = 0) -> Lowered:
+        """The same program with memory: random weights and activations, in the machine's formats."""
+        draw = np.random.default_rng(seed)
+        weights = draw.normal(size=(self.n, self.k)).astype(np.float32)
+        acts = draw.normal(size=(self.m, self.k)).astype(np.float32)
+        encoded = formats.get(self.fmt).encode(weights, group=self.group)
+        return lower(encoded, self._operand(acts), self.limits, to=self.to)
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """Products that the array makes at once, and the cycles that this takes."""
+        places, tile = self.limits.rows * self.limits.cols, self.limits.tile
+        if tile is None:
+            return places, 1
+        return places * tile.lanes * self._values, tile.step_cycles(self.fmt)
+
+    @property
+    def _values(self) -> int:
+        """Values of the reduction that an element of it stands for."""
+        return 1 if self.limits.tile is None else self.limits.tile.values(self.fmt)
+
+    @property
+    def _floats(self) -> bool:
+        return self.limits.pe.act.kind == "float"
+
+    def _operand(self, acts: linear.F32) -> linear.Operand:
+        """Activations as the PE takes them: fp16, int8, or pairs as wide as the weights'."""
+        if self._floats:
+            return linear.Fp16Rule("fp16", None).encode_acts(acts, 1, "gemm")
+        tile = self.limits.tile
+        if not isinstance(tile, PairFamily):
+            return linear.encode_int8_acts(acts, None)
+        narrow = "ovp4_flint" if tile.spec.normal == "flint4" else "ovp4"
+        form = formats.get("ovp8" if tile.mode(self.fmt) else narrow)
+        codes = form.integers(form.encode(acts, group=None, scale_format="fp32"))
+        most = int(np.abs(codes.ints).max())
+        return linear.Operand(codes.ints.astype(np.float32), codes.scales, self.k, most)
+
+
+@dataclass(frozen=True)
+class GemmResult:
+    """What a run of a product did, and what bounds it.
+
+    Members
+        gemm, memory, counters : what ran, before which memory, and what was counted
+        engine : who counted: "simpy", "fast" or "rtl"
+    """
+
+    gemm: Gemm
+    engine: str
+    memory: FixedMemory
+    counters: Counters
+
+    @property
+    def macs(self) -> int:
+        """Products of the matrix product, fill-up not counted."""
+        return self.gemm.m * self.gemm.k * self.gemm.n
+
+    @property
+    def array_bound_cycles(self) -> int:
+        """With every lane of every PE at work in every cycle."""
+        products, cycles = self.gemm.step
+        return -(-self.macs * cycles // products)
+
+    @property
+    def memory_bound_cycles(self) -> int:
+        """With the memory's bus at work in every cycle."""
+        return (self.counters.beats_read + self.counters.beats_written) * self.memory.beat_cycles
+
+    @property
+    def bound_cycles(self) -> int:
+        """No run takes fewer cycles than the larger of both."""
+        return max(self.array_bound_cycles, self.memory_bound_cycles)
+
+    @property
+    def utilisation(self) -> float:
+        """Part of the array's products that were the matrix product's."""
+        products, cycles = self.gemm.step
+        return self.macs * cycles / (self.counters.cycles * products)
+
+    def row(self) -> dict[str, Any]:
+        """Flat, as JSON."""
+        gemm = self.gemm
+        return {
+            "machine": gemm.machine.name,
+            "engine": self.engine,
+            "m": gemm.m,
+            "k": gemm.k,
+            "n": gemm.n,
+            "weights": gemm.fmt,
+            "group": gemm.group,
+            "port_bytes": gemm.port_bytes,
+            **{f"memory_{name}": value for name, value in asdict(self.memory).items()},
+            **asdict(self.counters),
+            "macs": self.macs,
+            "array_bound_cycles": self.array_bound_cycles,
+            "memory_bound_cycles": self.memory_bound_cycles,
+            "bound_cycles": self.bound_cycles,
+            "utilisation": self.utilisation,
+        }
+
+
+def simulate_gemm(
+    machine: Machine,
+    m: int,
+    k: int,
+    n: int,
+    *,
+    fmt: str,
+    group: int | None = None,
+    engine: str = "simpy",
+    memory: FixedMemory | None = None,
+    port_bytes: int = 16,
+    outstanding_reads: int = 16,
+) -> GemmResult:
+    """The cycles of one product on `machine`, its operands in memory before and its results after.
+
+    Parameters
+        fmt, group, port_bytes : as of `Gemm`
+        engine : "simpy" or "fast", which are equal to the cycle
+        memory : None: `FixedMemory` as it is by default
+
+    ConfigError: as of `Gemm`, and for another engine.
+    """
+    if engine not in _ENGINES:
+        raise ConfigError(f"engine = {engine}: {suggest(engine, _ENGINES)}")
+    gemm = Gemm(machine, m, k, n, fmt, group, port_bytes)
+    memory = memory or FixedMemory()
+    found = _ENGINES[engine](
+        gemm.program, gemm.limits, gemm.layout.region_beats, memory, outstanding_reads=outstanding_reads
+    )
+    return GemmResult(gemm, engine, memory, found.counters)
