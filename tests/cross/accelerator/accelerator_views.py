@@ -1,0 +1,132 @@
+"""One program in every view: the compiled accelerator, the interpreter, the validator and both simulators.
+
+Independent sources: bytes and verdicts from arch.isa (untimed), cycles from the compiled Verilog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from random import Random
+from typing import Any
+
+import numpy as np
+from accelerator_cases import Case, _case, _Maker, _shuffled
+from bitwright.arch import formats, machine
+from bitwright.arch.fixed_memory import FixedMemory
+from bitwright.arch.isa import End, Instruction, encode, to_bytes
+from bitwright.arch.isa.interpreter import run as interpret
+from bitwright.arch.isa.limits import Limits, limits
+from bitwright.arch.isa.network import validate
+from bitwright.rtl.accelerator.top import verilog
+from bitwright.rtl.bench.accelerator_runner import AcceleratorRun, CompiledAccelerator
+from bitwright.sim.accelerator import engine, fast
+from bitwright.workloads import linear
+from bitwright.workloads.lowering import Lowered, lower
+
+Memory = list[np.ndarray]
+
+MEMORIES = tuple(FixedMemory(latency_cycles=latency, beat_cycles=beat) for latency in (4, 20, 100) for beat in (1, 2))
+"""Three latencies at two bandwidths."""
+
+
+@lru_cache
+def machine_limits(name: str, port_bytes: int, forms: tuple[str, ...] | None = None, kib: float = 2) -> Limits:
+    """A machine with small buffers, so that programs have many tiles and every slot comes up."""
+    small = machine.with_changes(machine.load(name), buffers_kib=f"{kib},{kib},{kib}")
+    return limits(small, port_bytes=port_bytes, formats=forms)
+
+
+@lru_cache
+def compiled(lim: Limits) -> CompiledAccelerator:
+    """The machine's Verilog as a library."""
+    module, text = verilog(lim)
+    return CompiledAccelerator(text, module, lim)
+
+
+def random_bytes(case_seed: int, lim: Limits, region_beats: Sequence[int]) -> Memory:
+    """Memory of any bits: scales that are infinite or NaN, codes of every value."""
+    draw = np.random.default_rng(case_seed)
+    return [draw.integers(0, 256, beats * lim.port_bytes, dtype=np.uint8) for beats in region_beats]
+
+
+def check(
+    lim: Limits, program: Sequence[Instruction], memory: Sequence[np.ndarray], timing: FixedMemory, **options: Any
+) -> AcceleratorRun:
+    """A legal program: bytes in memory, counters, and the cycles in which instructions start and end, in every view."""
+    expected, found = ([region.copy() for region in memory] for _ in range(2))
+    assert interpret(program, lim, expected).legal
+    sizes = [region.size // lim.port_bytes for region in memory]
+    done = compiled(lim).run(to_bytes(program), found, timing, trace=True, **options)
+    assert done.fault is None, f"{done.fault} at {done.index}"
+    same_bytes(found, expected)
+    if "stalls_seed" in options:
+        return done
+    simulated = fast.run(program, lim, sizes, timing, **options)
+    reference = engine.run(program, lim, sizes, timing, **options)
+    assert simulated == reference
+    assert done.counters == simulated.counters
+    assert done.trace is not None
+    for op, starts in done.trace.starts.items():
+        mine = [
+            at for at, item in zip(simulated.times, program, strict=False) if type(item).__name__.upper() == op.name
+        ]
+        assert starts == [times.started for times in mine], op
+        assert done.trace.dones[op] == [times.done for times in mine], op
+    return done
+
+
+def same_bytes(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
+    for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+        wrong = np.flatnonzero(one != other)
+        assert not wrong.size, f"region {number}: {wrong.size} bytes differ, the first is {wrong[0]}"
+
+
+def check_verdict(lim: Limits, words: Sequence[int], memory: Sequence[np.ndarray], timing: FixedMemory) -> bool:
+    """Any words: the RTL ends as the validator says, with the interpreter's bytes if it says legal; whether it does."""
+    expected, found = ([region.copy() for region in memory] for _ in range(2))
+    outcome = interpret(words, lim, expected)
+    done = compiled(lim).run(b"".join(word.to_bytes(16, "little") for word in words), found, timing)
+    assert (done.fault, done.index) == (outcome.fault, outcome.index), f"{outcome}, the RTL says otherwise"
+    if outcome.legal:
+        same_bytes(found, expected)
+    return outcome.legal
+
+
+def made_case(lim: Limits, seed: int) -> Case:
+    """Blocks of random instructions, formats mixed, moved about as far as that is legal."""
+    draw = Random(seed)
+    maker = _Maker(draw, lim)
+    made = [item for _ in range(draw.randint(1, 4)) for item in maker.block()]
+    for swaps in (4 * len(made), len(made) // 2, 2, 0):
+        program = [*_shuffled(draw, made, swaps), End()]
+        if validate(program, lim, maker.region_beats).legal:
+            break
+    return _case(draw, seed, program, lim, maker.region_beats)
+
+
+def random_gemm(lim: Limits, seed: int) -> Lowered:
+    """A product of 1 to 3 times the array in each dimension, groups that need not divide k, lowered."""
+    draw, numbers = Random(seed), np.random.default_rng(seed)
+    m, k, n = (draw.randint(1, 3 * side) for side in (lim.rows, lim.rows, lim.cols))
+    form = formats.get(draw.choice(lim.formats).name)
+    group = draw.choice([None, draw.randint(1, k), 4]) if form.default_scale_format else None
+    encoded = form.encode(numbers.normal(size=(n, k)).astype(np.float32), group=group)
+    acts = operand(lim, numbers.normal(size=(m, k)).astype(np.float32))
+    bias = numbers.normal(size=n).astype(np.float32) if draw.random() < 0.5 else None
+    return lower(encoded, acts, lim, bias=bias)
+
+
+def operand(lim: Limits, values: np.ndarray) -> linear.Operand:
+    """Activations as the machine's PE takes them."""
+    if lim.pe.act.kind == "float":
+        return linear.Fp16Rule("fp16", None).encode_acts(values, 1, "test")
+    return linear.encode_int8_acts(values, None)
+
+
+def flips(program: Sequence[Instruction]) -> Iterator[list[int]]:
+    """The program with each of its bits changed in turn."""
+    words = [encode(item) for item in program]
+    for at in range(len(words)):
+        for bit in range(128):
+            yield [word ^ (1 << bit) if place == at else word for place, word in enumerate(words)]

@@ -1,0 +1,119 @@
+"""Random programs on the accelerator's RTL: bytes as the interpreter's, cycles as the simulators', faults as the
+validator's."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+from accelerator_cases import random_memory
+from accelerator_views import (
+    check,
+    check_verdict,
+    compiled,
+    flips,
+    machine_limits,
+    made_case,
+    random_bytes,
+    random_gemm,
+)
+from bitwright.arch.fixed_memory import FixedMemory
+from bitwright.arch.isa import assemble, to_bytes
+from bitwright.arch.isa.faults import Fault
+from bitwright.arch.isa.limits import Limits
+from bitwright.rtl.bench.accelerator_driver import BusErrors
+
+MACHINES = {
+    "int8-4x4": (8, ("int8", "int4_asym", "int3", "int6")),
+    "fp16-3x5-os": (16, ("fp16", "int4_asym", "int4")),
+    "shift-add-5x4-os": (32, ("int4", "int4_asym")),
+}
+
+
+@pytest.fixture(params=MACHINES)
+def lim(request: pytest.FixtureRequest) -> Limits:
+    port_bytes, forms = MACHINES[request.param]
+    return machine_limits(request.param, port_bytes, forms)
+
+
+def test_random_products(lim: Limits) -> None:
+    for seed in range(120):
+        lowered = random_gemm(lim, seed)
+        check(lim, lowered.program, lowered.memory, random_memory(Random(seed)))
+
+
+def test_random_programs_of_mixed_formats(lim: Limits) -> None:
+    for seed in range(100):
+        case = made_case(lim, seed)
+        memory = random_bytes(seed, lim, case.region_beats)
+        check(lim, case.program, memory, case.memory, placement=case.placement)
+
+
+def test_random_stalls_change_no_byte(lim: Limits) -> None:
+    for seed in range(60):
+        case = made_case(lim, 1000 + seed)
+        memory = random_bytes(seed, lim, case.region_beats)
+        check(lim, case.program, memory, case.memory, stalls_seed=seed)
+
+
+SAMPLE = """
+load par hand region=1 offset=2 beats=3
+load wgt hand region=1 beats=2
+load act hand beats=6
+load vec hand region=2 beats=2
+execute format=1 first m=3 k=8 group=4 hand_acc free_act free_wgt free_par
+vector fp16 scale m=3 hand free_acc free_vec
+store region=3 rows=3 beats=1 stride=1 free_out
+end
+"""
+
+
+def test_every_single_bit_flip_ends_as_the_validator_says() -> None:
+    lim = machine_limits("int8-4x4", *MACHINES["int8-4x4"])
+    program = assemble(SAMPLE)
+    memory = random_bytes(7, lim, (300, 300, 300, 300))
+    legal = [check_verdict(lim, words, memory, FixedMemory(latency_cycles=5)) for words in flips(program)]
+    assert len(legal) == 8 * 128
+    assert 50 < sum(legal) < 974
+
+
+@pytest.mark.parametrize(("errors", "fault", "index"), [
+    (BusErrors(read_beat=0), Fault.BUS_ERROR, 0),
+    (BusErrors(read_beat=22), Fault.BUS_ERROR, 2),
+    (BusErrors(write_beat=1), Fault.BUS_ERROR, 6),
+])  # fmt: skip
+def test_errors_of_the_bus_end_the_run(errors: BusErrors, fault: Fault, index: int) -> None:
+    lim = machine_limits("int8-4x4", *MACHINES["int8-4x4"])
+    memory = random_bytes(7, lim, (300, 300, 300, 300))
+    done = compiled(lim).run(to_bytes(assemble(SAMPLE)), memory, FixedMemory(), errors=errors)
+    assert (done.fault, done.index) == (fault, index)
+
+
+@pytest.mark.parametrize("limit", [1, 17, 60, 100])
+def test_the_watchdog_ends_the_run_in_its_cycle(limit: int) -> None:
+    lim = machine_limits("int8-4x4", *MACHINES["int8-4x4"])
+    memory = random_bytes(7, lim, (300, 300, 300, 300))
+    done = compiled(lim).run(to_bytes(assemble(SAMPLE)), memory, FixedMemory(), watchdog=limit)
+    assert done.fault is Fault.WATCHDOG
+    assert done.counters.cycles == limit
+
+
+def test_a_truncated_program_is_told() -> None:
+    lim = machine_limits("int8-4x4", *MACHINES["int8-4x4"])
+    memory = random_bytes(7, lim, (300, 300, 300, 300))
+    for count in range(1, 8):
+        done = compiled(lim).run(to_bytes(assemble(SAMPLE)[:count]), [r.copy() for r in memory], FixedMemory())
+        assert (done.fault, done.index) == (Fault.TRUNCATED, count)
+
+
+def test_any_power_up_state() -> None:
+    lim = machine_limits("int8-4x4", *MACHINES["int8-4x4"])
+    program = assemble(SAMPLE)
+    results = []
+    for seed in (1, 2, 3):
+        memory = random_bytes(7, lim, (300, 300, 300, 300))
+        done = compiled(lim).run(to_bytes(program), memory, FixedMemory(), power_up_seed=seed)
+        results.append((done.counters, *(region.tobytes() for region in memory)))
+    assert results[0] == results[1] == results[2]
+    assert isinstance(memory[0], np.ndarray)
