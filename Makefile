@@ -75,6 +75,9 @@ campaign-pe: $(STAMP) ## PEs, RTL against golden: 10^8 lane-steps and PE_GROUPS=
 	$(BIN)/python -m bitwright.rtl.bench.stream.campaign --groups $(PE_GROUPS)
 	$(BIN)/python tests/rtl/pe/campaign_bit_serial.py --groups $(PE_GROUPS)
 
+campaign-rtl: $(STAMP) ## SmolLM2 layers on the accelerator's RTL, 7 machines, 6 memories, and the 32x32 build (an hour)
+	$(BIN)/python -m pytest -s tests/cross/accelerator/campaign_rtl.py
+
 PES = $(shell $(BIN)/python -c 'from bitwright.arch import pe; print(*pe.all_names())')
 # The default tile of lut has 512 MACs a step: mutants and netlist take a small one with its table unit inside.
 SMALL_PES = $(filter-out lut,$(PES)) lut:m=1,n=2,variant=full,precompute=true,pipeline=3
@@ -116,4 +119,4 @@ picture: $(STAMP) ## the README's picture, from the report of `make sweep`
 clean: ## remove what make made, but .venv and results
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-mutants campaign-netlists campaign-proofs campaign-fuzz docs accuracy picture clean
+.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-proofs campaign-fuzz docs accuracy picture clean

@@ -17,7 +17,7 @@ def generate(
         str | None, typer.Option(help="Write the PE's systolic cell, ws or os.", show_default="its stream form")
     ] = None,
 ) -> None:
-    """Verilog of a PE, or of a machine's systolic array with its tile sequencer, and its ports as JSON.
+    """Verilog of a PE, or of a machine's whole accelerator (AXI4, AXI4-Lite), and its ports as JSON.
 
     Examples:
 
@@ -25,7 +25,7 @@ def generate(
 
       bitwright generate fp16-mac --dataflow os -o fp16_mac_os.v
 
-      bitwright generate shift-add-8x8-os -o array.v
+      bitwright generate shift-add-8x8-os -o accelerator.v
     """
     from bitwright import rtl
 

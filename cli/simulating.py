@@ -14,9 +14,15 @@ ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL
 def simulate(
     machine: Annotated[str, typer.Argument(metavar="MACHINE", help="Name, pattern (int8-16x16-os) or YAML file.")],
     model: Annotated[
-        str,
+        str | None,
         typer.Argument(metavar="MODEL", help="A name (bitwright list models), a Hugging Face folder or a .gguf file."),
-    ],
+    ] = None,
+    gemm: Annotated[
+        str | None, typer.Option(metavar="M,K,N", help="In MODEL's place: one product, on the whole accelerator.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Of --gemm: simpy, fast or rtl (the compiled Verilog).")] = "simpy",
+    memory_latency: Annotated[int, typer.Option(help="Of --gemm: cycles from an address to its first beat.")] = 20,
+    memory_beat_cycles: Annotated[int, typer.Option(help="Of --gemm: cycles a beat of the memory.")] = 1,
     prompt_tokens: Annotated[int, typer.Option(help="Prefill length.")] = 128,
     output_tokens: Annotated[int, typer.Option(help="Decode steps, the first at context prompt-tokens.")] = 32,
     batch: Annotated[int, typer.Option(help="Sequences run together.")] = 1,
@@ -36,16 +42,24 @@ def simulate(
 ) -> None:
     """Prefill and decode of MODEL on MACHINE: cycles and where they go, energy, area.
 
+    --gemm M,K,N: one product of random operands as a program of the accelerator, with --weights and --group. The
+    cycles and counters are those of its Verilog, whatever --engine counts them; rtl also compares every result.
+
     Examples:
 
       bitwright simulate int8-16x16 smollm2-135m --prompt-tokens 128 --output-tokens 32
+
+      bitwright simulate int8-4x4 --gemm 16,64,64 --weights int4 --group 32 --engine rtl
 
       bitwright simulate shift-add-16x16-os llama-2-7b --weights int4 --group 64 --acts int8 --kv int4 --json
     """
     os.environ.update(ONE_BLAS_THREAD)  # before numpy loads: results do not depend on the machine's threads
     from bitwright.arch import config
     from bitwright.arch import machine as machines
+    from bitwright.arch.errors import ConfigError
+    from bitwright.arch.fixed_memory import FixedMemory
     from bitwright.arch.space import Accuracy
+    from bitwright.cli.gemm import gemm_row
     from bitwright.sim import inference as simulator
     from bitwright.sim.accuracy import measure_accuracy
     from bitwright.sim.row import result_row
@@ -60,6 +74,13 @@ def simulate(
         vector_lanes=vector_lanes,
         node=node,
     )
+    if (gemm is None) == (model is None):
+        raise ConfigError("MODEL, --gemm: exactly one of them must be given; the command line")
+    if model is None:
+        memory = FixedMemory(latency_cycles=memory_latency, beat_cycles=memory_beat_cycles)
+        row = gemm_row(loaded, str(gemm), engine=engine, weights=weights, group=group, memory=memory)
+        print_json(row) if json else print_table(("figure", "value"), list(row.items()))
+        return
     policy = simulator.policy_for(loaded.pe, weights=weights, group=group, acts=acts, kv=kv, head=head)
     accuracy = None
     if perplexity_tokens:

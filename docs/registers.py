@@ -23,8 +23,9 @@ the interrupt, or until STATUS.busy is 0; STATUS says how the run ended. Address
 - Bits that no field has read 0; what is written to them is dropped. So the lowest bits of a base address are always 0: those within a beat too, where
   a beat is wider than 8 bytes.
 - A counter's LO and HI are one number when LO is read first: reading LO keeps the HI of that moment until it, or another LO, is read.
-- After a bus error or when the watchdog stops a run, STATUS.error and the interrupt come at once; STATUS.busy stays until the open transactions are
-  over, and only then another run can start.
+- When a Load or a Store meets an error of the bus, or the watchdog stops a run, STATUS.error and the interrupt come at once; STATUS.busy stays until the
+  transactions that were begun are over, and only then another run can start. An error of the bus in the program is a fault of its instruction, as the
+  others that the fetcher finds.
 """
 
 MEANINGS = {
@@ -71,8 +72,8 @@ def faults() -> str:
 
 def counters() -> str:
     return f"""\
-The {len(COUNTERS)} counters are 0 when a run starts and stand still when it has ended: after its last cycle if it ended by itself, after the cycle in which it
-was stopped otherwise. The simulator has the same ones, and its numbers are equal."""
+The {len(COUNTERS)} counters are 0 when a run starts and stand still when STATUS.busy is 0. Beats count until then; all others to the run's last cycle, the first
+one in which nothing moves any more, or in which it was stopped. The simulator has the same counters, and its numbers are equal."""
 
 
 if __name__ == "__main__":

@@ -5,18 +5,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitwright.arch.errors import ConfigError, MismatchError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from bitwright.arch.fixed_memory import FixedMemory
+    from bitwright.arch.isa.limits import Limits
+    from bitwright.rtl.bench.accelerator_runner import AcceleratorRun
     from bitwright.rtl.bench.verification import Verdict
+    from numpy.typing import NDArray
 
 
 def generate(name: str, output: Path, *, dataflow: str | None = None) -> Path:
-    """Write the Verilog of a PE or of a machine's systolic array, and beside it a JSON file of the same facts.
+    """Write the Verilog of a PE or of a machine's accelerator, and beside it a JSON file of the same facts.
 
     name : a PE with parameters (`int8-mac`, `lut:m=1,n=8`) in its stream form, or with `dataflow` ("ws" or "os") its
     systolic cell; or a machine. The JSON file has the output's name with the suffix .json.
@@ -38,6 +43,22 @@ def generate(name: str, output: Path, *, dataflow: str | None = None) -> Path:
         except OSError as error:
             raise ConfigError(f"output = {path}: cannot be written ({error.strerror}); choose another path") from error
     return output
+
+
+def run_program(
+    limits: Limits, program: bytes, memory: Sequence[NDArray[np.uint8]], timing: FixedMemory, **options: Any
+) -> AcceleratorRun:
+    """Run a program on the compiled Verilog of a machine's accelerator; `memory` changes in place.
+
+    Arguments, options and errors as of `bitwright.rtl.bench.accelerator_runner.CompiledAccelerator.run`. The first run
+    of a machine compiles it, which takes from half a minute (4x4) to several minutes (32x32).
+    """
+    _require_amaranth()
+    from bitwright.rtl.accelerator.top import verilog
+    from bitwright.rtl.bench.accelerator_runner import CompiledAccelerator
+
+    module, text = verilog(limits)
+    return CompiledAccelerator(text, module, limits).run(program, memory, timing, **options)
 
 
 def _require_amaranth() -> None:

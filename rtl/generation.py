@@ -12,6 +12,7 @@ from typing import Any
 
 from bitwright.arch import machine, pe
 from bitwright.arch.errors import ConfigError, suggest
+from bitwright.arch.isa.limits import Channel, limits
 from bitwright.arch.pe.stream import FIRST, LAST, Field, StreamSpec
 from bitwright.rtl.bench.driver import ports_of
 
@@ -19,6 +20,7 @@ SCHEMA_VERSION = 1
 _RESET = "synchronous, active high; clears control state only, nothing relies on what data registers hold before"
 # Amaranth's widths are exact-plus-carry, unused bits are left to the tools, and registers have initial values.
 _WAIVED = ("WIDTHEXPAND", "UNUSEDSIGNAL", "PROCASSINIT", "DECLFILENAME")
+_WAIVED_OF_ACCELERATORS = ("CASEINCOMPLETE",)  # Amaranth gives the value of all other cases before the case
 _FLAGS = (Field(FIRST, 1), Field(LAST, 1))
 
 
@@ -29,7 +31,7 @@ class Design:
     Fields
         name : str               As asked for, with parameters.
         module : str             The top module.
-        kind : "stream", "cell", "array" or "unit-stream"   "unit-stream": streams of its own (bit-serial).
+        kind : "stream", "cell", "accelerator", "array" or "unit-stream"   The last: streams of its own (bit-serial).
         params : dict            All parameters, defaults included.
         verilog : str            Without the header; its hash names the RTL.
         timing, payloads : what the sidecar says of them.
@@ -92,7 +94,12 @@ class Design:
             lines += [f"    {_shown(part)}" for part in row.get("fields", [])]
         lines += ["", *self.description.splitlines()]
         head = "".join(f"// {line}".rstrip() + "\n" for line in lines)
-        return head + "".join(f"// verilator lint_off {rule}\n" for rule in _WAIVED) + self.verilog
+        return head + "".join(f"// verilator lint_off {rule}\n" for rule in self.waived) + self.verilog
+
+    @property
+    def waived(self) -> tuple[str, ...]:
+        """Rules of Verilator's lint that its Verilog does not keep."""
+        return _WAIVED + (_WAIVED_OF_ACCELERATORS if self.kind == "accelerator" else ())
 
 
 def packing(fields: Iterable[Field]) -> list[dict[str, Any]]:
@@ -115,7 +122,7 @@ def _shown(part: dict[str, Any]) -> str:
 
 def design_of(name: str, *, dataflow: str | None = None) -> Design:
     """The design called `name`: a PE with parameters (its stream form, or with `dataflow` its systolic cell), or a
-    machine's array.
+    machine's whole accelerator.
 
     Raises ConfigError for an unknown name, parameter or dataflow.
     """
@@ -134,19 +141,51 @@ def design_of(name: str, *, dataflow: str | None = None) -> Design:
         if base in pe.stream_names():
             return _stream(name, pe.stream(base, **params))
         return _own_streams(name, pe.get(base, **params))
+    if dataflow is not None:
+        raise ConfigError(f"{name} dataflow = {dataflow!r}: a machine has its own (leave the option out)")
+    loaded = machine.load(name)
+    return _tile(name, loaded) if isinstance(loaded.spec, StreamSpec) else _accelerator(name, loaded)
+
+
+def _accelerator(name: str, loaded: machine.Machine) -> Design:
+    from bitwright.rtl.accelerator import top
+
+    sizes = limits(loaded)
+    facts = {
+        "pe": loaded.pe,
+        "rows": sizes.rows,
+        "cols": sizes.cols,
+        "dataflow": sizes.stationary,
+        "port_bytes": sizes.port_bytes,
+        "formats": [form.name for form in sizes.formats],
+        **{f"{channel}_slot_{_unit(channel)}": sizes.capacity(channel) for channel in Channel},
+    }
+    module, text = top.verilog(sizes)
+    timing = {"cycles": "those of `bitwright simulate --gemm` for the same program and memory (arch.isa.timing)"}
+    return Design(name, module, "accelerator", facts, text, timing, {}, _doc(top.Accelerator))
+
+
+def _unit(channel: Channel) -> str:
+    """What the channel's slots are counted in."""
+    return "rows" if channel is Channel.ACC else "beats"
+
+
+def _tile(name: str, loaded: machine.Machine) -> Design:
+    """Of a broadcast tile the array alone: no accelerator holds one yet."""
     from bitwright.rtl import array
     from bitwright.rtl.pe.emit import plain
 
-    loaded = machine.load(name)
-    if dataflow is not None:
-        raise ConfigError(f"{name} dataflow = {dataflow!r}: a machine has its own (leave the option out)")
-    rows, cols, own = loaded.array.rows, loaded.array.cols, loaded.array.dataflow.value
-    facts = {"pe": loaded.pe, "rows": rows, "cols": cols, "dataflow": own}
-    text = plain(array.verilog(loaded.pe, rows, cols, own))
-    timing = {"cycles": "those of the simulator for the same program (arch.array_timing)"}
-    return Design(
-        name, array.module_name(loaded.pe, rows, cols, own), "array", facts, text, timing, {}, _doc(array.SystolicArray)
-    )
+    tile = array.BroadcastTile(loaded.spec, loaded.array.rows, loaded.array.cols)
+    facts = {
+        "pe": loaded.pe,
+        "rows": loaded.array.rows,
+        "cols": loaded.array.cols,
+        "dataflow": "os",
+        **loaded.spec.params,
+    }
+    timing = {"cycles": "those of arch.array_timing"}
+    text = plain(array.tile_verilog(tile))
+    return Design(name, tile.module_name, "array", facts, text, timing, {}, _doc(array.BroadcastTile))
 
 
 def _cell(name: str, base: str, dataflow: str, params: dict[str, Any]) -> Design:

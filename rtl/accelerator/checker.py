@@ -250,7 +250,7 @@ class Checker(wiring.Component):
         """Whether the other of Load and Store has used the region before; remembers the one of an instruction that
         passes."""
         loaded, stored = Signal(REGIONS), Signal(REGIONS)
-        conflict = (loads & stored.bit_select(region, 1)) | (stores & loaded.bit_select(region, 1))
+        conflict = (loads & Array(stored)[region]) | (stores & Array(loaded)[region])
         with m.If(passes & loads & ~conflict):
             m.d.sync += loaded.bit_select(region, 1).eq(1)
         with m.If(passes & stores & ~conflict):

@@ -52,7 +52,7 @@ class Memories:
         read, write = reads[0], writes[0]
         self._sizes.add((rows, bits))
         m = Module()
-        m.submodules.rows = Instance(
+        m.submodules.ram = Instance(
             _name(rows, bits),
             i_clk=ClockSignal(read.domain),
             i_r_en=read.en,

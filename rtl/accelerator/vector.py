@@ -158,6 +158,7 @@ class VectorEngine(wiring.Component):
 
     def _work(self, m: Module, taken: dict[str, Signal]) -> _Work:
         """The slots of work, one a cycle, and what they read."""
+        # `scale_slot` is high only while `working`.
         working, scale_slot, second = Signal(name="working"), Signal(name="scale_slot"), Signal(name="second_slot")
         row_start = Signal(name="row_start", reset_less=True)
         rows_left = Signal(len(self._field("m")), name="rows_left", reset_less=True)
@@ -179,11 +180,11 @@ class VectorEngine(wiring.Component):
             end.eq(row_end & (rows_left == 1)),
             self.v_r_en.eq(working & row_start),
             self.v_r_row.eq(row),
-            self.vec_r_en.eq((working & scale_slot) | bias | residual),
+            self.vec_r_en.eq(scale_slot | bias | residual),
             self.vec_r_beat.eq(Mux(scale_slot, scale_beat, Mux(residual, residual_beat, bias_beat))),
         ]
         m.d.sync += row_start.eq(row_end)
-        with m.If(working & scale_slot):
+        with m.If(scale_slot):
             m.d.sync += [scale_slot.eq(0), Cat(scale_lane, scale_beat).eq(Cat(scale_lane, scale_beat) + 1)]
         with m.Elif(working):
             m.d.sync += [second.eq(~column), residual_beat.eq(residual_beat + residual)]
@@ -195,7 +196,7 @@ class VectorEngine(wiring.Component):
                 bias_beat.eq(taken["bias_at"]),
                 row.eq(row + 1),
                 rows_left.eq(rows_left - 1),
-                scale_slot.eq(taken["scale"]),
+                scale_slot.eq(taken["scale"] & ~end),
                 working.eq(~end),
             ]
         with m.If(self.start):
@@ -212,7 +213,7 @@ class VectorEngine(wiring.Component):
                 bias_beat.eq(self._field("bias_at")),
                 residual_beat.eq(self._field("residual_at")),
             ]
-        return _Work(working & scale_slot, bias, residual, column, chunk, row_end, end, scale_lane)
+        return _Work(scale_slot, bias, residual, column, chunk, row_end, end, scale_lane)
 
     def _lanes(self, m: Module, taken: dict[str, Signal], work: _Work) -> list[Value]:
         """The results of a chunk, VECTOR_DRAIN cycles after its last slot of work."""

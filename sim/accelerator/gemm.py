@@ -22,6 +22,8 @@ from bitwright.workloads.layout import Job, Layout
 from bitwright.workloads.lowering import Lowered, choose_tiling, lower
 from bitwright.workloads.lowering import program as program_of
 
+SCHEMA_VERSION = 1
+
 _ENGINES = {"simpy": simpy_engine.run, "fast": fast_engine.run}
 
 
@@ -165,6 +167,7 @@ class GemmResult:
         """Flat, as JSON."""
         gemm = self.gemm
         return {
+            "schema_version": SCHEMA_VERSION,
             "machine": gemm.machine.name,
             "engine": self.engine,
             "m": gemm.m,
