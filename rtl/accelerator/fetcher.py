@@ -141,7 +141,7 @@ class Fetcher(wiring.Component):
     evidence: ClassVar[tuple[Evidence, ...]] = (
         Evidence(
             "every cycle of legal and broken programs with random engines equals the model",
-            700,
+            690,
             "tests/rtl/accelerator/test_control.py",
         ),
     )

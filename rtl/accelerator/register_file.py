@@ -82,7 +82,7 @@ class RegisterFile(wiring.Component):
     evidence: ClassVar[tuple[Evidence, ...]] = (
         Evidence(
             "every pin in every cycle of random transfers equals the model, with and without back-pressure",
-            30_000,
+            45_000,
             "tests/rtl/accelerator/test_registers.py",
         ),
     )

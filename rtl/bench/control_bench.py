@@ -232,9 +232,10 @@ def first_difference(out: dict[str, npt.NDArray[Any]], seen: Sequence[Seen]) -> 
         for cycle in np.flatnonzero(out[name] != np.array(values, np.uint64))[:1]
     ]
     counters = wide([sum(count << (64 * n) for n, count in enumerate(item.counters)) for item in seen], 512)
+    wrong: list[list[int]] = np.argwhere(out["counters"] != counters)[:1].tolist()
     found += [
-        (int(cycle), f"counters word {place}", int(out["counters"][cycle, place]), int(counters[cycle, place]))
-        for cycle, place in np.argwhere(out["counters"] != counters)[:1]
+        (cycle, f"counters word {place}", int(out["counters"][cycle, place]), int(counters[cycle, place]))
+        for cycle, place in wrong
     ]
     for cycle, item in enumerate(seen):
         pairs = [(f"word_{op.name.lower()}", word) for op, word in item.words.items()]

@@ -330,6 +330,10 @@ def outputs() -> dict[str, Any]:
     return run(plan(words(WORDS, SEED), SEED))
 
 
+def test_evidence_is_what_is_compared() -> None:
+    assert [item.cases for item in Checker.evidence] == [len(MACHINES) * WORDS]
+
+
 # --- Its parts ---------------------------------------------------------------------------------------------------
 
 

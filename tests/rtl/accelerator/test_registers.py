@@ -22,6 +22,8 @@ from bitwright.rtl.pe.emit import emit, plain
 
 SEED = 20261123
 PORT_BYTES = 32
+PAUSES = (0.0, 0.3, 0.8)
+CYCLES = 15_000
 OKAY, SLVERR = 0, 2
 AT: dict[int, Register] = {register.offset: register for register in REGISTERS}
 READY = ("awready", "wready", "arready")
@@ -217,13 +219,13 @@ def random_inputs(draw: Random, inputs: dict[str, int]) -> dict[str, int]:
     return new
 
 
-@pytest.mark.parametrize("idle", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("idle", PAUSES)
 def test_every_pin_in_every_cycle_is_the_models(idle: float, record_property: Any) -> None:
     draw, model = Random(f"{SEED} {idle}"), Model()
     following = random_pins(draw, idle)
     pins, inputs, cycles, expected = dict(IDLE), dict(QUIET), [], []
     transfers = {"writes": 0, "reads": 0, "refused": 0, "starts": 0}
-    for _ in range(15_000):
+    for _ in range(CYCLES):
         out = model.outputs(inputs)
         cycles.append({**pins, **inputs})
         expected.append(out)
@@ -257,6 +259,10 @@ def hold(found: dict[str, npt.NDArray[Any]], cycles: list[dict[str, int]]) -> No
         assert (found[f"{channel}valid"][1:][waits] == 1).all()
         for name in payload:
             assert (found[name][1:][waits] == found[name][:-1][waits]).all()
+
+
+def test_evidence_is_what_is_compared() -> None:
+    assert [item.cases for item in RegisterFile.evidence] == [len(PAUSES) * CYCLES]
 
 
 # --- By hand -----------------------------------------------------------------------------------------------------
