@@ -1,4 +1,4 @@
-"""When a systolic array accepts and delivers: the timing contract that RTL and simulator share.
+"""When an array accepts and delivers: the timing contract that RTL and simulator share.
 
 A *pass* is one tile command of the array: `m` activation rows by `k` reduction steps. Times are integers, the
 cycle in which an input is present at the array's edge or an output is valid. With R rows and P physical columns
@@ -10,9 +10,14 @@ weight-stationary (k <= R): weight row i of pass t is accepted in cycle L(t)+i, 
 output-stationary (m <= R): element j is accepted in S(t)+j, with E(t) = S(t) + k(t) - 1,
     S(t) = max(ready, E(t-1) + 1, E(t-1) + 2 m(t-1) - k(t)),
     output row i valid in E(t) + m(t) + P - 1 + i.
+broadcast tile (m <= R; n = ceil(k / lanes) steps of c cycles): step j is offered in S(t) + j c and accepted c - 1
+    cycles later, but the last one, accepted in E(t), is offered no earlier than E(t) - c + 1,
+    S(t) = max(ready, E(t-1) + 1),  E(t) = max(S(t) + n c - 1, E(t-1) + m(t-1)),
+    output row i valid in E(t) + latency + 1 + i.
 
-Exact against the RTL of `rtl/array` (tests/cross/test_array_cycles.py): difference 0 cycles. Not modelled: operand
-streams that stall in mid-pass; a pass starts when all its operands are in the buffers and its outputs have a place.
+Exact against the RTL of `rtl/array` (tests/cross/test_array_cycles.py, tests/rtl/array/test_broadcast.py): difference
+0 cycles. Not modelled: operand streams that stall in mid-pass; a pass starts when all its operands are in the buffers
+and its outputs have a place.
 Source: our own design; the published closed form it is compared with is SCALE-Sim's (no overlap between folds).
 """
 
@@ -24,7 +29,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pass:
-    """One tile command: `m` activation rows (tokens) by `k` reduction steps."""
+    """One tile command: `m` activation rows (tokens) by `k` reduction steps, elements of a broadcast tile."""
 
     m: int
     k: int
@@ -47,13 +52,52 @@ class ArrayShape:
     physical_cols: int
     weight_stationary: bool
 
+    @property
+    def drain_cycles(self) -> int:
+        """About how long results are on their way out."""
+        return self.rows + self.physical_cols
+
+
+@dataclass(frozen=True)
+class BroadcastShape:
+    """What the timing of a broadcast tile depends on (`arch.pe.broadcast`).
+
+    Members
+        rows : of the tile
+        lanes : elements of the reduction a step
+        step_cycles : of a step, which the weights' format decides
+        latency : of its PE, from a sum's last step accepted to the sum on offer
+    """
+
+    rows: int
+    lanes: int
+    step_cycles: int
+    latency: int
+
+    @property
+    def weight_stationary(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def drain_cycles(self) -> int:
+        """About how long results are on their way out."""
+        return self.rows + self.latency
+
+    def cycles(self, k: int) -> int:
+        """Cycles of the steps of k elements."""
+        return -(-k // self.lanes) * self.step_cycles
+
+
+Shape = ArrayShape | BroadcastShape
+
 
 @dataclass(frozen=True)
 class ArrayState:
     """The array between two passes; all members are cycles.
 
     Weight-stationary: `weights_free` is the earliest next L, `stream_free` the earliest next T.
-    Output-stationary: `stream_free` is E+1, `drain_free` the earliest next E (drain registers free again).
+    Output-stationary, broadcast: `stream_free` is E+1, `drain_free` the earliest next E (drain registers free again).
     """
 
     weights_free: int = 0
@@ -72,9 +116,9 @@ IDLE = ArrayState(0, 0, 0)
 class PassesTiming:
     """When a sequence of passes happened.
 
-    `first` the first operand accepted; `weights_done` and `stream_done` one past the last weight row and the last
-    activation accepted; `finish` the cycle in which the last output row is valid; `next_start` the earliest cycle
-    in which the following pass can take its first operand.
+    `first` the first operand accepted (broadcast: on offer); `weights_done` and `stream_done` one past the last
+    weight row and the last activation accepted; `finish` the cycle in which the last output row is valid; `next_start`
+    the earliest cycle in which the following pass can take its first operand.
     """
 
     state: ArrayState
@@ -85,8 +129,12 @@ class PassesTiming:
     next_start: int
 
 
-def step(shape: ArrayShape, state: ArrayState, ready: int, m: int, k: int) -> tuple[ArrayState, int, int]:
+def step(shape: Shape, state: ArrayState, ready: int, m: int, k: int) -> tuple[ArrayState, int, int]:
     """One pass whose operands are there from cycle `ready`; gives the state after it, its start and its finish."""
+    if isinstance(shape, BroadcastShape):
+        start = max(ready, state.stream_free)
+        end = max(start + shape.cycles(k) - 1, state.drain_free)
+        return ArrayState(end + 1, end + 1, end + m), start, end + shape.latency + m
     if shape.weight_stationary:
         load = max(ready, state.weights_free)
         stream = max(load + 1, state.stream_free)
@@ -97,16 +145,14 @@ def step(shape: ArrayShape, state: ArrayState, ready: int, m: int, k: int) -> tu
     return ArrayState(end + 1, end + 1, end + 2 * m - 1), start, end + 2 * m - 1 + shape.physical_cols - 1
 
 
-def _relative(shape: ArrayShape, state: ArrayState) -> int:
+def _relative(shape: Shape, state: ArrayState) -> int:
     """What must repeat for the sequence to be periodic: the distance between the two clocks of the state."""
     if shape.weight_stationary:
         return state.stream_free - state.weights_free
     return state.drain_free - state.stream_free
 
 
-def run_passes(
-    shape: ArrayShape, state: ArrayState, ready: int, pattern: Sequence[PassRun], times: int = 1
-) -> PassesTiming:
+def run_passes(shape: Shape, state: ArrayState, ready: int, pattern: Sequence[PassRun], times: int = 1) -> PassesTiming:
     """`pattern`, `times` over, all operands there from cycle `ready`.
 
     Cost grows with the length of the transient, not with the number of passes: once the state repeats relative to
@@ -134,7 +180,7 @@ def run_passes(
     return PassesTiming(state, first, weights_done, stream_done, finish, next_start)
 
 
-def _run_equal(shape: ArrayShape, state: ArrayState, ready: int, item: PassRun) -> tuple[ArrayState, int, int, int]:
+def _run_equal(shape: Shape, state: ArrayState, ready: int, item: PassRun) -> tuple[ArrayState, int, int, int]:
     """`count` equal passes; gives the state, the first start, the last finish and the end of the last weight load."""
     first: int | None = None
     finish = 0
@@ -153,8 +199,11 @@ def _run_equal(shape: ArrayShape, state: ArrayState, ready: int, item: PassRun) 
     return state, first, finish, start + item.k
 
 
-def cycles(shape: ArrayShape, passes: Iterable[Pass]) -> int:
-    """Cycles from the first accepted operand to the last valid output, operands always there; one pass at a time."""
+def cycles(shape: Shape, passes: Iterable[Pass]) -> int:
+    """Cycles from the first accepted operand to the last valid output, operands always there; one pass at a time.
+
+    Of a broadcast tile from the first operand on offer.
+    """
     state, first, finish = IDLE, None, 0
     for item in passes:
         state, start, finish = step(shape, state, 0, item.m, item.k)

@@ -1,7 +1,7 @@
 """The machine description: one PE array, its buffers, vector unit and memory, as a frozen config.
 
 A machine is named (`arch/machines/*.yaml`), or written `<pe>-<rows>x<cols>[-ws|-os]` (weight- or
-output-stationary, weight-stationary by default), or the path of a YAML file of the user's own.
+output-stationary; by default the first that the PE has), or the path of a YAML file of the user's own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Annotated, Any
 from bitwright.arch import config, pe
 from bitwright.arch.config import Config
 from bitwright.arch.errors import ConfigError, suggest
+from bitwright.arch.pe import broadcast
+from bitwright.arch.pe.base import PESpec
 from pydantic import Field, field_validator, model_validator
 
 PositiveKib = Annotated[float, Field(gt=0, le=65536)]
@@ -23,13 +25,38 @@ PE_ALIASES = {"fp16": "fp16-mac", "int8": "int8-mac"}
 
 
 def pe_by_name(value: str) -> str:
-    """The full name of a PE given by name or alias (fp16, int8). Raises ValueError naming the closest."""
-    name = PE_ALIASES.get(value, value)
-    if name not in pe.names() and name in pe.all_names():
-        raise ValueError(f"no array takes this PE yet; those with one: {', '.join(pe.names())}")
+    """The full name of an array's PE given by name or alias (fp16, int8), with its parameters if it has some.
+
+    Only PEs of broadcast tiles take parameters here ("lut:weight_bits=8"). Raises ValueError naming the closest.
+    """
+    name, colon, rest = value.partition(":")
+    name = PE_ALIASES.get(name, name)
+    known = _pe_names()
+    if name not in known and name in pe.all_names():
+        raise ValueError(f"no array takes this PE yet; those with one: {', '.join(known)}")
+    if name not in known:
+        raise ValueError(f"unknown PE; {suggest(value, known)}")
+    if colon and name not in broadcast.names():
+        raise ValueError(f"{name} takes no parameters in an array; write '{name}'")
+    if colon:
+        try:
+            pe.parse_name(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+    return name + colon + rest
+
+
+def costed_pe_by_name(value: str) -> str:
+    """As `pe_by_name`, of the PEs that have cost tables: those of systolic arrays."""
+    name = pe_by_name(value)
     if name not in pe.names():
-        raise ValueError(f"unknown PE; {suggest(value, pe.names())}")
+        raise ValueError(f"no cost table has this PE yet; those with one: {', '.join(pe.names())}")
     return name
+
+
+def _pe_names() -> list[str]:
+    """Of all PEs that some array takes."""
+    return sorted({*pe.names(), *broadcast.names()})
 
 
 class Dataflow(StrEnum):
@@ -40,7 +67,7 @@ class Dataflow(StrEnum):
 
 
 class Array(Config):
-    """Systolic array of rows x cols PEs.
+    """Array of rows x cols PEs: systolic, or a broadcast tile (`arch.pe.broadcast`), which is output-stationary.
 
     Weight-stationary: a row is one element of the reduction dimension, a column one output channel.
     Output-stationary: a row is one token, a column one output channel.
@@ -77,7 +104,7 @@ class Machine(Config):
     """A whole accelerator.
 
     Members
-        pe : name of a PE spec (`bitwright list pes`)
+        pe : name of a PE spec (`bitwright list pes`); of a broadcast tile also with parameters, "lut:weight_bits=8"
         array : rows, cols, dataflow
         buffers : act_kib, wgt_kib, out_kib, each split into two slots
         dram : name of a DRAM preset of `arch/costs/dram.json`, one channel, first come first served
@@ -102,22 +129,46 @@ class Machine(Config):
 
     @model_validator(mode="after")
     def _fits_pe(self) -> Machine:
-        spec = pe.get(self.pe)
-        if self.array.dataflow.value not in spec.dataflows:
-            raise ValueError(
-                f"array.dataflow = '{self.array.dataflow.value}': PE {self.pe} supports {', '.join(spec.dataflows)}"
-            )
+        flows, own = dataflows(self.pe), self.array.dataflow.value
+        if own not in flows:
+            raise ValueError(f"array.dataflow = '{own}': PE {self.pe} supports {', '.join(flows)}")
+        try:
+            _ = self.spec
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
+
+    @property
+    def spec(self) -> PESpec:
+        """The PE; of a broadcast tile with the parameters that follow from its rows and columns."""
+        name, params = pe.parse_name(self.pe)
+        if name in broadcast.names():
+            return broadcast.tile_spec(name, self.array.rows, self.array.cols, params)
+        return pe.get(name)
 
     @property
     def physical_cols(self) -> int:
         """Columns of cells, with the constant-one column of PEs that correct zero points after the group."""
-        return self.array.cols + (1 if pe.get(self.pe).zero_point_column else 0)
+        return self.array.cols + (1 if self.spec.zero_point_column else 0)
 
     @property
     def cells(self) -> int:
         """Number of PE cells in the array."""
         return self.array.rows * self.physical_cols
+
+
+def dataflows(pe_name: str) -> tuple[str, ...]:
+    """Which dataflows an array of a PE (as `pe_by_name` gives it) has; a broadcast tile is output-stationary."""
+    name = pe_name.partition(":")[0]
+    return ("os",) if name in broadcast.names() else pe.get(name).dataflows
+
+
+def require_costs(machine: Machine) -> None:
+    """ConfigError for a machine whose PE has no cost table."""
+    try:
+        costed_pe_by_name(machine.pe)
+    except ValueError as error:
+        raise ConfigError(f"pe = '{machine.pe}': {error}; machine '{machine.name}'") from None
 
 
 _GENERIC = re.compile(r"^(?P<pe>[a-z0-9-]+?)-(?P<rows>\d+)x(?P<cols>\d+)(?:-(?P<dataflow>ws|os))?$")
@@ -151,7 +202,7 @@ def load(name_or_path: str) -> Machine:
         "array": {
             "rows": int(match["rows"]),
             "cols": int(match["cols"]),
-            "dataflow": match["dataflow"] or "ws",
+            "dataflow": match["dataflow"] or ("os" if match["pe"] in broadcast.names() else "ws"),
         },
     }
     return config.validate(Machine, data, f"machine '{name_or_path}'")

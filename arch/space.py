@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 from bitwright.arch import config
 from bitwright.arch.config import Config
-from bitwright.arch.machine import Array, Buffers, Dataflow, Machine, PositiveKib, Vector, pe_by_name
+from bitwright.arch.machine import Array, Buffers, Dataflow, Machine, PositiveKib, Vector, costed_pe_by_name
 from pydantic import Field, field_validator, model_validator
 
 LARGEST_POINTS = 100_000
@@ -66,7 +66,7 @@ class Design(Config):
     @field_validator("pe")
     @classmethod
     def _known_pe(cls, value: str) -> str:
-        return pe_by_name(value)
+        return costed_pe_by_name(value)
 
     @field_validator("formats")
     @classmethod

@@ -8,8 +8,10 @@ from __future__ import annotations
 import numpy as np
 from bitwright.arch import machine
 from bitwright.arch.isa import assemble, encode, from_bytes, to_bytes
+from bitwright.arch.isa.activation import ERRORS, GATE_BITS, RANGE_BITS, SEGMENT_BITS
 from bitwright.arch.isa.faults import Fault
 from bitwright.arch.isa.fields import LAYOUTS, OP_BITS, WORD_BITS, WORD_BYTES, Field, Layout
+from bitwright.arch.isa.instructions import Function
 from bitwright.arch.isa.interpreter import run
 from bitwright.arch.isa.limits import limits
 from bitwright.arch.isa.packing import pack, pack_par, to_beats
@@ -39,7 +41,7 @@ CHANNELS: list[list[object]] = [
     ["out", "Vector", "Store", "results", "a beat"],
 ]
 
-TOKENS = """\
+TOKENS = f"""\
 A slot has one owner at a time, and flags pass it on:
 
 - At the start the producer owns both slots. It fills one, and the instruction with the flag `hand` gives it to the consumer; the next one fills the other.
@@ -55,7 +57,8 @@ Bit fields are dense, the lowest bit first: of fields of b bits, field i is bits
 
 - **act**, weight-stationary array: the reduction is cut into slices, at every multiple of `group` and, from there on, after as many elements as the array has
   rows. Vector `act_at` + s m + j holds slice s of token j, one element a row of the array. Output-stationary: vector `act_at` + e holds element e of all m
-  tokens, and m is at most the rows of the array. What is in the lanes beyond a short slice, or beyond m, does not matter.
+  tokens, and m is at most the rows of the array. What is in the lanes beyond a short slice, or beyond m, does not matter. A broadcast tile is
+  output-stationary.
 - **wgt**: k rows, each of one code a column.
 - **par**: for every group, for every column, one field: the fp16 scale in its 16 lowest bits, the zero point code above it.
 - **vec**: token scales are dense; a bias is one fp32 a column; residual rows are padded to whole beats.
@@ -66,9 +69,21 @@ Bit fields are dense, the lowest bit first: of fields of b bits, field i is bits
 `execute` sums a slice as the PE does, ascending, from its zero; a zero point is taken off exactly. Then acc = fp32(acc + fp32(scale x sum)), slice after
 slice; a float PE multiplies by weights fp16((code - zero) x scale), and acc = fp32(acc + sum). With `first`, acc starts from +0.
 
+A *broadcast tile* (machines of `outlier-victim` and `lut`) takes several elements of the reduction in a step: `lanes` of the PE, of lut its k. `group` must
+be a multiple of them, or at least k, so that only the last step of an instruction may be short; what it misses counts as code 0, of both operands. Sums of
+groups are the PE's own, whole, whatever their length:
+
+- `outlier-victim`: an element is a byte of pairs: two 4-bit values, or one 8-bit value, whose pair is two elements, the first of an even number. k and `group`
+  count bytes. Activations are pairs of the width of the weight format. A sum saturates as the PE's does; its overflow flag is not reported.
+- `lut`: weights stand in the stored form of the PE's variant (`Lut.stored`), folded step by step; of signed formats with the sign bit inverted. A zero point
+  is taken off exactly, before the scale. The scale of a bipolar format is held twice as large.
+
 `vector` takes y = acc and does what its flags say, each step rounded to fp32: y x scale, y + bias, the function, y + residual. Then it rounds once: to
-int8, to nearest even and saturated to -127..127; to fp16, with overflow to infinity. NaN comes out as the one canonical NaN, as int8 as 0. `silu` and
-`gelu` have codes, but are not built yet: the validator refuses them.
+int8, to nearest even and saturated to -127..127; to fp16, with overflow to infinity. NaN comes out as the one canonical NaN, as int8 as 0.
+
+`relu` gives +0 where the sign is set. `silu` and `gelu` (with erf) give fp32(x gate): the gate, from 0 to 1 in steps of 2^-{GATE_BITS}, comes from {1 << SEGMENT_BITS}
+parabolas over |x| < {1 << RANGE_BITS[Function.SILU]} and |x| < {1 << RANGE_BITS[Function.GELU]}, in the integers that `arch/isa/activation.py` spells out. Beyond, the result is x or -0; that of a tiny x is x / 2. The largest
+error over all fp32 numbers is {ERRORS[Function.SILU].absolute:.1e} for `silu`, {ERRORS[Function.GELU].absolute:.1e} for `gelu`; from x = -1 up the relative error is at most {ERRORS[Function.SILU].relative:.1e} and {ERRORS[Function.GELU].relative:.1e}.
 """
 
 MACHINE, PORT_BYTES, FORMAT = "int8-4x4", 8, "int4_asym"

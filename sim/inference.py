@@ -97,12 +97,15 @@ class Result:
 
 
 def default_policy(pe_name: str) -> FormatPolicy:
-    """The formats a PE is made for: what `simulate` uses when none are given."""
-    return {
+    """The formats a PE is made for: what `simulate` uses when none are given. ConfigError for a PE without costs."""
+    found = {
         "fp16-mac": FormatPolicy(),
         "int8-mac": FormatPolicy(pe="int8-mac", weights="int8", acts="int8", kv="int8"),
         "shift-add": FormatPolicy(pe="shift-add", weights="int4_asym", group=64, acts="int8", kv="int4"),
-    }[pe_name]
+    }
+    if pe_name not in found:
+        raise ConfigError(f"pe = '{pe_name}': no cost table has this PE yet; those with one: {', '.join(found)}")
+    return found[pe_name]
 
 
 def policy_for(pe_name: str, **choices: Any) -> FormatPolicy:
@@ -129,10 +132,11 @@ def simulate(
     """Simulate `prompt_tokens` of prefill and `output_tokens` decode steps (the first at context `prompt_tokens`).
 
     `policy` (or a mapping of its fields) defaults to the PE's own formats. Raises ConfigError for sizes below 1
-    (output_tokens below 0), a format that the PE refuses, a clock that a block does not reach, and a buffer that
-    cannot hold one tile.
+    (output_tokens below 0), a PE without costs, a format that it refuses, a clock that a block does not reach, and a
+    buffer that cannot hold one tile.
     """
     machine = machines.load(machine) if isinstance(machine, str) else machine
+    machines.require_costs(machine)
     shape = models.shape_of(model) if isinstance(model, str) else model
     if policy is None:
         policy = default_policy(machine.pe)

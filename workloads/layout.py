@@ -12,9 +12,12 @@ array. Every block of a channel is contiguous in memory and whole beats long, so
 
 What fills up is zero: columns beyond n have code 0 and scale 0, lanes beyond a slice hold 0.
 
+On a broadcast tile the reduction is counted in elements (`arch.pe.broadcast`), all sizes along k are.
+
 Cutting the reduction. A k block is a number of whole groups; or it lies inside one group, where it is a number of whole
 slices (`Limits.slice_steps`), so that the sums are the same. Where an output-stationary array sums a group that the
-buffers cannot hold, there is no such slice: then k blocks are slices of their own (`Job.pass_depth`).
+buffers cannot hold, there is no such slice: then k blocks are slices of their own (`Job.pass_depth`), of whole steps
+of a broadcast tile.
 """
 
 from __future__ import annotations
@@ -24,7 +27,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from bitwright.arch.array_timing import ArrayShape
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.isa.arithmetic import cut
 from bitwright.arch.isa.extents import FP32_BITS, VALUE_BITS, slice_count
@@ -50,9 +52,9 @@ class Job:
 
     Members
         limits : the machine
-        m, k, n : tokens, reduction, outputs
+        m, k, n : tokens, reduction (in elements), outputs
         number : of the weight format in `limits.formats`
-        group : 1..k   Weights along the reduction that share a scale.
+        group : 1..k   Elements along the reduction that share a scale.
         scaled, biased : whether there are token scales, biases
         to : number type of the results
     """
@@ -73,6 +75,12 @@ class Job:
         return self.limits.formats[self.number]
 
     @property
+    def values(self) -> int:
+        """Values of the reduction that an element stands for."""
+        tile = self.limits.tile
+        return 1 if tile is None else tile.values(self.form.name)
+
+    @property
     def output_bits(self) -> int:
         """Of one result."""
         return VALUE_BITS[self.to]
@@ -80,10 +88,7 @@ class Job:
     @property
     def fabric(self) -> Fabric:
         """The array."""
-        limits = self.limits
-        physical = limits.cols + (1 if limits.pe.zero_point_column else 0)
-        shape = ArrayShape(limits.rows, physical, limits.stationary == "ws")
-        return Fabric(shape, limits.cols, longest_sum(limits.pe))
+        return Fabric(self.limits.array_shape(self.form), self.limits.cols, longest_sum(self.limits.pe))
 
     @property
     def store_rows(self) -> int:
@@ -191,7 +196,7 @@ class Job:
             return whole + halvings(self.group, steps)[1:]
         if self.fits(1, whole[-1], 1):
             return whole
-        pieces = halvings(self.group, 1)  # the longest that fits one tile, so that it depends on the machine only
+        pieces = halvings(self.group, self.limits.lanes)  # the longest that fits one tile: of the machine alone
         return [*whole, next((k for k in pieces if self.fits(1, k, 1)), pieces[-1])]
 
     def m_sizes(self) -> list[int]:
@@ -201,7 +206,7 @@ class Job:
         return halvings(self.m, self.limits.rows) + halvings(min(self.m, self.limits.rows), 1)[1:]
 
     def pass_depth(self, k: int) -> int | None:
-        """With k blocks of k: products summed before an fp32 addition, where no group ends before (`linear.cut`)."""
+        """With k blocks of k: elements summed before an fp32 addition, where no group ends before (`linear.cut`)."""
         steps = self.limits.slice_steps
         return k if k < self.group and (steps is None or steps > k) else steps
 
@@ -215,6 +220,9 @@ class Job:
         unit = self.group if tiling.k >= self.group else self.pass_depth(tiling.k)
         if tiling.k != self.k and unit is not None and tiling.k % unit:
             raise ConfigError(f"{what}: k must be {self.k} or a multiple of {unit}, to begin where a slice does")
+        if tiling.k != self.k and tiling.k % self.limits.lanes:
+            lanes = self.limits.lanes
+            raise ConfigError(f"{what}: k must be {self.k} or a multiple of {lanes}, which the tile takes at once")
         if tiling.k > _MOST_ELEMENTS or tiling.m > _MOST_TOKENS:
             raise ConfigError(f"{what}: an Execute takes m up to {_MOST_TOKENS} and k up to {_MOST_ELEMENTS}")
         self.check_room(tiling.m, tiling.k, tiling.n, "make the blocks smaller")
@@ -316,7 +324,7 @@ class Layout:
         scales: NDArray[np.float16] | None,
         zeros: NDArray[np.uint8] | None,
     ) -> Bytes:
-        """Region 1 of codes [n, k] and, for a format that has them, scales and zero point codes [n, groups]."""
+        """Region 1 of codes [n, k] of elements and, for a format that has them, scales and zero points [n, groups]."""
         image, job = self._zeros(WGT_REGION), self.job
         for n0, n in self.n_spans:
             for k0, k in self.k_spans:

@@ -30,6 +30,7 @@ from bitwright.arch.formats.base import Encoded
 from bitwright.arch.isa.extents import FP32_BITS
 from bitwright.arch.isa.instructions import Buffer, End, Execute, Instruction, Load, NumberType, Store, Vector
 from bitwright.arch.isa.limits import Limits
+from bitwright.arch.pe.broadcast import PairFamily
 from bitwright.workloads.layout import (
     ACT_REGION,
     OUT_REGION,
@@ -42,6 +43,7 @@ from bitwright.workloads.layout import (
     Results,
 )
 from bitwright.workloads.linear import F32, Operand
+from bitwright.workloads.tile_codes import pair_elements, tile_scales, weight_elements
 from bitwright.workloads.tiling import Tiling, candidates, ordered_blocks, predict, spans
 from numpy.typing import NDArray
 
@@ -65,7 +67,9 @@ class Lowered:
     @property
     def pass_depth(self) -> int | None:
         """Products summed before an fp32 addition, where no group ends before: `linear`'s parameter."""
-        return self.layout.job.pass_depth(self.layout.tiling.k)
+        job = self.layout.job
+        depth = job.pass_depth(self.layout.tiling.k)
+        return None if depth is None else depth * job.values
 
     def read(self) -> Results:
         """The results [m, n] that the program has stored."""
@@ -85,20 +89,21 @@ def lower(
 
     Parameters
         weights : codes and group parameters, in a format of the machine
-        acts : `linear`'s operand: int8 codes with a scale a token, or fp16 values without scales
+        acts : `linear`'s operand: int8 codes with a scale a token, or fp16 values without scales; for outlier-victim
+            the integers of a pair format, of the width of the weights' format
         bias : fp32 [N], added after the token scale
         tiling : None: the one with the fewest predicted cycles
 
-    ConfigError: a format that the machine has not; operands that do not meet; a buffer that cannot hold one tile.
-    FormatError: scales that are no fp16, activations that are no codes of the PE.
+    ConfigError: a format that the machine has not; operands that do not meet; groups that a broadcast tile cannot cut;
+    a buffer that cannot hold one tile. FormatError: scales that are no fp16, operands that are no codes of the PE.
     """
     job = _job(weights, acts, limits, bias, to)
     layout = Layout(job, tiling or choose_tiling(job))
     scales, zeros = _parameters(job, weights)
     token_scales = None if acts.scales is None else np.broadcast_to(acts.scales.reshape(-1), job.m)
     memory = (
-        layout.act_image(_act_codes(limits, acts)),
-        layout.weight_image(weights.codes, scales, zeros),
+        layout.act_image(_act_codes(job, acts)),
+        layout.weight_image(weight_elements(limits.tile, weights), scales, zeros),
         layout.vec_image(token_scales, bias),
         layout.out_image(),
     )
@@ -283,7 +288,14 @@ def _job(weights: Encoded, acts: Operand, limits: Limits, bias: F32 | None, to: 
         raise ConfigError(f"bias.shape = {bias.shape}: must be ({n},), one an output")
     group = min(weights.group, k) if isinstance(weights.group, int) else k
     number = names.index(weights.format)
-    return Job(limits, m, k, n, number, group, acts.scales is not None, bias is not None, to)
+    values = 1 if limits.tile is None else limits.tile.values(weights.format)
+    if group < k and group % (limits.lanes * values):
+        raise ConfigError(
+            f"weights.group = {group}: must be a multiple of {limits.lanes * values}, which the tile takes at once, "
+            f"or at least the reduction of {k}"
+        )
+    elements = -(-k // values), -(-group // values)
+    return Job(limits, m, elements[0], n, number, elements[1], acts.scales is not None, bias is not None, to)
 
 
 def _parameters(job: Job, weights: Encoded) -> tuple[NDArray[np.float16] | None, NDArray[np.uint8] | None]:
@@ -297,12 +309,15 @@ def _parameters(job: Job, weights: Encoded) -> tuple[NDArray[np.float16] | None,
         )
     shape = job.n, job.groups(job.k)
     zeros = weights.zeros if formats.get(weights.format).zero_bits else None
-    scales = np.broadcast_to(weights.scales.astype(np.float16), shape)
+    scales = np.broadcast_to(tile_scales(job.limits.tile, weights.format, weights.scales.astype(np.float16)), shape)
     return scales, None if zeros is None else np.broadcast_to(zeros, shape)
 
 
-def _act_codes(limits: Limits, acts: Operand) -> NDArray[np.int8] | NDArray[np.float16]:
+def _act_codes(job: Job, acts: Operand) -> NDArray[np.int8] | NDArray[np.float16]:
     """Activations in the PE's own type."""
+    limits = job.limits
+    if isinstance(limits.tile, PairFamily):
+        return pair_elements(limits.tile, job.form.name, acts.values)
     found: NDArray[np.int8] | NDArray[np.float16]
     with np.errstate(all="ignore"):
         found = acts.values.astype(np.float16) if limits.pe.act.kind == "float" else acts.values.astype(np.int8)

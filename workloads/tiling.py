@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
-from bitwright.arch.array_timing import IDLE, ArrayShape, ArrayState, PassRun, run_passes
+from bitwright.arch.array_timing import IDLE, ArrayState, PassRun, Shape, run_passes
 from bitwright.arch.dram_port import DramPort
 
 Span = tuple[int, int]  # (first, how many)
@@ -39,7 +39,7 @@ class Fabric:
         longest : steps that a PE sums before its accumulator must be taken away; None: any number
     """
 
-    shape: ArrayShape
+    shape: Shape
     cols: int
     longest: int | None
 
@@ -125,7 +125,7 @@ def predict(work: Blocks, port: DramPort, tiling: Tiling) -> tuple[int, int, int
     if (
         blocks_m * blocks_n > 2
     ):  # an output slot is free again only when its last tenant is computed, drained and stored
-        drain = shape.rows + shape.physical_cols + port.busy_cycles(tiling.m * tiling.n * work.output_bits // 8)
+        drain = shape.drain_cycles + port.busy_cycles(tiling.m * tiling.n * work.output_bits // 8)
         cycles = max(cycles, blocks_m * blocks_n * (blocks_k * block + drain) // 2)
     return cycles, moved, blocks
 

@@ -13,7 +13,6 @@ from bitwright.arch.isa.faults import Fault
 from bitwright.arch.isa.instructions import (
     Buffer,
     Execute,
-    Function,
     Instruction,
     Load,
     NumberType,
@@ -157,8 +156,6 @@ def _illegal(instruction: Instruction, limits: Limits) -> str:
     match instruction:
         case Execute():
             return _illegal_execute(instruction, limits)
-        case Vector(function=Function.SILU | Function.GELU):
-            return f"vector.function = {instruction.function.name.lower()}: function not built (use none or relu)"
         case Vector(free_vec=True, scale=False, bias=False, residual=False):
             return "vector.free_vec = 1: must be 0 in an instruction without scale, bias and residual"
         case Store() if instruction.tail_bytes >= limits.port_bytes:
@@ -182,4 +179,9 @@ def _illegal_execute(execute: Execute, limits: Limits) -> str:
                 return f"execute.{name} = {value}: must be 0 for {form.name}, which has no scales"
     if limits.stationary == "os" and execute.m > limits.rows:
         return f"execute.m = {execute.m}: must be at most {limits.rows}, the rows of an output-stationary array"
+    if execute.group < execute.k and execute.group % limits.lanes:
+        return (
+            f"execute.group = {execute.group}: must be a multiple of {limits.lanes}, which the tile takes at once, or "
+            f"at least k = {execute.k}"
+        )
     return ""

@@ -18,19 +18,27 @@ from enum import StrEnum
 from typing import Literal
 
 from bitwright.arch import formats as number_formats
-from bitwright.arch import pe
+from bitwright.arch.array_timing import ArrayShape, BroadcastShape, Shape
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.isa.fields import BY_OP
 from bitwright.arch.isa.instructions import Op
 from bitwright.arch.machine import Machine
+from bitwright.arch.pe import broadcast
 from bitwright.arch.pe.base import PESpec
 from bitwright.arch.pe.int8_mac import Int8Mac
 from bitwright.arch.pe.shift_add import ShiftAdd
+from bitwright.arch.pe.stream import StreamSpec
 from bitwright.arch.pe.weight_codes import decodable, weight_code
 
 PORT_BYTES = (8, 16, 32, 64)
 REGIONS = 4
-USUAL_FORMATS = ("fp16", "int8", "int4", "int4_asym")  # of these a machine has what its PE takes, unless told
+# Of these a machine has what its PE takes, unless told.
+USUAL_FORMATS = ("fp16", "int8", "int4", "int4_asym", "ovp4", "ovp4_flint", "ovp8")
+
+
+_OTHER_PARAMETERS = (
+    "needs group parameters other than an fp16 scale and a zero point, which the par channel does not carry"
+)
 
 
 class Channel(StrEnum):
@@ -50,7 +58,7 @@ class TileFormat:
 
     Members
         name : of `arch.formats`
-        bits : of a code
+        bits : of an element's code; an element is a value, on machines of outlier-victim a byte of values
         scale : each group has an fp16 scale in the par channel
         zero : beside the scale stands a zero point code
     """
@@ -76,7 +84,7 @@ class Limits:
     """A machine as its programs see it. Addresses are in beats of `port_bytes` bytes, accumulators in rows.
 
     Members
-        rows, cols, stationary, pe : the array
+        rows, cols, stationary, pe : the array; of a broadcast tile "os" and a spec as `Machine.spec` makes it
         port_bytes : 8, 16, 32 or 64   Width of the memory port: a beat.
         formats : what Execute's field `format` selects, by number
         act_vectors, wgt_beats, par_beats, vec_beats, acc_rows, out_beats : size of one slot of each channel
@@ -96,6 +104,22 @@ class Limits:
     out_beats: int
 
     @property
+    def tile(self) -> broadcast.Family | None:
+        """What a broadcast tile's PE tells of itself; None for a systolic array."""
+        is_tile = isinstance(self.pe, StreamSpec) and broadcast.TEMPLATE in self.pe.templates
+        return broadcast.family(self.pe) if isinstance(self.pe, StreamSpec) and is_tile else None
+
+    @property
+    def template(self) -> Literal["systolic", "broadcast"]:
+        """What kind of array it is."""
+        return "systolic" if self.tile is None else "broadcast"
+
+    @property
+    def lanes(self) -> int:
+        """Elements of the reduction that the array takes at once; a group that ends inside k has a multiple."""
+        return 1 if self.tile is None else self.tile.lanes
+
+    @property
     def act_bits(self) -> int:
         """Bits of one activation."""
         return self.pe.act.bits
@@ -109,12 +133,20 @@ class Limits:
     def slice_steps(self) -> int | None:
         """Products that the array sums before an fp32 addition, where no group ends before; None: any number.
 
-        Weight-stationary: the rows of a column; both: the PE's own longest exact sum.
+        Weight-stationary: the rows of a column; both: the PE's own longest exact sum. A broadcast tile holds any sum.
         """
         longest = longest_sum(self.pe)
         if self.stationary == "os":
             return longest
         return self.rows if longest is None else min(self.rows, longest)
+
+    def array_shape(self, form: TileFormat) -> Shape:
+        """What the array's timing depends on while its weights are of one format."""
+        if self.tile is not None:
+            latency = self.pe.timing.latency_cycles
+            return BroadcastShape(self.rows, self.lanes, self.tile.step_cycles(form.name), latency)
+        physical = self.cols + (1 if self.pe.zero_point_column else 0)
+        return ArrayShape(self.rows, physical, self.stationary == "ws")
 
     def beats(self, bits: int) -> int:
         """Whole beats that hold so many bits."""
@@ -135,14 +167,14 @@ class Limits:
 def limits(machine: Machine, *, port_bytes: int = 16, formats: Sequence[str] | None = None) -> Limits:
     """What `machine` allows, with a memory port of `port_bytes` and these weight formats, in this order.
 
-    Without `formats`: those of fp16, int8, int4 and int4_asym that its PE takes. ConfigError: a port width that does
-    not exist; a format that the PE refuses, or with parameters that the par channel does not carry; none, or more than
-    the field `format` can select; a slot too small for one vector or row, or beyond its address fields.
+    Without `formats`: those of USUAL_FORMATS that its PE takes. ConfigError: a port width that does not exist; a format
+    that the PE refuses, or with parameters that the par channel does not carry; none, or more than the field `format`
+    can select; a slot too small for one vector or row, or beyond its address fields; a tile whose sums could wrap.
     """
     where = f"machine '{machine.name}'"
     if port_bytes not in PORT_BYTES:
         raise ConfigError(f"port_bytes = {port_bytes!r}: must be 8, 16, 32 or 64; {where}")
-    spec = pe.get(machine.pe)
+    spec = machine.spec
     asked = [name for name in USUAL_FORMATS if _accepts(spec, name)] if formats is None else list(formats)
     most = _values(Op.EXECUTE, "format")
     if not 1 <= len(asked) <= most:
@@ -165,6 +197,12 @@ def limits(machine: Machine, *, port_bytes: int = 16, formats: Sequence[str] | N
         out_beats=out_bytes // 4 // port_bytes,
     )
     _check_sizes(result, where)
+    longest = None if result.tile is None else result.tile.longest_elements
+    if longest is not None and longest < _values(Op.EXECUTE, "k") - 1:
+        raise ConfigError(
+            f"{spec.name}.depth: a sum holds {longest} elements, must hold those of the longest Execute, "
+            f"{_values(Op.EXECUTE, 'k') - 1} (make it larger); {where}"
+        )
     return result
 
 
@@ -174,14 +212,22 @@ def tile_format(spec: PESpec, name: str, where: str) -> TileFormat:
     if not accepted:
         raise ConfigError(f"formats: {name}: {accepted.reason}; {where}")
     form = number_formats.get(name)
+    if isinstance(spec, StreamSpec):
+        return _broadcast_format(broadcast.family(spec), name, where)
     if not decodable(name):
         return TileFormat(name, form.bits, scale=False, zero=False)
     if form.selector_bits or form.default_scale_format != "fp16" or weight_code(name).fraction_bits > 1:
-        raise ConfigError(
-            f"formats: {name}: needs group parameters other than an fp16 scale and a zero point, "
-            f"which the par channel does not carry; {where}"
-        )
+        raise ConfigError(f"formats: {name}: {_OTHER_PARAMETERS}; {where}")
     return TileFormat(name, form.bits, scale=True, zero=form.zero_bits > 0)
+
+
+def _broadcast_format(tile: broadcast.Family, name: str, where: str) -> TileFormat:
+    form, reason = number_formats.get(name), tile.refusal(name)
+    if form.selector_bits or form.default_scale_format != "fp16":
+        reason = _OTHER_PARAMETERS
+    if reason:
+        raise ConfigError(f"formats: {name}: {reason}; {where}")
+    return TileFormat(name, tile.element_bits(name), scale=True, zero=form.zero_bits > 0)
 
 
 def longest_sum(spec: PESpec) -> int | None:

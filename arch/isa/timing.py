@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from bitwright.arch.isa.instructions import Op, Vector
 from bitwright.arch.isa.limits import Limits
+from bitwright.arch.pe.fixed_point_unit import FixedPointDequantiser
+from bitwright.arch.pe.units import GroupDequantiser
 
 IN_FLIGHT = 4
 """Most instructions that a unit has started and not done."""
 
 EXECUTE_FILL = 4
 """From an Execute's start to its first weight row at the array."""
-
-EXECUTE_DRAIN = 3
-"""From a result at the array's edge to its accumulator written; the last one's cycle is the Execute's last."""
 
 VECTOR_DRAIN = 14
 """From a Vector's last slot of work to its last beat written."""
@@ -42,6 +41,15 @@ def check_cycles(op: Op | None) -> int:
     A fault that the instruction has, and an End, take effect in that cycle.
     """
     return _CHECK_EXECUTE_CYCLES if op is Op.EXECUTE else _CHECK_CYCLES
+
+
+def execute_drain(limits: Limits) -> int:
+    """From a result at the array's edge to its accumulator written; the last one's cycle is the Execute's last.
+
+    The latency of the unit below a column: correct, scale, add; of a wide fixed-point sum one more to normalise.
+    """
+    wide = limits.pe.edge_unit == FixedPointDequantiser.name
+    return (FixedPointDequantiser if wide else GroupDequantiser).timing.latency_cycles
 
 
 def vector_lanes(limits: Limits) -> int:

@@ -93,6 +93,7 @@ class Lut(StreamSpec):
 
     name: ClassVar[str] = "lut"
     edge_unit: ClassVar[str] = "fixed-point-dequantiser"
+    templates: ClassVar[tuple[str, ...]] = ("stream", "broadcast")
     accumulator: ClassVar[str] = "acc_0_0"
     evidence: ClassVar[tuple[Evidence, ...]] = (
         Evidence("hardware: code x int8, x fp16, x entry; patterns, by lane", 8_889_793, "tests/rtl/pe/test_lut.py"),

@@ -71,6 +71,7 @@ class OutlierVictim(StreamSpec):
     act: ClassVar[OperandType] = OperandType("ovp", 8, "code")
     wgt: ClassVar[OperandType] = OperandType("ovp", 8, "code")
     edge_unit: ClassVar[str] = "group-dequantiser"
+    templates: ClassVar[tuple[str, ...]] = ("stream", "broadcast")
     modes: ClassVar[tuple[str, ...]] = ("wide",)
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},

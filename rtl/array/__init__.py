@@ -1,6 +1,15 @@
-"""Systolic arrays as hardware: one PE module in a grid, with skew, deskew and tile sequencer."""
+"""Arrays as hardware: systolic ones (one PE module in a grid, with skew, deskew and sequencer) and broadcast tiles."""
 
+from bitwright.rtl.array.broadcast import BroadcastTile, tile_verilog
 from bitwright.rtl.array.emit import array_verilog, module_name, verilog
 from bitwright.rtl.array.systolic import MAX_SIDE, SystolicArray
 
-__all__ = ["MAX_SIDE", "SystolicArray", "array_verilog", "module_name", "verilog"]
+__all__ = [
+    "MAX_SIDE",
+    "BroadcastTile",
+    "SystolicArray",
+    "array_verilog",
+    "module_name",
+    "tile_verilog",
+    "verilog",
+]

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 import pytest
-from bitwright.arch.array_timing import IDLE, ArrayShape, Pass, PassRun, cycles, run_passes, step
+from bitwright.arch.array_timing import (
+    IDLE,
+    ArrayShape,
+    ArrayState,
+    BroadcastShape,
+    Pass,
+    PassRun,
+    Shape,
+    cycles,
+    run_passes,
+    step,
+)
 from hypothesis import given, settings
 
 WS = ArrayShape(rows=4, physical_cols=3, weight_stationary=True)
 OS = ArrayShape(rows=4, physical_cols=3, weight_stationary=False)
+TILE = BroadcastShape(rows=4, lanes=4, step_cycles=2, latency=3)
 
 
 def test_one_weight_stationary_pass_costs_load_head_rows_and_skew() -> None:
@@ -37,13 +49,37 @@ def test_output_stationary_passes_repeat_every_longer_of_reduction_and_drain(m: 
     assert cycles(OS, [Pass(m, k)] * 41) - cycles(OS, [Pass(m, k)] * 40) == period
 
 
+def test_one_broadcast_pass_costs_its_steps_the_pes_latency_and_the_drain() -> None:
+    # 3 steps of 2 cycles in 0..5, the sums on offer in 5 + 3, rows out in 9 and 10: 11 cycles.
+    assert cycles(TILE, [Pass(m=2, k=9)]) == 11
+
+
+@pytest.mark.parametrize(
+    ("m", "k", "period"),
+    [(4, 13, 8), (4, 12, 6), (4, 5, 4), (4, 4, 4), (1, 4, 2), (3, 1, 3)],
+)
+def test_broadcast_passes_repeat_every_longer_of_steps_and_drain(m: int, k: int, period: int) -> None:
+    assert cycles(TILE, [Pass(m, k)] * 41) - cycles(TILE, [Pass(m, k)] * 40) == period
+
+
+def test_only_the_last_step_of_a_broadcast_pass_waits_for_the_drain() -> None:
+    # The first pass ends in 1 and fills the drain registers until 1 + 4; the second has 2 of its 4 cycles before.
+    state, start, _ = step(TILE, IDLE, 0, 4, 4)
+    assert (start, state) == (0, ArrayState(2, 2, 5))
+    assert step(TILE, state, 0, 1, 8)[1:] == (2, 5 + 3 + 1)
+    assert step(TILE, state, 0, 1, 4)[1:] == (2, 5 + 3 + 1)
+    assert step(TILE, state, 0, 1, 12)[1:] == (2, 7 + 3 + 1)
+
+
 def test_no_pass_takes_no_cycle() -> None:
     assert cycles(WS, []) == 0
 
 
 @st.composite
-def pass_patterns(draw: st.DrawFn) -> tuple[ArrayShape, list[PassRun], int, int]:
-    shape = ArrayShape(draw(st.integers(1, 12)), draw(st.integers(1, 12)), draw(st.booleans()))
+def pass_patterns(draw: st.DrawFn) -> tuple[Shape, list[PassRun], int, int]:
+    small = st.integers(1, 12)
+    systolic = st.builds(ArrayShape, small, small, st.booleans())
+    shape = draw(st.one_of(systolic, st.builds(BroadcastShape, small, small, st.integers(1, 8), st.integers(1, 4))))
     m_limit, k_limit = (40, shape.rows) if shape.weight_stationary else (shape.rows, 40)
     run = st.builds(PassRun, st.integers(1, m_limit), st.integers(1, k_limit), st.integers(1, 30))
     pattern = draw(st.lists(run, min_size=1, max_size=4))
@@ -53,7 +89,7 @@ def pass_patterns(draw: st.DrawFn) -> tuple[ArrayShape, list[PassRun], int, int]
 @settings(max_examples=400, deadline=None)
 @given(pass_patterns())
 def test_periodic_shortcut_equals_one_pass_at_a_time(
-    case: tuple[ArrayShape, list[PassRun], int, int],
+    case: tuple[Shape, list[PassRun], int, int],
 ) -> None:
     shape, pattern, times, ready = case
     state, first, finish, weights_done = IDLE, None, 0, 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bitwright.arch import config, machine, space
+from bitwright.arch import config, machine, pe, space
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.machine import Machine
 
@@ -50,8 +50,8 @@ def test_zero_dimension_is_refused(tmp_path: Path) -> None:
 def test_unknown_pe_names_the_closest(tmp_path: Path) -> None:
     text = GOOD.replace("int8-mac", "int8-mca")
     assert message(tmp_path, text) == (
-        "pe = 'int8-mca': unknown PE; did you mean 'int8-mac'? (known: fp16-mac, int8-mac, shift-add); "
-        "edge.yaml, line 2"
+        "pe = 'int8-mca': unknown PE; did you mean 'int8-mac'? (known: fp16-mac, int8-mac, lut, outlier-victim, "
+        "shift-add); edge.yaml, line 2"
     )
 
 
@@ -134,6 +134,18 @@ def test_anchors_and_merge_keys_are_read(tmp_path: Path) -> None:
     assert str(caught.value) == "both.yaml, line 8: key '<<' stands twice (first on line 8); keep one"
 
 
+def test_space_of_machines_without_costs_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(
+        "name: a\nmachines: {array: [[8, 8]], dataflow: [os]}\ndesigns: [{pe: lut, formats: [{weights: int4}]}]\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        space.load(tmp_path / "space.yaml")
+    assert str(caught.value).splitlines()[0] == (
+        "designs[0].pe = 'lut': no cost table has this PE yet; those with one: fp16-mac, int8-mac, shift-add; "
+        "space.yaml, line 3"
+    )
+
+
 def test_space_of_too_many_points_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(
         f"name: a\nmachines: {{array: {[[8, 8]] * 400}, buffers_kib: {[8] * 400}}}\n"
@@ -209,10 +221,59 @@ def test_zero_point_column_is_a_physical_column() -> None:
     assert machine.load("int8-8x8").physical_cols == 8
 
 
-def test_a_pe_that_no_array_takes_is_named() -> None:
+def refusal(name: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        machine.load("outlier-victim-8x8")
-    assert str(caught.value) == (
-        "pe = 'outlier-victim': no array takes this PE yet; those with one: fp16-mac, int8-mac, shift-add; "
-        "machine 'outlier-victim-8x8'"
+        machine.load(name)
+    return str(caught.value)
+
+
+def test_a_pe_that_no_array_takes_is_named() -> None:
+    assert refusal("flint-8x8") == (
+        "pe = 'flint': no array takes this PE yet; those with one: fp16-mac, int8-mac, lut, outlier-victim, shift-add; "
+        "machine 'flint-8x8'"
     )
+
+
+def test_broadcast_tiles_are_output_stationary() -> None:
+    assert machine.load("outlier-victim-8x8").array.dataflow == "os"
+    assert machine.load("lut-4x16-os") == machine.load("lut-4x16").model_copy(update={"name": "lut-4x16-os"})
+    assert refusal("lut-4x16-ws") == "array.dataflow = 'ws': PE lut supports os; machine 'lut-4x16-ws'"
+
+
+def test_a_tiles_spec_follows_from_its_size_and_its_parameters(tmp_path: Path) -> None:
+    text = GOOD.replace("int8-mac", "lut:weight_bits=8,pipeline=2").replace("dataflow: ws", "dataflow: os")
+    loaded = machine.load(str(write(tmp_path, text)))
+    assert loaded.spec == pe.stream("lut", m=8, n=8, weight_bits=8, precompute=True, pipeline=2)
+    assert (loaded.cells, loaded.physical_cols) == (64, 8)
+    assert machine.load("outlier-victim-3x5").spec == pe.stream("outlier-victim")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("lut:wieght_bits=8", "lut.wieght_bits: no such parameter (did you mean 'weight_bits'? (known: activation, "),
+        ("lut:m=4", "lut.m: is the tile's rows (leave it out); "),
+        ("lut:activation=fp16", "lut.activation = 'fp16': a tile takes int8 (its sums are exact); "),
+        ("outlier-victim:decoders=false", "outlier-victim.decoders = false: a tile has no decoders at its border "),
+        ("outlier-victim:lanes=3", "outlier-victim lanes = 3: must be an even number in 2..32 (default 2); "),
+        ("int8:psum_bits=24", "pe = 'int8:psum_bits=24': int8-mac takes no parameters in an array; write 'int8-mac'; "),
+    ],
+)
+def test_parameters_that_no_tile_has(tmp_path: Path, name: str, expected: str) -> None:
+    found = message(tmp_path, GOOD.replace("int8-mac", f'"{name}"').replace("dataflow: ws", "dataflow: os"))
+    assert expected in found, found
+
+
+def test_more_rows_than_a_lut_has_tables() -> None:
+    assert refusal("lut-32x8") == "array.rows = 32: must be at most 16, a lut's tables; machine 'lut-32x8'"
+
+
+@pytest.mark.parametrize("name", ["lut-4x4", "outlier-victim-4x4"])
+def test_machines_without_costs_are_told_apart(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        machine.require_costs(machine.load(name))
+    assert str(caught.value) == (
+        f"pe = '{name[:-4]}': no cost table has this PE yet; those with one: fp16-mac, int8-mac, shift-add; "
+        f"machine '{name}'"
+    )
+    machine.require_costs(machine.load("int8-4x4"))
