@@ -29,7 +29,8 @@ def gemm_row(
 
     if weights is None:
         policy = default_policy(machine.pe)
-        chosen, group = policy.weights, group or policy.group
+        chosen = policy.weights
+        group = policy.group if group is None and isinstance(policy.group, int) else group
     else:
         chosen = weights
     if engine != "rtl":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, ResetSignal, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.data import StructLayout, View
@@ -11,9 +12,9 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 from bitwright.arch.isa.fields import WORD_BITS
 from bitwright.arch.isa.instructions import Op
-from bitwright.arch.isa.limits import Channel, Limits
-from bitwright.arch.isa.timing import EXECUTE_DRAIN, IN_FLIGHT
-from bitwright.arch.pe.units import GroupDequantiser
+from bitwright.arch.isa.limits import Channel, Limits, TileFormat
+from bitwright.arch.isa.timing import IN_FLIGHT, execute_drain
+from bitwright.arch.pe.units import Fp32Accumulator, GroupDequantiser
 from bitwright.rtl.accelerator.banks import ADDRESS_BITS
 from bitwright.rtl.accelerator.column_decoder import column_unit, counts_halves
 from bitwright.rtl.accelerator.feeders import (
@@ -30,6 +31,7 @@ from bitwright.rtl.accelerator.feeders import (
 )
 from bitwright.rtl.accelerator.interfaces import field
 from bitwright.rtl.accelerator.slices import K_BITS, Slices
+from bitwright.rtl.array.broadcast import BroadcastTile
 from bitwright.rtl.array.skew import control_line, delay_data
 from bitwright.rtl.array.systolic import SystolicArray
 
@@ -52,6 +54,11 @@ def acc_port(bits: int) -> wiring.Signature:
     )
 
 
+def has_act_sum(limits: Limits) -> bool:
+    """Whether the array gives the sum of activations, for zero points."""
+    return limits.pe.zero_point_column or (limits.tile is not None and limits.tile.has_act_sum)
+
+
 class Collector(wiring.Component):
     """Adds every result vector of the array to its accumulator row; up to IN_FLIGHT Executes overlap.
 
@@ -61,23 +68,24 @@ class Collector(wiring.Component):
 
     Parameters
         limits : arch.isa.limits.Limits
-        array : SystolicArray    For the widths of its outputs.
+        array : SystolicArray or BroadcastTile   For the widths of its outputs.
     Members
         start, word, acc_slot, par_slot : In   An Execute begins; its first result comes 5 cycles later or after that.
         psum_valid, psum_data, psum_last, act_sum : In   Of the array (act_sum with a zero point column).
         par : Out(bank_read)     Of the par slots; only if the columns' units take scales.
         acc : Out(acc_port)      Of the accumulators.
         done : Out(1)            The oldest Execute's last row is written in this cycle.
-    Timing       a result in cycle c: its row is read in c + 1, added in c + 2 and written in c + EXECUTE_DRAIN (3). A
-                 row that comes again 1 or 2 cycles later takes the sum from the unit's output or from the register
+    Timing       a result in cycle c is written in c + D, D = execute_drain (3; of lut 4); its row is read in c + D - 2.
+                 A row that comes again 1 or 2 cycles later takes the sum from the unit's output or from the register
                  behind it; after 3 cycles the memory has it.
     Arithmetic   that of arch.pe.units.GroupDequantiser or Fp32Accumulator, bit-exact.
     Reset        every Execute and result in flight is lost.
     """
 
-    def __init__(self, limits: Limits, array: SystolicArray) -> None:
+    def __init__(self, limits: Limits, array: SystolicArray | BroadcastTile) -> None:
         self.limits = limits
         self.unit = column_unit(limits)
+        self.drain = execute_drain(limits)
         self.par_users = result_par(limits)
         ports: dict[str, Any] = {
             "start": In(1),
@@ -90,7 +98,7 @@ class Collector(wiring.Component):
             "acc": Out(acc_port(FP32_BITS * limits.cols)),
             "done": Out(1),
         }
-        if limits.pe.zero_point_column:
+        if has_act_sum(limits):
             ports["act_sum"] = In(len(array.act_sum))
         if any(self.par_users):
             ports["par"] = Out(bank_read(8 * limits.port_bytes * banks(limits)[Channel.PAR]))
@@ -100,9 +108,9 @@ class Collector(wiring.Component):
         m = Module()
         m.submodules.slices = slices = Slices(self.limits.slice_steps)
         place, fresh, final = self._place(m, slices)
-        units = self._dequantisers(m, slices) if isinstance(self.unit, GroupDequantiser) else self._accumulators(m)
+        units = self._dequantisers(m, slices) if any(self.par_users) else self._accumulators(m)
         self._accumulate(m, units, place, fresh)
-        m.d.comb += self.done.eq(control_line(m, "done_line", final, EXECUTE_DRAIN)[EXECUTE_DRAIN])
+        m.d.comb += self.done.eq(control_line(m, "done_line", final, self.drain)[self.drain])
         return m
 
     def _place(self, m: Module, slices: Slices) -> tuple[Value, Value, Value]:
@@ -143,28 +151,42 @@ class Collector(wiring.Component):
     def _dequantisers(self, m: Module, slices: Slices) -> list[dict[str, Value]]:
         """The inputs of each column's GroupDequantiser but for `acc`: those of this cycle's result."""
         limits, unit, bits = self.limits, self.unit, self.limits.pe.psum.bits
-        assert isinstance(unit, GroupDequantiser), f"{unit.name}: takes no scales"
+        assert not isinstance(unit, Fp32Accumulator), f"{unit.name}: takes no scales"
         m.submodules.par_rows = reader = group_reader(limits, self.par_users)
         connect_bank(m, reader, self.par)
         self._queue_jobs(m, reader)
         m.d.comb += reader.row_ready.eq(self.psum_valid & self.psum_last & slices.group_end)
         shared: dict[str, Value] = {"i_valid": self.psum_valid}
-        if unit.halves:
+        if isinstance(unit, GroupDequantiser) and unit.halves:
             halves = [int(counts_halves(form)) for form in limits.formats]
             shared["i_halve"] = chosen(m, reader.row_choice, halves, "halve")
         offset: Value = Const(0)
         if unit.zero_bits:
-            # A format with an offset has no zero points: its entries have zeros there.
-            offset = chosen(m, reader.row_choice, [code_offset(limits, form) for form in limits.formats], "offset")
+            # Of a systolic array: a format with an offset has no zero points, its entries have zeros there.
+            offset = chosen(m, reader.row_choice, [self._offset(form) for form in limits.formats], "offset")
             shared["i_act_sum"] = self.act_sum[: unit.act_sum_bits]
         inputs = []
         for col, entry in enumerate(par_lanes(limits, self.par_users, reader)):
             mine = {"i_psum": self.psum_data[col * bits : (col + 1) * bits], "i_scale": entry[:SCALE_BITS]}
             if unit.zero_bits:
                 mine["i_zero"] = Signal(unit.zero_bits, name=f"zero_c{col}")
-                m.d.comb += mine["i_zero"].eq(entry[SCALE_BITS:] | offset)
+                m.d.comb += mine["i_zero"].eq(self._zero(entry[SCALE_BITS:], offset))
             inputs.append(shared | mine)
         return inputs
+
+    def _offset(self, form: TileFormat) -> int:
+        """What the format adds to its zero point codes, as the unit's bits."""
+        if self.limits.tile is None:
+            return code_offset(self.limits, form)
+        assert not isinstance(self.unit, Fp32Accumulator), "only units with scales have zero points"
+        code = np.zeros(1, np.int64) if form.zero else None
+        return int(self.limits.tile.zero_points(code, form.name)[0]) & ((1 << self.unit.zero_bits) - 1)
+
+    def _zero(self, code: Value, offset: Value) -> Value:
+        """What the unit takes of a zero point code (0 where the format has none)."""
+        if self.limits.tile is None:
+            return code | offset
+        return (code << self.limits.tile.zero_shift) + offset
 
     def _queue_jobs(self, m: Module, reader: GroupReader) -> None:
         """The Executes whose parameters are not read yet: the reader takes one after the other."""
@@ -199,20 +221,21 @@ class Collector(wiring.Component):
 
     def _accumulate(self, m: Module, units: list[dict[str, Value]], place: Value, fresh: Value) -> None:
         """The units, and their `acc`: the row in memory, or its newer word that is still on its way there."""
-        valid = control_line(m, "valid_line", self.psum_valid, EXECUTE_DRAIN)
-        places = _ages(m, "place", place, EXECUTE_DRAIN)
-        starts = _ages(m, "starts", fresh, 2)
+        read, add, write = self.drain - 2, self.drain - 1, self.drain  # ages of a result
+        valid = control_line(m, "valid_line", self.psum_valid, write)
+        places = _ages(m, "place", place, write)
+        starts = _ages(m, "starts", fresh, add)
         shown = [Signal(FP32_BITS, name=f"sum_c{col}") for col in range(self.limits.cols)]
         sums = Cat(*shown)
         written = Signal(len(sums), name="written", reset_less=True)
         from_unit, from_written = (Signal(name=name, reset_less=True) for name in ("from_unit", "from_written"))
         m.d.sync += [
-            from_unit.eq(valid[2] & (places[2] == places[1])),
-            from_written.eq(valid[3] & (places[3] == places[1])),
+            from_unit.eq(valid[add] & (places[add] == places[read])),
+            from_written.eq(valid[write] & (places[write] == places[read])),
             written.eq(sums),
         ]
         acc = Signal(len(sums), name="acc_now")
-        with m.If(starts[2]):
+        with m.If(starts[add]):
             m.d.comb += acc.eq(0)
         with m.Elif(from_unit):
             m.d.comb += acc.eq(sums)
@@ -221,14 +244,14 @@ class Collector(wiring.Component):
         with m.Else():
             m.d.comb += acc.eq(self.acc.r_data)
         m.d.comb += [
-            self.acc.r_en.eq(valid[1] & ~starts[1]),
-            Cat(self.acc.r_row, self.acc.r_slot).eq(places[1]),
-            self.acc.w_en.eq(valid[3]),
-            Cat(self.acc.w_row, self.acc.w_slot).eq(places[3]),
+            self.acc.r_en.eq(valid[read] & ~starts[read]),
+            Cat(self.acc.r_row, self.acc.r_slot).eq(places[read]),
+            self.acc.w_en.eq(valid[write]),
+            Cat(self.acc.w_row, self.acc.w_slot).eq(places[write]),
             self.acc.w_data.eq(sums),
         ]
         for col, inputs in enumerate(units):
-            marks = ["valid_out", *(["acc_take"] if isinstance(self.unit, GroupDequantiser) else [])]
+            marks = ["valid_out", *([] if isinstance(self.unit, Fp32Accumulator) else ["acc_take"])]
             m.submodules[f"unit_c{col}"] = Instance(
                 self.unit.module_name,
                 i_clk=ClockSignal(),

@@ -13,6 +13,7 @@ from bitwright.arch.isa.fields import BY_OP
 from bitwright.arch.isa.instructions import Op
 from bitwright.arch.isa.limits import Limits, TileFormat, longest_sum
 from bitwright.arch.pe import units
+from bitwright.arch.pe.fixed_point_unit import FixedPointDequantiser, below
 from bitwright.arch.pe.weight_codes import decodable, weight_code
 from bitwright.rtl.pe.emit import emit, plain
 from bitwright.rtl.pe.units import build
@@ -46,8 +47,10 @@ def counts_halves(form: TileFormat) -> bool:
     return decodable(form.name) and weight_code(form.name).fraction_bits == 1
 
 
-def column_unit(limits: Limits) -> units.GroupDequantiser | units.Fp32Accumulator:
+def column_unit(limits: Limits) -> units.GroupDequantiser | units.Fp32Accumulator | FixedPointDequantiser:
     """The unit below each column of this machine."""
+    if limits.pe.edge_unit == FixedPointDequantiser.name:
+        return below(limits.pe)
     return units.edge_unit(limits.pe, halves=any(map(counts_halves, limits.formats)))
 
 

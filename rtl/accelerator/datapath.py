@@ -10,14 +10,13 @@ from bitwright.arch.isa.extents import FP32_BITS
 from bitwright.arch.isa.instructions import Op
 from bitwright.arch.isa.limits import Channel, Limits
 from bitwright.rtl.accelerator.banks import AccMemory, BeatBanks
-from bitwright.rtl.accelerator.execute import ExecuteEngine
+from bitwright.rtl.accelerator.execute import ExecuteEngine, array_of
 from bitwright.rtl.accelerator.feeders import banks
 from bitwright.rtl.accelerator.interfaces import UNIT_CHANNELS
 from bitwright.rtl.accelerator.load import LoadEngine
 from bitwright.rtl.accelerator.memory_port import MemoryPort
 from bitwright.rtl.accelerator.store import StoreEngine
 from bitwright.rtl.accelerator.vector import VectorEngine
-from bitwright.rtl.array.systolic import SystolicArray
 
 CORE = "core"
 """The clock domain of what the controller clears before a run: the clock of `sync`, and a reset of its own."""
@@ -33,11 +32,10 @@ class Datapath:
 
     def __init__(self, limits: Limits, *, outstanding_reads: int, outstanding_writes: int) -> None:
         self.limits = limits
-        array = SystolicArray(limits.pe, limits.rows, limits.cols, limits.stationary)
         opened = {"outstanding_reads": outstanding_reads, "outstanding_writes": outstanding_writes}
         self.port = MemoryPort(limits.port_bytes, **opened)
         self.load = LoadEngine(limits.port_bytes, outstanding_reads=outstanding_reads)
-        self.execute = ExecuteEngine(limits, array)
+        self.execute = ExecuteEngine(limits, array_of(limits))
         self.vector = VectorEngine(limits)
         self.store = StoreEngine(limits.port_bytes, outstanding_writes=outstanding_writes)
         self.engines: dict[Op, Any] = {

@@ -14,6 +14,7 @@ from bitwright.arch.errors import ConfigError
 from bitwright.arch.isa.fields import WORD_BITS
 from bitwright.arch.isa.instructions import Op
 from bitwright.arch.isa.limits import Channel, Limits, TileFormat
+from bitwright.arch.pe.fixed_point_unit import FixedPointDequantiser
 from bitwright.arch.pe.units import GroupDequantiser
 from bitwright.rtl.accelerator.banks import ADDRESS_BITS, banks_needed
 from bitwright.rtl.accelerator.column_decoder import (
@@ -24,6 +25,7 @@ from bitwright.rtl.accelerator.column_decoder import (
     weight_scale,
 )
 from bitwright.rtl.accelerator.interfaces import field
+from bitwright.rtl.accelerator.legality import quotient
 from bitwright.rtl.accelerator.row_reader import RowReader, lanes
 from bitwright.rtl.accelerator.slices import K_BITS, Slices
 from bitwright.rtl.array.sequencer import TILE_BITS
@@ -41,8 +43,8 @@ def banks(limits: Limits) -> dict[Channel, int]:
     """How many banks the slots that Execute reads need; the same for every read port of par."""
     bits, cols = 8 * limits.port_bytes, limits.cols
     return {
-        Channel.ACT: banks_needed([limits.rows * limits.act_bits], bits, padded=True),
-        Channel.WGT: banks_needed([cols * form.bits for form in limits.formats], bits),
+        Channel.ACT: banks_needed([limits.lanes * limits.vector_beats * bits], bits, padded=True),
+        Channel.WGT: banks_needed([limits.lanes * cols * form.bits for form in limits.formats], bits),
         Channel.PAR: banks_needed([cols * form.par_bits for form in limits.formats], bits),
     }
 
@@ -56,7 +58,7 @@ def weight_par(limits: Limits) -> list[TileFormat | None]:
 
 def result_par(limits: Limits) -> list[TileFormat | None]:
     """Of each format itself if the column's result unit takes its scales, else None."""
-    dequantises = isinstance(column_unit(limits), GroupDequantiser)
+    dequantises = isinstance(column_unit(limits), GroupDequantiser | FixedPointDequantiser)
     return [form if dequantises and form.scale else None for form in limits.formats]
 
 
@@ -76,6 +78,11 @@ def code_offset(limits: Limits, form: TileFormat) -> int:
             f"({', '.join(item.name for item in limits.formats)}) do not fit {limits.pe.name}; leave one out"
         )
     return 1 << (limits.pe.wgt.bits - 1)
+
+
+def beats_of(limits: Limits, elements: Value) -> Value:
+    """Pairs of operands that the array takes for so many elements of the reduction: one for each `limits.lanes`."""
+    return quotient(elements + (limits.lanes - 1), limits.lanes)
 
 
 class GroupReader(RowReader):
@@ -157,7 +164,7 @@ def chosen(m: Module, choice: Value, values: list[int], name: str) -> Value:
 
 
 class WeightFeeder(wiring.Component):
-    """The weight rows of an Execute, decoded, for the array's stream.
+    """The weight rows of an Execute, decoded, for the array's stream; of a broadcast tile as they are, `lanes` at once.
 
     A row and its format go together from the reader to the decoders, and the group's parameters wait beside them until
     the last row of the group is taken.
@@ -179,6 +186,7 @@ class WeightFeeder(wiring.Component):
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.par_users = weight_par(limits)
+        self._weight_bits = limits.pe.wgt.bits if limits.tile is None else limits.tile.code_bits
         bits, count = 8 * limits.port_bytes, banks(limits)
         ports: dict[str, Any] = {
             "start": In(1),
@@ -189,7 +197,7 @@ class WeightFeeder(wiring.Component):
             "wgt": Out(bank_read(bits * count[Channel.WGT])),
             "wgt_valid": Out(1),
             "wgt_ready": In(1),
-            "wgt_data": Out(limits.cols * limits.pe.wgt.bits),
+            "wgt_data": Out(limits.lanes * limits.cols * self._weight_bits),
         }
         if any(self.par_users):
             ports["par"] = Out(bank_read(bits * count[Channel.PAR]))
@@ -198,7 +206,7 @@ class WeightFeeder(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         limits = self.limits
-        row_bits = [limits.cols * form.bits for form in limits.formats]
+        row_bits = [limits.lanes * limits.cols * form.bits for form in limits.formats]
         m.submodules.rows = rows = RowReader(8 * limits.port_bytes, banks(limits)[Channel.WGT], row_bits)
         connect_bank(m, rows, self.wgt)
         m.d.comb += [
@@ -206,7 +214,7 @@ class WeightFeeder(wiring.Component):
             rows.job_slot.eq(self.wgt_slot),
             rows.job_beat.eq(field(self.word, Op.EXECUTE, "wgt_at")),
             rows.job_choice.eq(field(self.word, Op.EXECUTE, "format")),
-            rows.job_count.eq(field(self.word, Op.EXECUTE, "k")),
+            rows.job_count.eq(beats_of(limits, field(self.word, Op.EXECUTE, "k"))),
         ]
         take, room, last = Signal(), Signal(), Signal(reset_less=True)
         entries, there = self._parameters(m, rows, take)
@@ -256,7 +264,14 @@ class WeightFeeder(wiring.Component):
 
     def _decode(self, m: Module, rows: RowReader, take: Value, entries: list[Value]) -> None:
         """A ColumnDecoder a column, and the offset of its weight."""
-        limits, made = self.limits, ColumnDecoder(self.limits)
+        limits = self.limits
+        if limits.tile is not None:
+            bits = [form.bits for form in limits.formats]
+            stored = lanes(rows.row_data, rows.row_choice, bits, limits.lanes * limits.cols)
+            with m.If(take):
+                m.d.sync += self.wgt_data.eq(Cat(code[: self._weight_bits] for code in stored))
+            return
+        made = ColumnDecoder(limits)
         weights = [Signal(limits.pe.wgt.bits, name=f"weight_c{col}") for col in range(limits.cols)]
         codes = lanes(rows.row_data, rows.row_choice, [form.bits for form in limits.formats], limits.cols)
         for col, (code, weight) in enumerate(zip(codes, weights, strict=True)):
@@ -280,7 +295,8 @@ class WeightFeeder(wiring.Component):
 class ActFeeder(wiring.Component):
     """The activation vectors of Executes, for the array's stream.
 
-    Weight-stationary: m vectors a slice, a job of the reader for each slice. Output-stationary: k vectors.
+    Weight-stationary: m vectors a slice, a job of the reader for each slice. Output-stationary: k vectors; a broadcast
+    tile takes `lanes` of them at once.
 
     Parameters
         limits : arch.isa.limits.Limits
@@ -307,18 +323,19 @@ class ActFeeder(wiring.Component):
                 "act": Out(bank_read(8 * limits.port_bytes * banks(limits)[Channel.ACT])),
                 "act_valid": Out(1),
                 "act_ready": In(1),
-                "act_data": Out(limits.rows * limits.act_bits),
+                "act_data": Out(limits.lanes * limits.rows * limits.act_bits),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         limits = self.limits
+        vector_bits, padded_bits = limits.rows * limits.act_bits, limits.vector_beats * 8 * limits.port_bytes
         m.submodules.rows = rows = RowReader(
             8 * limits.port_bytes,
             banks(limits)[Channel.ACT],
-            [limits.rows * limits.act_bits],
-            stride_beats=limits.vector_beats,
+            [(limits.lanes - 1) * padded_bits + vector_bits],
+            stride_beats=limits.lanes * limits.vector_beats,
         )
         connect_bank(m, rows, self.act)
         m.submodules.slices = slices = Slices(limits.slice_steps if limits.stationary == "ws" else None)
@@ -338,10 +355,10 @@ class ActFeeder(wiring.Component):
             rows.job_valid.eq(slices.valid),
             rows.job_slot.eq(slot),
             rows.job_beat.eq(at),
-            rows.job_count.eq(slices.length if streamed else count),
+            rows.job_count.eq(beats_of(limits, slices.length) if streamed else count),
             self.act_valid.eq(rows.row_valid),
             rows.row_ready.eq(self.act_ready),
-            self.act_data.eq(rows.row_data),
+            self.act_data.eq(Cat(rows.row_data.bit_select(i * padded_bits, vector_bits) for i in range(limits.lanes))),
         ]
         with m.If(self.start):
             m.d.sync += [

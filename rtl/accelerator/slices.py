@@ -34,7 +34,7 @@ class Slices(wiring.Component):
     evidence: ClassVar[tuple[Evidence, ...]] = (
         Evidence(
             "every slice of random reductions equals the model, five limits",
-            2_000,
+            1_679,
             "tests/rtl/accelerator/test_execute_parts.py",
         ),
     )

@@ -216,7 +216,7 @@ def play(
 
 def first_difference(out: dict[str, npt.NDArray[Any]], seen: Sequence[Seen]) -> str:
     """Where the outputs leave the model, as a sentence; empty for none."""
-    wanted = {
+    wanted: dict[str, list[Any]] = {
         "running": [item.state == "RUN" for item in seen],
         "clear": [item.state == "CLEAR" for item in seen],
         "status": [_status(item) for item in seen],

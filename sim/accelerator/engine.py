@@ -13,7 +13,7 @@ Latency rules, s the start of an instruction, d its last cycle:
     load      bursts offered from s + 1, one after the other; ready in the cycle after the last one is taken;
               d = 1 after the last beat is on the pins
     execute   array_timing from s + EXECUTE_FILL; ready in the cycle after its last row of weights is taken (not
-              weight-stationary: its last element); d = EXECUTE_DRAIN after the last result leaves the array
+              weight-stationary: its last element); d = execute_drain after the last result leaves the array
     vector    d = s + timing.vector_slots + VECTOR_DRAIN, ready after d
     store     bursts offered from s + STORE_FILL; d = 1 after the last response is on the pins, ready after d
     burst     taken from the cycle in which the one before is accepted, while fewer than `outstanding_...` are open;
@@ -305,7 +305,7 @@ class _Machine:
         passes = [PassRun(execute.m, length, count) for length, count in pattern]
         found = run_passes(self.arrays[execute.format], self.array, ready, passes)
         self.array = found.state
-        self._finish(index, found.finish + timing.EXECUTE_DRAIN)
+        self._finish(index, found.finish + timing.execute_drain(self.limits))
         yield self.env.timeout(found.weights_done - self.now)
 
     def _vector(self, index: int, vector: Vector) -> Process:

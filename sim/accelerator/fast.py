@@ -293,6 +293,7 @@ class Array:
             self._latency = shape.latency
         else:
             self._latency = shape.physical_cols - 1 + (shape.rows if shape.weight_stationary else 0)
+        self._latency += timing.execute_drain(limits)
         self._first = self._second = 0
 
     def execute(self, shape: Shape, ready: int) -> tuple[int, int]:
@@ -302,7 +303,7 @@ class Array:
         if found is None:
             found = shape.memo[ahead] = self._walk(shape, *ahead)
         self._first, self._second = ready + found[0], ready + found[1]
-        return ready + found[2], ready + found[3] + self._latency + timing.EXECUTE_DRAIN
+        return ready + found[2], ready + found[3] + self._latency
 
 
 def _weights_stay(shape: Shape, weights: int, stream: int) -> tuple[int, int, int, int]:

@@ -75,7 +75,8 @@ class Gemm:
                 f"reduction of {self.k}"
             )
         sizes = self.m, -(-self.k // values), self.n
-        job = Job(self.limits, *sizes, 0, -(-group // values), not self._floats, False, self.to)
+        scaled = self.limits.pe.act.kind != "float"
+        job = Job(self.limits, *sizes, 0, -(-group // values), scaled, False, self.to)
         return Layout(job, choose_tiling(job))
 
     @cached_property
@@ -89,7 +90,7 @@ class Gemm:
         weights = draw.normal(size=(self.n, self.k)).astype(np.float32)
         acts = draw.normal(size=(self.m, self.k)).astype(np.float32)
         encoded = formats.get(self.fmt).encode(weights, group=self.group)
-        return lower(encoded, self._operand(acts), self.limits, to=self.to)
+        return lower(encoded, operand(self.limits, self.fmt, acts), self.limits, to=self.to)
 
     @property
     def step(self) -> tuple[int, int]:
@@ -104,22 +105,18 @@ class Gemm:
         """Values of the reduction that an element of it stands for."""
         return 1 if self.limits.tile is None else self.limits.tile.values(self.fmt)
 
-    @property
-    def _floats(self) -> bool:
-        return self.limits.pe.act.kind == "float"
 
-    def _operand(self, acts: linear.F32) -> linear.Operand:
-        """Activations as the PE takes them: fp16, int8, or pairs as wide as the weights'."""
-        if self._floats:
-            return linear.Fp16Rule("fp16", None).encode_acts(acts, 1, "gemm")
-        tile = self.limits.tile
-        if not isinstance(tile, PairFamily):
-            return linear.encode_int8_acts(acts, None)
-        narrow = "ovp4_flint" if tile.spec.normal == "flint4" else "ovp4"
-        form = formats.get("ovp8" if tile.mode(self.fmt) else narrow)
-        codes = form.integers(form.encode(acts, group=None, scale_format="fp32"))
-        most = int(np.abs(codes.ints).max())
-        return linear.Operand(codes.ints.astype(np.float32), codes.scales, self.k, most)
+def operand(limits: Limits, fmt: str, acts: linear.F32) -> linear.Operand:
+    """Activations [m, k] as the PE takes them beside weights of `fmt`: fp16, int8, or pairs as wide as the weights'."""
+    if limits.pe.act.kind == "float":
+        return linear.Fp16Rule("fp16", None).encode_acts(acts, 1, "gemm")
+    if not isinstance(limits.tile, PairFamily):
+        return linear.encode_int8_acts(acts, None)
+    narrow = "ovp4_flint" if limits.tile.spec.normal == "flint4" else "ovp4"
+    form = formats.get("ovp8" if limits.tile.mode(fmt) else narrow)
+    codes = form.integers(form.encode(acts, group=None, scale_format="fp32"))
+    most = int(np.abs(codes.ints).max())
+    return linear.Operand(codes.ints.astype(np.float32), codes.scales, acts.shape[1], most)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from bitwright.arch.isa.network import validate
 from bitwright.rtl.accelerator.top import verilog
 from bitwright.rtl.bench.accelerator_runner import AcceleratorRun, CompiledAccelerator
 from bitwright.sim.accelerator import engine, fast
-from bitwright.workloads import linear
+from bitwright.sim.accelerator.gemm import operand
 from bitwright.workloads.lowering import Lowered, lower
 
 Memory = list[np.ndarray]
@@ -33,8 +33,20 @@ MEMORIES = tuple(FixedMemory(latency_cycles=latency, beat_cycles=beat) for laten
 @lru_cache
 def machine_limits(name: str, port_bytes: int, forms: tuple[str, ...] | None = None, kib: float = 2) -> Limits:
     """A machine with small buffers, so that programs have many tiles and every slot comes up."""
-    small = machine.with_changes(machine.load(name), buffers_kib=f"{kib},{kib},{kib}")
+    loaded = tile_machine(name) if "lut" in name else machine.load(name)
+    small = machine.with_changes(loaded, buffers_kib=f"{kib},{kib},{kib}")
     return limits(small, port_bytes=port_bytes, formats=forms)
+
+
+def tile_machine(name: str) -> machine.Machine:
+    """A lut machine `lut-RxC` for weights of up to 8 bits."""
+    rows, cols = map(int, name.split("-")[1].split("x"))
+    data = {
+        "name": name,
+        "pe": "lut:weight_bits=8,depth=16384",
+        "array": {"rows": rows, "cols": cols, "dataflow": "os"},
+    }
+    return machine.Machine.model_validate(data)
 
 
 @lru_cache
@@ -108,20 +120,15 @@ def made_case(lim: Limits, seed: int) -> Case:
 def random_gemm(lim: Limits, seed: int) -> Lowered:
     """A product of 1 to 3 times the array in each dimension, groups that need not divide k, lowered."""
     draw, numbers = Random(seed), np.random.default_rng(seed)
-    m, k, n = (draw.randint(1, 3 * side) for side in (lim.rows, lim.rows, lim.cols))
+    m, k, n = (draw.randint(1, 3 * side) for side in (lim.rows, lim.rows * lim.lanes, lim.cols))
     form = formats.get(draw.choice(lim.formats).name)
-    group = draw.choice([None, draw.randint(1, k), 4]) if form.default_scale_format else None
+    once = 1 if lim.tile is None else lim.tile.lanes * lim.tile.values(form.name)
+    groups = [None, draw.randint(1, k), 4] if once == 1 else [None, once, 2 * once]
+    group = draw.choice(groups) if form.default_scale_format else None
     encoded = form.encode(numbers.normal(size=(n, k)).astype(np.float32), group=group)
-    acts = operand(lim, numbers.normal(size=(m, k)).astype(np.float32))
+    acts = operand(lim, form.name, numbers.normal(size=(m, k)).astype(np.float32))
     bias = numbers.normal(size=n).astype(np.float32) if draw.random() < 0.5 else None
     return lower(encoded, acts, lim, bias=bias)
-
-
-def operand(lim: Limits, values: np.ndarray) -> linear.Operand:
-    """Activations as the machine's PE takes them."""
-    if lim.pe.act.kind == "float":
-        return linear.Fp16Rule("fp16", None).encode_acts(values, 1, "test")
-    return linear.encode_int8_acts(values, None)
 
 
 def flips(program: Sequence[Instruction]) -> Iterator[list[int]]:

@@ -28,6 +28,9 @@ FAMILIES = [
     ("int8-8x8-os", "int8", None),
     ("shift-add-8x8", "int4_asym", 64),
     ("shift-add-8x8-os", "int4", 64),
+    ("outlier-victim-8x8", "ovp4", 64),
+    ("outlier-victim-8x8", "ovp8", 64),
+    ("lut-8x8", "int4_asym", 32),
     ("int8-16x16", "int4_asym", 32),
 ]
 

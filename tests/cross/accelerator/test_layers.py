@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from accelerator_views import check, compiled, operand
+from accelerator_views import check, compiled, tile_machine
 from bitwright.arch import formats, machine
 from bitwright.arch.fixed_memory import FixedMemory
 from bitwright.arch.formats.base import Encoded
 from bitwright.arch.isa import to_bytes
 from bitwright.arch.isa.limits import Limits, limits
+from bitwright.sim.accelerator.gemm import operand
 from bitwright.workloads import checkpoint, linear, texts
 from bitwright.workloads.attention import AttentionRule
 from bitwright.workloads.checkpoint import Checkpoint
@@ -53,9 +54,9 @@ def run_layer(
     name: str, form: str, group: int | None, weights: np.ndarray, inputs: np.ndarray, timing: FixedMemory
 ) -> str:
     """A matrix by some tokens; what was seen."""
-    lim = limits(machine.load(name), formats=[form])
+    lim = limits(tile_machine(name) if name.startswith("lut") else machine.load(name), formats=[form])
     encoded = formats.get(form).encode(weights, group=group)
-    lowered = lower(encoded, operand(lim, inputs), lim)
+    lowered = lower(encoded, operand(lim, form, inputs), lim)
     done = check(lim, lowered.program, lowered.memory, timing)
     exact = inputs.astype(np.float64) @ weights.astype(np.float64).T
     return (

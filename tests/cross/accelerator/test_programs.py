@@ -28,6 +28,8 @@ MACHINES = {
     "int8-4x4": (8, ("int8", "int4_asym", "int3", "int6")),
     "fp16-3x5-os": (16, ("fp16", "int4_asym", "int4")),
     "shift-add-5x4-os": (32, ("int4", "int4_asym")),
+    "outlier-victim-3x4": (16, ("ovp4", "ovp8", "int8")),
+    "lut-3x4": (16, ("int2", "int8", "int4_asym", "bipolar_int3")),
 }
 
 

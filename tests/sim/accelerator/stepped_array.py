@@ -116,7 +116,7 @@ class ExecuteEngine:
         kinds = {"ws": WeightStationary, "os": OutputStationary}
         kind = BroadcastTile if limits.template == "broadcast" else kinds[limits.stationary]
         self.array: WeightStationary | OutputStationary | BroadcastTile = kind(limits)
-        self.line = deque([False] * (self.array.latency + timing.EXECUTE_DRAIN))
+        self.line = deque([False] * (self.array.latency + timing.execute_drain(limits)))
         self.tiles: deque[Tile] = deque()  # of the instruction whose operands are on offer
         self.wait = 0
 

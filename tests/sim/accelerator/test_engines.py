@@ -70,7 +70,7 @@ def test_worked_program_of_the_instruction_set(run: Engine) -> None:
     assert timing.check_cycles(Op.LOAD) == 4, "the cycles below"
     pushed = 29 + timing.check_cycles(Op.EXECUTE)
     first = pushed + 1 + timing.EXECUTE_FILL
-    executed = first + 7 + 4 + 4 - 1 + timing.EXECUTE_DRAIN
+    executed = first + 7 + 4 + 4 - 1 + timing.execute_drain(INT8_4X4)
     vector_done = executed + 1 + 9 + timing.VECTOR_DRAIN
     stored = vector_done + 1 + 5 + 1 + 5 + 2 + 1
     found = run(assemble(WORKED), INT8_4X4, REGIONS, MEMORY)
