@@ -16,6 +16,9 @@ def generate(
     dataflow: Annotated[
         str | None, typer.Option(help="Write the PE's systolic cell, ws or os.", show_default="its stream form")
     ] = None,
+    fusesoc: Annotated[
+        bool, typer.Option("--fusesoc", help="Of a machine also a CAPI2 core file with targets lint and sim.")
+    ] = False,
 ) -> None:
     """Verilog of a PE, or of a machine's whole accelerator (AXI4, AXI4-Lite), and its ports as JSON.
 
@@ -25,11 +28,11 @@ def generate(
 
       bitwright generate fp16-mac --dataflow os -o fp16_mac_os.v
 
-      bitwright generate shift-add-8x8-os -o accelerator.v
+      bitwright generate shift-add-8x8-os -o accelerator.v --fusesoc
     """
     from bitwright import rtl
 
-    print(rtl.generate(name, output, dataflow=dataflow))
+    print(rtl.generate(name, output, dataflow=dataflow, fusesoc=fusesoc))
 
 
 def verify(

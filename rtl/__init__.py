@@ -20,15 +20,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def generate(name: str, output: Path, *, dataflow: str | None = None) -> Path:
+def generate(name: str, output: Path, *, dataflow: str | None = None, fusesoc: bool = False) -> Path:
     """Write the Verilog of a PE or of a machine's accelerator, and beside it a JSON file of the same facts.
 
     name : a PE with parameters (`int8-mac`, `lut:m=1,n=8`) in its stream form, or with `dataflow` ("ws" or "os") its
-    systolic cell; or a machine. The JSON file has the output's name with the suffix .json.
+    systolic cell; or a machine. The JSON file has the output's name with the suffix .json. With `fusesoc` (machines
+    only) also a CAPI2 core file with targets lint and sim, suffix .core, and the testbench of sim, <output>_tb.v.
     Raises ConfigError for an unknown name, parameter or dataflow and for a path that cannot be written, ToolError
     without Amaranth.
     """
     import json
+    from importlib.metadata import version
 
     _require_amaranth()
     from bitwright.rtl.generation import design_of
@@ -37,7 +39,14 @@ def generate(name: str, output: Path, *, dataflow: str | None = None) -> Path:
     if sidecar == output:
         raise ConfigError(f"output = {output}: .json is for the ports beside it; choose another suffix (.v)")
     design = design_of(name, dataflow=dataflow)
-    for path, text in ((output, design.text()), (sidecar, json.dumps(design.sidecar(), indent=1) + "\n")):
+    if fusesoc and design.kind != "accelerator":
+        raise ConfigError(f"fusesoc: {name} is a {design.kind}; only a machine's accelerator has a core file")
+    texts = {output: design.text(), sidecar: json.dumps(design.sidecar(), indent=1) + "\n"}
+    if fusesoc:
+        from bitwright.rtl.fusesoc import files
+
+        texts |= files(design, output, version("bitwright"))
+    for path, text in texts.items():
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:

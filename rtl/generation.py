@@ -31,7 +31,7 @@ class Design:
     Fields
         name : str               As asked for, with parameters.
         module : str             The top module.
-        kind : "stream", "cell", "accelerator", "array" or "unit-stream"   The last: streams of its own (bit-serial).
+        kind : "stream", "cell", "accelerator" or "unit-stream"   The last: streams of its own (bit-serial).
         params : dict            All parameters, defaults included.
         verilog : str            Without the header; its hash names the RTL.
         timing, payloads : what the sidecar says of them.
@@ -144,7 +144,7 @@ def design_of(name: str, *, dataflow: str | None = None) -> Design:
     if dataflow is not None:
         raise ConfigError(f"{name} dataflow = {dataflow!r}: a machine has its own (leave the option out)")
     loaded = machine.load(name)
-    return _tile(name, loaded) if isinstance(loaded.spec, StreamSpec) else _accelerator(name, loaded)
+    return _accelerator(name, loaded)
 
 
 def _accelerator(name: str, loaded: machine.Machine) -> Design:
@@ -168,24 +168,6 @@ def _accelerator(name: str, loaded: machine.Machine) -> Design:
 def _unit(channel: Channel) -> str:
     """What the channel's slots are counted in."""
     return "rows" if channel is Channel.ACC else "beats"
-
-
-def _tile(name: str, loaded: machine.Machine) -> Design:
-    """Of a broadcast tile the array alone: no accelerator holds one yet."""
-    from bitwright.rtl import array
-    from bitwright.rtl.pe.emit import plain
-
-    tile = array.BroadcastTile(loaded.spec, loaded.array.rows, loaded.array.cols)
-    facts = {
-        "pe": loaded.pe,
-        "rows": loaded.array.rows,
-        "cols": loaded.array.cols,
-        "dataflow": "os",
-        **loaded.spec.params,
-    }
-    timing = {"cycles": "those of arch.array_timing"}
-    text = plain(array.tile_verilog(tile))
-    return Design(name, tile.module_name, "array", facts, text, timing, {}, _doc(array.BroadcastTile))
 
 
 def _cell(name: str, base: str, dataflow: str, params: dict[str, Any]) -> Design:
