@@ -11,6 +11,7 @@ from bitwright.arch import formats, machine
 from bitwright.arch.fixed_memory import FixedMemory
 from bitwright.arch.formats.base import Encoded
 from bitwright.arch.isa import to_bytes
+from bitwright.arch.isa.interpreter import run as interpret
 from bitwright.arch.isa.limits import Limits, limits
 from bitwright.sim.accelerator.gemm import operand
 from bitwright.workloads import checkpoint, linear, texts
@@ -56,13 +57,19 @@ def run_layer(
     """A matrix by some tokens; what was seen."""
     lim = limits(tile_machine(name) if name.startswith("lut") else machine.load(name), formats=[form])
     encoded = formats.get(form).encode(weights, group=group)
-    lowered = lower(encoded, operand(lim, form, inputs), lim)
+    acts = operand(lim, form, inputs)
+    lowered = lower(encoded, acts, lim)
     done = check(lim, lowered.program, lowered.memory, timing)
-    exact = inputs.astype(np.float64) @ weights.astype(np.float64).T
+    memory = [region.copy() for region in lowered.memory]
+    interpret(lowered.program, lim, memory)
+    exact = acts.values.astype(np.float64) * (1 if acts.scales is None else acts.scales)
+    exact = exact @ formats.get(form).decode(encoded).astype(np.float64).T
+    distance = np.abs(lowered.layout.read(memory[OUT_REGION]) - exact).max() / np.sqrt(np.mean(exact**2))
+    assert distance < 1e-3
     return (
         f"{name} {form} {weights.shape[0]}x{weights.shape[1]}, {len(inputs)} tokens, latency {timing.latency_cycles}, "
         f"{timing.beat_cycles} cycles a beat: {done.counters.cycles} cycles, difference 0; "
-        f"rms of the outputs {np.sqrt(np.mean(exact**2)):.3g}"
+        f"largest distance to float64 {distance:.1e} of the outputs' rms"
     )
 
 
