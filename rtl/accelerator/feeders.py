@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, ClockSignal, Instance, Module, Mux, ResetSignal, Signal, Value
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, ResetSignal, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
@@ -268,8 +268,9 @@ class WeightFeeder(wiring.Component):
         if limits.tile is not None:
             bits = [form.bits for form in limits.formats]
             stored = lanes(rows.row_data, rows.row_choice, bits, limits.lanes * limits.cols)
+            zeros = Const(0, self._weight_bits)  # where no format of the machine has the PE's widest codes
             with m.If(take):
-                m.d.sync += self.wgt_data.eq(Cat(code[: self._weight_bits] for code in stored))
+                m.d.sync += self.wgt_data.eq(Cat(Cat(code, zeros)[: self._weight_bits] for code in stored))
             return
         made = ColumnDecoder(limits)
         weights = [Signal(limits.pe.wgt.bits, name=f"weight_c{col}") for col in range(limits.cols)]

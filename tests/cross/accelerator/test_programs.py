@@ -30,6 +30,7 @@ MACHINES = {
     "shift-add-5x4-os": (32, ("int4", "int4_asym")),
     "outlier-victim-3x4": (16, ("ovp4", "ovp8", "int8")),
     "lut-3x4": (16, ("int2", "int8", "int4_asym", "bipolar_int3")),
+    "lut-2x5": (8, ("int3_asym",)),  # no code as wide as the PE takes
 }
 
 
