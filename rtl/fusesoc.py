@@ -41,7 +41,7 @@ targets:
     toplevel: {module}_tb
 """
 
-_TESTBENCH = """// A host on AXI4-Lite and a memory that holds one End: reads ID, runs, waits for irq. Written by bitwright.
+_TESTBENCH = """// A host on AXI4-Lite and a memory that holds one End: reads ID, runs, waits for irq. By bitwright.
 `timescale 1ns/1ps
 module {module}_tb;
   reg clk = 0, rst = 1;
