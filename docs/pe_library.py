@@ -263,9 +263,12 @@ def proofs() -> str:
     return f"""\
 ## Proofs
 
-On the generated Verilog, multipliers and aligners cut out and left free within their proven ranges, carry-save trees replaced by the totals that
-they are shown to add, polynomial by polynomial (algebra). Floating-point sums have no range to prove; no range is proved of `bit-serial`, of
-`opt2` with more than 4 lanes, and of the fourth and further accumulators of a tile (`lut`). The rows are of the variants named; the others have none. `bitwright prove PE`, all of them: `make campaign-proofs`.
+On the generated Verilog, multipliers and aligners cut out and left free within their ranges (`cut-range` proves these of the whole logic), carry-save
+trees replaced by the totals that they are shown to add, polynomial by polynomial (algebra), for any number of lanes. `alike`: so many more accumulators, lanes
+or cuts are the same circuit as the one that the solver was asked about, compared term by term on their own wires. Each property is proved, refuted, not inductive
+or timed out; all but the first fail the run. A sum's total or range, or a cut's range, of which there is no proof has the result "not proved" and why: of `lut`,
+what tables that it makes itself add, whole ones (`unpu`) or fp16's. Floating-point sums, those of `bit-serial` too, have no range to prove. The
+rows are of the variants named; the others have none. `bitwright prove PE`, all of them: `make campaign-proofs`.
 
 {table(["PE", "property", "method", "result", "when"], rows)}"""
 

@@ -14,15 +14,20 @@ from bitwright.rtl.bench.stream import evidence
 def prove_pe(
     name: str, params: dict[str, Any], solver: str, timeout_s: float, *, write: bool = False
 ) -> Iterator[formal.Result]:
-    """Every proof of one PE, as it ends; with `write` each becomes a row of docs/evidence."""
+    """Every proof of one PE, as it ends; with `write` each becomes a row of docs/evidence, at last its only rows."""
     shown = evidence.shown(name, params)
     spec: Any = evidence.spec_of(name, params)
     if isinstance(spec, BitSerial):
         results = bit_serial_proofs.prove(spec, shown, solver=solver, timeout_s=timeout_s)
     else:
         results = formal.prove(spec, solver, timeout_s=timeout_s, variant=shown)
+    row = evidence.row(spec, params, "proof", {}, f"bitwright prove {shown}") if write else {}
+    told = []
     for result in results:
+        told.append(result.property)
         if write:
             figures = {key: getattr(result, key) for key in ("property", "method", "depth", "result")}
-            evidence.store(evidence.row(spec, params, "proof", figures, f"bitwright prove {shown}"))
+            evidence.store({**row, "figures": figures})
         yield result
+    if write:
+        evidence.keep(spec, params, told)

@@ -189,6 +189,22 @@ class Lut(StreamSpec):
         return -max(high * top, -low * (top - 1)), -low * top
 
     @property
+    def plane_ranges(self) -> tuple[tuple[int, int], ...]:
+        """Bounds of a step's total after each of its planes, of any entries in their range, each by itself.
+
+        Those after the last plane are `total_range`, or, of "unpu" with its own tables, more: these entries of a table
+        are not independent of each other.
+        """
+        low, high = self.entry_range
+        if self.variant != "unpu":
+            low, high = -max(-low, high), max(-low, high)
+        found = [(-high, -low)]
+        for _ in range(self.weight_bits - 1):
+            least, most = found[-1]
+            found.append((2 * least + low, 2 * most + high))
+        return tuple(found)
+
+    @property
     def addend_range(self) -> tuple[int, int]:
         """Bounds of what a step adds to psum: the total times the table's scale."""
         if not self.tables.scaled:

@@ -1,7 +1,8 @@
 """cocotb testbenches of the bit-serial PE; run with plusargs acc_bits, pipeline, cycles and seed.
 
-Every output is compared with the cycle model (`bit_serial_model`) in every cycle: `slice.ready`, `column.valid` and
-the sum on offer, which therefore holds still until it is taken.
+Its streams are its own, so `cocotb_stream` cannot play them. Every output is compared with the cycle model
+(`bit_serial_model`) in every cycle: `slice.ready`, `column.valid` and the sum on offer. The handshake monitors of the
+streaming PEs ride on both streams, and the sums of whole channels are also compared with the golden ones.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from typing import Any
 
 import cocotb
 from bitwright.arch.pe.bit_serial import BitSerial
-from bitwright.arch.pe.terms import Encoding, special_code
+from bitwright.arch.pe.terms import Encoding, format_specials, special_code
+from bitwright.rtl.bench import bit_serial_stimulus as stimulus
+from bitwright.rtl.bench.bit_serial_bench import Channels, unpack_slices
 from bitwright.rtl.bench.bit_serial_model import BitSerialModel, Slice
-from bitwright.rtl.bench.bit_serial_stimulus import storable_specials
+from bitwright.rtl.bench.stream.monitors import HandshakeMonitor, bits_of, number_of, shown
 from bitwright.rtl.pe.bit_serial import SLICE
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, RisingEdge
@@ -26,10 +29,13 @@ class Testbench:
         self.dut = dut
         acc_bits, pipeline = (int(cocotb.plusargs.get(name, 0)) for name in ("acc_bits", "pipeline"))
         self.model = BitSerialModel(BitSerial(acc_bits or BitSerial.acc_bits, pipeline))
-        self.random = random.Random(int(cocotb.plusargs.get("seed", 1)))
-        self.specials = storable_specials()
+        self.seed = int(cocotb.plusargs.get("seed", 1))
+        self.random = random.Random(self.seed)
+        self.specials = stimulus.storable_specials()
         self.offer: Slice | None = None
-        self.cycle = self.taken = self.sums = self.held = 0
+        self.slices, self.columns = HandshakeMonitor("slice"), HandshakeMonitor("column")
+        self.cycle = self.taken = 0
+        self.got: list[int] = []  # the sums taken
 
     async def start(self) -> None:
         """Reset over garbage, then write all special values."""
@@ -67,6 +73,25 @@ class Testbench:
         while self.taken == before:
             await self.step(column_ready=False)
 
+    async def play(self, channels: Channels, *, idle: float, slow: float) -> None:
+        """Whole channels with the given shares of pauses; their sums must be the golden ones."""
+        for index, value in enumerate(format_specials(channels.format)):
+            await self.step(special=(index, value))
+        wanted, before, left = channels.golden(self.model.spec).tolist(), len(self.got), len(channels.act) * 100
+        for item in unpack_slices(channels.slices()):
+            taken = self.taken
+            while self.taken == taken:
+                if self.offer is None and self.random.random() >= idle:
+                    self.offer = item
+                await self.step(column_ready=self.random.random() >= slow)
+        while len(self.got) < before + len(wanted) and left:
+            await self.step(column_ready=self.random.random() >= slow)
+            left -= 1
+        got = self.got[before:]
+        wrong = [at for at, pair in enumerate(zip(got, wanted, strict=False)) if pair[0] != pair[1]]
+        assert len(got) == len(wanted), f"{channels.format}: {len(got)} sums, must be {len(wanted)}"
+        assert not wrong, f"{channels.format} column[{wrong[0]}] = {got[wrong[0]]:#x}: must be {wanted[wrong[0]]:#x}"
+
     def offering(self) -> bool:
         """Whether a sum is on offer."""
         return self.model.offered is not None
@@ -90,14 +115,13 @@ class Testbench:
         encoding = payload >> SLICE["encoding"].offset & 7
         ready = model.ready(encoding, column_ready, clear)
         if model.known:
+            self._watch(payload, column_ready, rst)
             expected = {"slice__ready": int(ready), "column__valid": int(model.offered is not None)}
             if model.offered is not None:
                 expected["column__payload"] = model.offered
-                self.sums += column_ready
-                self.held += not column_ready
             for name, value in expected.items():
-                got = int(getattr(dut, name).value)
-                assert got == value, f"cycle {self.cycle}: {name} = {got:#x}: must be {value:#x} ({self.offer})"
+                got = bits_of(getattr(dut, name))
+                assert got == value, f"cycle {self.cycle}: {name} = {shown(got)}: must be {value:#x} ({self.offer})"
         model.step(self.offer, column_ready=column_ready, clear=clear, rst=rst)
         if special is not None:
             model.specials[special[0]] = special[1]
@@ -105,6 +129,20 @@ class Testbench:
             self.offer, self.taken = None, self.taken + 1
         await FallingEdge(dut.clk)
         self.cycle += 1
+
+    def _watch(self, payload: int, column_ready: bool, rst: bool) -> None:
+        """The rules of both streams, whatever the model says."""
+        if rst:
+            self.slices.reset()
+            self.columns.reset()
+            return
+        dut, valid = self.dut, number_of(self.dut.column__valid)
+        column = bits_of(dut.column__payload) if valid else None
+        wrong = self.slices.sample(int(self.offer is not None), number_of(dut.slice__ready), payload)
+        wrong = wrong or self.columns.sample(valid, int(column_ready), column)
+        assert wrong is None, f"cycle {self.cycle}: {wrong}"
+        if column_ready and isinstance(column, int):
+            self.got.append(column)
 
 
 @cocotb.test()
@@ -126,8 +164,26 @@ async def every_mix_of_idle_and_back_pressure_equals_the_cycle_model(dut: Any) -
                     column_ready=rng.random() >= slow, clear=odds < 0.01, rst=0.01 < odds < 0.015, special=special
                 )
     assert bench.taken > 100, f"{bench.taken} slices taken"
-    assert bench.sums > 20, f"{bench.sums} sums taken"
-    assert bench.held > 20, f"{bench.held} cycles of a sum held back"
+    assert bench.columns.transfers > 20, f"{bench.columns.transfers} sums taken"
+    assert bench.columns.held > 20, f"{bench.columns.held} cycles of a sum held back"
+
+
+@cocotb.test()
+async def extreme_codes(dut: Any) -> None:
+    """Channels of the ends of fp16's and the code's range, of every format."""
+    bench = Testbench(dut)
+    await bench.start()
+    for name in stimulus.FORMATS:
+        await bench.play(stimulus.extreme_channels(bench.model.spec, name, 6, 12, 8, bench.seed), idle=0.1, slow=0.1)
+
+
+@cocotb.test()
+async def real_tensors_of_smollm2(dut: Any) -> None:
+    """Channels of a real model's weights, in formats with 8-bit scales, on its activations."""
+    bench = Testbench(dut)
+    await bench.start()
+    for name in ("bitmod_fp4", "int6"):
+        await bench.play(stimulus.real_channels(bench.model.spec, name, 2, bench.seed), idle=0.1, slow=0.2)
 
 
 @cocotb.test()
@@ -147,7 +203,7 @@ async def a_clear_in_mid_group_drops_the_channel_but_not_the_sum_on_offer(dut: A
         for _ in range(40):
             await bench.step(column_ready=True)
         assert not bench.offering(), "a sum was left over"
-    assert bench.sums == 2 * 24, f"{bench.sums} sums taken"
+    assert bench.columns.transfers == 2 * 24, f"{bench.columns.transfers} sums taken"
 
 
 @cocotb.test()
@@ -160,12 +216,12 @@ async def a_clear_drops_a_channel_in_any_stage_until_its_sum_is_on_offer(dut: An
         await bench.send(bench.slice(1.0, 1.0))
         for _ in range(wait):
             await bench.step(column_ready=False)
-        before = bench.sums
+        before = bench.columns.transfers
         await bench.step(column_ready=False, clear=True)
         for _ in range(latency + 10):
             await bench.step()
         # `send` returns in the cycle after the slice was taken: the sum is on offer from latency - 1 cycles later.
-        assert bench.sums - before == int(wait >= latency - 1), f"clear after {wait} cycles"
+        assert bench.columns.transfers - before == int(wait >= latency - 1), f"clear after {wait} cycles"
 
 
 @cocotb.test()
@@ -184,4 +240,4 @@ async def a_reset_in_mid_group_drops_everything_but_the_special_values(dut: Any)
         for _ in range(40):
             await bench.step()
         bench.offer = None
-    assert bench.sums == 24, f"{bench.sums} sums taken"
+    assert bench.columns.transfers == 24, f"{bench.columns.transfers} sums taken"

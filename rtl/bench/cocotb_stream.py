@@ -21,7 +21,15 @@ import numpy as np
 from bitwright.arch import pe as specs
 from bitwright.arch.pe.stream import Steps
 from bitwright.rtl.bench.stream.model import Offer, StreamModel
-from bitwright.rtl.bench.stream.monitors import Bits, HandshakeMonitor, Scoreboard, another_latency, shown
+from bitwright.rtl.bench.stream.monitors import (
+    Bits,
+    HandshakeMonitor,
+    Scoreboard,
+    another_latency,
+    bits_of,
+    number_of,
+    shown,
+)
 from bitwright.rtl.bench.stream.script import Script, cut_to, dropping_steps, mixed_steps, script, shuffled
 from bitwright.rtl.bench.stream.stimulus import extreme_steps, random_steps, real_steps
 from cocotb.simtime import get_sim_time
@@ -34,20 +42,6 @@ _LONGEST_WAIT = 24
 
 def _flag(value: int | None) -> str:
     return "x" if value is None else str(value)
-
-
-def _bits(handle: Any) -> Bits:
-    """A signal as a number, or as text where some of its bits are x."""
-    text = str(handle.value)
-    try:
-        return int(text, 2)
-    except ValueError:
-        return text
-
-
-def _number(handle: Any) -> int | None:
-    value = _bits(handle)
-    return value if isinstance(value, int) else None
 
 
 class Testbench:
@@ -97,10 +91,10 @@ class Testbench:
 
     def read(self) -> tuple[int | None, int | None, Bits | None]:
         """`step.ready`, `sum.valid` and, if that is high, `sum.payload`."""
-        ready, valid = _number(self.dut.step__ready), _number(self.dut.sum__valid)
+        ready, valid = number_of(self.dut.step__ready), number_of(self.dut.sum__valid)
         if not valid:
             return ready, valid, None
-        return ready, valid, _bits(self.dut.sum__payload)
+        return ready, valid, bits_of(self.dut.sum__payload)
 
     async def clock(self, *, offer: bool, sum_ready: bool, rst: bool = False, probe: bool = False) -> bool:
         """One cycle; a step is on offer if `offer`, or if one was and is not taken yet. Returns whether one was taken.

@@ -38,7 +38,7 @@ def clear(setting: Setting, spec: StreamSpec, design: Design) -> Iterator[Result
         results = list(decide(setting, "clear", harness, path, depth=depth, bounded=depth + 2))
         seconds += results[0].seconds
         broken = {result.property for result in results if result.trace and result.property.startswith(_HELP)}
-        if not broken or any(result.property == GOAL and result.result == "failed" for result in results):
+        if not broken or any(result.property == GOAL and result.result == "refuted" for result in results):
             break
         helpers = [name for name in helpers if label(_HELP + name) not in {label(item) for item in broken}]
     yield from (replace(result, seconds=seconds) for result in results if result.property == GOAL)

@@ -30,7 +30,7 @@ def structure(setting: Setting, spec: StreamSpec, design: Design) -> Iterator[Re
     }
     for name, check in checks.items():
         begun = time.monotonic()
-        result = "proved" if check() else "failed"
+        result = "proved" if check() else "refuted"
         yield setting.result(name, "structure", 0, result, time.monotonic() - begun)
 
 
@@ -42,7 +42,7 @@ def stalls(setting: Setting, spec: StreamSpec, design: Design) -> Iterator[Resul
     states = [item.bits for item in design.registers]
     offered = design.bits(ports.wire("sum_valid"))
     if offered not in states:  # then there is nothing to hold; `valid-is-register` has failed
-        yield setting.result("valid-holds", "structure", 0, "failed", 0)
+        yield setting.result("valid-holds", "structure", 0, "refuted", 0)
         return
     valid = states.index(offered)
     deep = spec.timing.latency_cycles + cycles_of_step(spec)[0] + 3

@@ -10,13 +10,19 @@ one such polynomial without squares: equal polynomials are a proof of equal numb
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from heapq import heappop, heappush
 
 from bitwright.rtl.formal.netlist import Bit, Design
 
 Polynomial = dict[frozenset[Bit], int]
 Number = tuple[Sequence[Bit], int, bool]  # bits, weight, whether the highest counts negative
 _MOST_TERMS = 50_000
+GUARD_BITS = 24  # more than all dropped carries of a tree take
 _ONE: frozenset[Bit] = frozenset()
+
+
+class TooLarge(Exception):
+    """A polynomial has more terms than are looked at: nothing is known."""
 
 
 def of_numbers(numbers: Iterable[Number], modulus_bits: int) -> Polynomial:
@@ -31,29 +37,63 @@ def of_numbers(numbers: Iterable[Number], modulus_bits: int) -> Polynomial:
 
 def opened(
     design: Design, total: Polynomial, stops: Iterable[Bit], modulus_bits: int,
-    never: Iterable[frozenset[Bit]] = (), pipeline: Mapping[Bit, Bit] | None = None,
+    never: Iterable[frozenset[Bit]] = (), pipeline: Mapping[Bit, Bit] | None = None, dropped_at: int | None = None,
 ) -> Polynomial:  # fmt: skip
     """`total` in terms of `stops`, registers, inputs and what no bitwise gate makes, modulo 2**modulus_bits.
 
     never : sets of bits that are known never to be 1 all together.
     pipeline : bits of registers to pass, and what they load.
+    dropped_at : place of a tree's highest bits, whose carries it drops: an `a ^ b` of weight 2**dropped_at becomes
+        a + b - 2d with a new bit d, numbered from `design.unused` on, in the place of `a & b`.
+    Raises TooLarge where the polynomial does not stay small.
     """
     gates, impossible = _Gates(design, frozenset(stops), pipeline or {}), tuple(never)
-    left = dict(total)
-    levels: dict[Bit, int] = {}
-    while True:
-        seen = {bit for term in left for bit in term}
-        levels.update((bit, gates.level(bit)) for bit in seen - levels.keys())
-        highest = max(seen, key=lambda bit: levels[bit], default=None)
-        if highest is None or levels[highest] == 0 or len(left) > _MOST_TERMS:
-            return left
+    left, holders = dict(total), dict[Bit, set[frozenset[Bit]]]()
+    heap: list[tuple[int, Bit]] = []
+    made = design.unused
+
+    def note(term: frozenset[Bit]) -> None:
+        for bit in term:
+            if bit not in holders:
+                holders[bit] = set()
+                if level := gates.level(bit):
+                    heappush(heap, (-level, bit))
+            holders[bit].add(term)
+
+    for term in left:
+        note(term)
+    while heap:
+        highest = heappop(heap)[1]
+        terms = [term for term in holders.pop(highest) if term in left]
         inside = gates.polynomial(highest)
-        for term in [term for term in left if highest in term]:
+        if dropped_at is not None and terms == [frozenset([highest])] and left[terms[0]] == 1 << dropped_at:
+            linear = {term: value for term, value in inside.items() if len(term) == 1}
+            if {len(term): value for term, value in inside.items() if term not in linear} == {2: -2}:
+                inside, made = {**linear, frozenset([made]): -2}, made + 1
+        for term in terms:
             factor = left.pop(term)
             for other, value in inside.items():
                 product = (term - {highest}) | other
                 if not any(item <= product for item in impossible):
                     _add(left, {product: 1}, factor * value, modulus_bits)
+                    note(product)
+        if len(left) > _MOST_TERMS:
+            raise TooLarge
+    return left
+
+
+def exactly(design: Design, pair: Polynomial, goal: Polynomial, stops: Iterable[Bit], place: int) -> bool:
+    """Whether a carry-save pair, each below 2**(place + 1), is `goal` as a number, not only modulo 2**(place + 1).
+
+    `goal` is known to be in 0..2**(place + 1) - 1. The tree that makes the pair drops the carries out of its highest
+    place: if goal = pair + 2**(place + 1) * (total of such bits), then none of them is ever 1.
+    """
+    wide = place + 1 + GUARD_BITS
+    found = opened(design, pair, stops, wide, dropped_at=place)
+    lost = sum_of([goal, {term: -value for term, value in found.items()}], 0, wide)
+    new = all(len(term) == 1 and min(map(int, term)) >= design.unused for term in lost)
+    whole = all(value % (2 << place) == 0 for value in lost.values())
+    return new and whole and sum(lost.values()) < 1 << wide - 1
 
 
 def unless(total: Polynomial, bit: Bit) -> Polynomial:
@@ -131,6 +171,8 @@ class _Gates:
             if cell["type"] in ("$and", "$or", "$xor", "$not", "$mux"):
                 self.places.update((bit, (name, place)) for place, bit in enumerate(cell["connections"]["Y"]))
         self.levels: dict[Bit, int] = {}
+        self.same: dict[Bit, Bit] = {}  # one bit for all that the same gate makes of the same operands
+        self.known: dict[tuple[object, ...], Bit] = {}
 
     def level(self, bit: Bit) -> int:
         """Gates on the longest way back to where polynomials end; 0 there."""
@@ -143,25 +185,31 @@ class _Gates:
                 waiting += unknown
             else:
                 self.levels[at] = 1 + max((self.levels[item] for item in operands), default=-1)
+                if operands and at not in self.pipeline:
+                    kind = self._kind(at)
+                    order = operands if kind == "$mux" else sorted(operands, key=str)
+                    self.same[at] = self.known.setdefault((kind, *order), at)
                 waiting.pop()
         return self.levels[bit]
 
     def _operands(self, bit: Bit) -> list[Bit]:
         if bit in self.pipeline:
-            return [self.pipeline[bit]]
-        if bit in self.stops or bit not in self.places:
+            found = [self.pipeline[bit]]
+        elif not self._kind(bit):
             return []
-        name, place = self.places[bit]
-        cell = self.cells[name]
-        select = cell["connections"].get("S", ())
-        return [*(_at(cell, pin, place) for pin in "AB" if pin in cell["connections"]), *select]
+        else:
+            name, place = self.places[bit]
+            cell = self.cells[name]
+            select = cell["connections"].get("S", ())
+            found = [*(_at(cell, pin, place) for pin in "AB" if pin in cell["connections"]), *select]
+        return [self.same.get(item, item) for item in found]
 
     def polynomial(self, bit: Bit) -> Polynomial:
         """Of the gate that makes the bit."""
-        if bit in self.pipeline:
-            return _bit(self.pipeline[bit])
-        kind = self.cells[self.places[bit][0]]["type"]
         parts = [_bit(operand) for operand in self._operands(bit)]
+        if bit in self.pipeline:
+            return parts[0]
+        kind = self._kind(bit)
         if kind == "$not":
             return _plus((1, {_ONE: 1}), (-1, parts[0]))
         if kind == "$mux":
@@ -170,4 +218,19 @@ class _Gates:
         both = _times(*parts)
         if kind == "$and":
             return both
+        if kind in ("$or", "$xor") and self._never_both(*self._operands(bit)):
+            return _plus((1, parts[0]), (1, parts[1]))
         return _plus((1, parts[0]), (1, parts[1]), (-2 if kind == "$xor" else -1, both))
+
+    def _never_both(self, one: Bit, other: Bit) -> bool:
+        """Whether two bits are `a & b` and `(a ^ b) & c`: then their product is 0, which only all of a and b shows."""
+        for both, either in ((one, other), (other, one)):
+            pair = self._operands(both) if self._kind(both) == "$and" else []
+            for bit in self._operands(either) if pair and self._kind(either) == "$and" else []:
+                if self._kind(bit) == "$xor" and set(self._operands(bit)) == set(pair):
+                    return True
+        return False
+
+    def _kind(self, bit: Bit) -> str:
+        inside = bit in self.places and bit not in self.stops and bit not in self.pipeline
+        return str(self.cells[self.places[bit][0]]["type"]) if inside else ""

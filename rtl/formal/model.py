@@ -27,16 +27,24 @@ opt_clean
 write_smt2 -wires {name}.smt2
 """
 
+MISSING = "not proved"
+
 
 @dataclass(frozen=True)
 class Result:
     """One property of one PE.
 
     Fields
-        method : str             "structure", "algebra", "induction" (with a bounded check from reset), "bounded".
+        method : str             "structure", "algebra", "arithmetic", "induction" (with a bounded check from reset),
+            "bounded"; of "not proved" the reason.
         depth : int              Cycles of the induction's hypothesis or of the bounded check; 0 without either.
-        result : str             "proved"; "failed", "not inductive", "timeout", "unknown" and "open" (another property
-            of the same run failed first) are failures.
+        result : str
+            "proved"
+            "refuted"            By a run from reset, by the circuit's structure, by numbers that differ.
+            "not inductive"      There is none from reset within the bound, but the induction's step fails.
+            "timed out"          The solver had no answer in time, "unknown": it gave none, or algebra gave up.
+            "open"               Another property of the same run was refuted, or not inductive, first.
+            "not proved"         No proof was tried: there is none of this PE with these parameters.
         trace : str              A counterexample's VCD, if there is one.
     """
 
@@ -52,6 +60,11 @@ class Result:
     @builtins.property  # `property` is a field here
     def proved(self) -> bool:
         return self.result == "proved"
+
+    @builtins.property
+    def failed(self) -> bool:
+        """Whether a proof was tried and is none; what has no proof at all has not failed one."""
+        return self.result not in ("proved", MISSING)
 
 
 @dataclass(frozen=True)
@@ -92,11 +105,11 @@ def decide(setting: Setting, name: str, harness: Harness, path: Path, *, depth: 
         seconds, verdict, failed = seconds + answer.seconds, answer.result, answer.failed
         verdict = "not inductive" if verdict == "failed" else verdict
         method, steps = "induction", depth
-    words = {"passed": "proved"}
+    words = {"passed": "proved", "failed": "refuted", "timeout": "timed out"}
     broken = {item.rpartition("__")[0] for item in failed}
     for item in harness.properties:
         result = words.get(verdict, verdict)
         if verdict in ("failed", "not inductive") and label(item) not in broken:
             result = "open"
-        shown = str(trace) if result in ("failed", "not inductive") else ""
+        shown = str(trace) if result in ("refuted", "not inductive") else ""
         yield setting.result(item, method, steps, result, seconds, shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -145,34 +146,57 @@ class Design:
     def distance(self, source: str, wanted: Iterable[Bit]) -> int | None:
         """Registers on the shortest way from a wire to logic that makes `wanted`; None if there is no way."""
         wanted = tuple(wanted)
-        cone, start = self.cone(wanted) | set(wanted), set(self.bits(source))
-        if cone & start:
+        cone, start = self.cone(wanted) | set(wanted), self.bits(source)
+        if cone & set(start):
             return 0
-        owners, steps = self._owners, 0
-        reached = {name for name, found in self._cones.items() if found & start}
-        done: set[str] = set()
-        wanted_names = {owners[bit] for bit in cone if bit in owners}
+        if source not in self._levels:
+            self._levels[source] = self.levels(start)
+        levels = self._levels[source]
+        behind = {self._owners[bit] for bit in cone if bit in self._owners}
+        return min((levels[at] + 1 for at in behind if at in levels), default=None)
+
+    def levels(self, start: Iterable[Bit]) -> dict[int, int]:
+        """Registers (their places in `registers`) that load something made of `start`, and how many lie between."""
+        found: dict[int, int] = {}
+        reached, level = {at for bit in start for at in self._readers.get(bit, ())}, 0
         while reached:
-            steps += 1
-            if reached & wanted_names:
-                return steps
-            done |= reached
-            bits = {bit for name in reached for bit in self._named[name].bits}
-            reached = {name for name, found in self._cones.items() if found & bits} - done
-        return None
+            found.update(dict.fromkeys(reached, level))
+            bits = (bit for at in reached for bit in self.registers[at].bits)
+            reached = {at for bit in bits for at in self._readers.get(bit, ())} - found.keys()
+            level += 1
+        return found
+
+    def behind(self, bits: Iterable[Bit]) -> set[int]:
+        """All registers, by their places in `registers`, that hang on some bits, now or in later cycles."""
+        return set(self.levels(bits))
+
+    def history(self, bits: Iterable[Bit], stops: AbstractSet[Bit] = frozenset()) -> set[Bit]:
+        """Every bit that `bits` hang on, in this or any earlier cycle; not what registers of `stops` load."""
+        seen = set[Bit]()
+        left = set(bits)
+        while left:
+            fresh = (self.cone(left) | left) - seen
+            seen |= fresh
+            owners = {self._owners[bit] for bit in fresh - stops if bit in self._owners}
+            left = set[Bit](bit for at in owners for bit in self.registers[at].loads if isinstance(bit, int)) - seen
+        return seen
 
     @cached_property
-    def _named(self) -> dict[str, Register]:
-        return {register.name: register for register in self.registers}
+    def _levels(self) -> dict[str, dict[int, int]]:
+        return {}
 
     @cached_property
-    def _owners(self) -> dict[Bit, str]:
-        return {bit: register.name for register in self.registers for bit in register.bits}
+    def _owners(self) -> dict[Bit, int]:
+        return {bit: at for at, register in enumerate(self.registers) for bit in register.bits}
 
     @cached_property
-    def _cones(self) -> dict[str, set[Bit]]:
-        """What each register loads hangs on."""
-        return {register.name: self.cone(register.loads) for register in self.registers}
+    def _readers(self) -> dict[Bit, list[int]]:
+        """The registers that load something made of each bit."""
+        found: dict[Bit, list[int]] = {}
+        for at, register in enumerate(self.registers):
+            for bit in self.cone(register.loads):
+                found.setdefault(bit, []).append(at)
+        return found
 
 
 def _slice(ins: Mapping[str, list[Bit]], index: int) -> tuple[Bit, ...]:

@@ -1,18 +1,23 @@
-"""Proofs of an integer accumulator's range, with the multipliers or aligners before it cut out."""
+"""Proofs of an integer accumulator's range, with the multipliers or aligners before it cut out.
+
+Of accumulators that are the same circuit on cuts of their own (`alike`) one is proved, for all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+import time
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bitwright.arch.pe.stream import Cut, StreamSpec
+from bitwright.rtl.formal import alike
 from bitwright.rtl.formal.control import PHASE, cycles_of_step, phase_of
 from bitwright.rtl.formal.harness import Harness, Ports, shown
 from bitwright.rtl.formal.model import Result, Setting, decide, write
 from bitwright.rtl.formal.netlist import Bit, Design, Register
 
 OVERFLOW = "overflow"  # the register that remembers that a sum left its range, where a PE has one
-_MOST_ACCUMULATORS = 3
 
 
 @dataclass(frozen=True)
@@ -37,20 +42,20 @@ def accumulators(spec: StreamSpec, design: Design) -> list[Accumulator]:
     """The registers of the sum's payload that cut wires lead to and that load something made of themselves."""
     whole, design = design, design.without(cut.wire for cut in spec.cuts)
     shown_by = whole.sources(whole.bits(Ports.of(spec).wire("sum_payload")))
-    adding = {item.name: item for item in design.registers if shown_by & set(item.bits) and _adds(design, item)}
-    fed: dict[str, list[Cut]] = {}
+    registers = dict(enumerate(design.registers))
+    adding = {at for at, item in registers.items() if shown_by & set(item.bits) and _adds(design, item)}
+    fed: dict[int, list[tuple[Cut, int]]] = {}
     for cut in spec.cuts:
-        ways = {name: design.distance(cut.wire, register.loads) for name, register in adding.items()}
-        nearest = min((way for way in ways.values() if way is not None), default=None)
-        for name in (name for name, way in ways.items() if way == nearest and way is not None):
-            fed.setdefault(name, []).append(cut)
+        ways = {at: way for at, way in design.levels(design.bits(cut.wire)).items() if at in adding}
+        nearest = min(ways.values(), default=None)
+        for at in (at for at, way in ways.items() if way == nearest):
+            fed.setdefault(at, []).append((cut, ways[at]))
     found = []
-    for name, cuts in fed.items():
-        stage = whole.distance(Ports.of(spec).wire("step_payload"), design.bits(cuts[0].wire))
-        after = design.distance(cuts[0].wire, adding[name].loads)
-        assert stage is not None, f"{cuts[0].wire} hangs on the step"
-        assert after is not None, f"{cuts[0].wire} feeds {name}"
-        found.append(Accumulator(adding[name], tuple(cuts), stage, after))
+    for at, cuts in fed.items():
+        first, after = cuts[0]
+        stage = whole.distance(Ports.of(spec).wire("step_payload"), design.bits(first.wire))
+        assert stage is not None, f"{first.wire} hangs on the step"
+        found.append(Accumulator(registers[at], tuple(cut for cut, _ in cuts), stage, after))
     return found
 
 
@@ -73,20 +78,57 @@ def exact(setting: Setting, spec: StreamSpec, design: Design) -> Iterator[Result
     """While its totals fit, an accumulator holds the exact total of what was cut; for `longest_sum` steps they fit."""
     longest, _ = cycles_of_step(spec)
     depth = spec.timing.latency_cycles + longest + 1
-    items = accumulators(spec, design)
-    if spec.cuts and not items:  # the spec names wires that no accumulator of the sum adds
-        yield setting.result(f"exact-{spec.accumulator}", "structure", 0, "failed", 0)
-    for item in items[:_MOST_ACCUMULATORS]:
+    begun = time.monotonic()
+    groups = classes(spec, design, accumulators(spec, design))
+    seconds = time.monotonic() - begun
+    if spec.cuts and not groups:  # the spec names wires that no accumulator of the sum adds
+        yield setting.result(f"exact-{spec.accumulator}", "structure", 0, "refuted", 0)
+    for item, *others in groups:
+        total = f"exact-{item.register.name}"
         results: list[Result] = []
-        # What a step of several cycles adds comes in each of them, or all of it in the last.
+        # What a step of several cycles adds comes all in the last of them, or in each: whichever is not refuted.
         for each_cycle in (False, True) if longest > 1 else (False,):
             harness = _exact_harness(spec, design, item, each_cycle=each_cycle)
             name = f"range_{item.register.name}"
             path = write(setting, name, harness, free=[cut.wire for cut in item.cuts])
-            results = list(decide(setting, name, harness, path, depth=depth, bounded=depth + 2))
+            found = list(decide(setting, name, harness, path, depth=depth, bounded=depth + 2))
+            fits = all(result.result != "refuted" for result in found if result.property == total)
+            results = found if fits or not results else results
             if all(result.proved for result in results):
                 break
-        yield from (result for result in results if result.property != "phase-counts")
+        kept = (result for result in results if result.property != "phase-counts")
+        yield from settled(kept, len(item.register.bits), spec.longest_sum, item.low, item.high)
+        if others:
+            yield setting.result(f"alike-{item.register.name}", alike.told(len(others)), 0, "proved", seconds)
+
+
+def settled(results: Iterable[Result], bits: int, longest: int | None, low: int, high: int) -> Iterator[Result]:
+    """The results; "refuted", no longer "not inductive", where `longest` steps of `low` or `high` do leave `bits` bits.
+
+    That run is longer than any bounded check.
+    """
+    outside = longest is not None and (longest * low < -1 << bits - 1 or longest * high >= 1 << bits - 1)
+    for result in results:
+        if outside and result.property.startswith("no-wrap-") and result.result == "not inductive":
+            result = dataclasses.replace(result, method="arithmetic", depth=0, result="refuted", trace="")
+        yield result
+
+
+def classes(spec: StreamSpec, design: Design, items: Sequence[Accumulator]) -> list[list[Accumulator]]:
+    """Accumulators that are the same circuit of the same cuts, together: see `alike`."""
+    cut = design.without(item.wire for item in spec.cuts)
+    forms, ports = alike.Forms(cut), Ports.of(spec)
+    watched = [ports.wire("step_ready"), ports.wire("sum_valid"), *phase_of(design)]
+
+    def form(item: Accumulator) -> alike.Form:
+        return forms.of(item.register.bits, [cut.bits(each.wire) for each in item.cuts])
+
+    def facts(item: Accumulator) -> Hashable:
+        flagged = design.has(OVERFLOW) and item.register.name == spec.accumulator
+        cuts = tuple(dataclasses.replace(each, wire="", proof="") for each in item.cuts)
+        return cuts, item.cut_stage, item.stages_after, flagged and item.register.name
+
+    return alike.classes(items, form, facts, design, (bit for wire in watched for bit in design.bits(wire)))
 
 
 def _exact_harness(spec: StreamSpec, design: Design, item: Accumulator, *, each_cycle: bool) -> Harness:
@@ -151,8 +193,8 @@ def _total(
 
 
 def cut_ranges(setting: Setting, spec: StreamSpec, design: Design) -> Iterator[Result]:
-    """The cut wires' ranges themselves, of the whole PE with nothing cut; of those that no test file shows."""
-    cuts = {cut.wire: cut for cut in spec.cuts if cut.proof == "enumeration"}
+    """The cut wires' ranges themselves, of the whole PE with nothing cut, whatever tests show of them."""
+    cuts = {cut.wire: cut for cut in spec.cuts}
     if not cuts:
         return
     ports = Ports.of(spec)

@@ -13,7 +13,6 @@ from bitwright.arch.pe.stream import StreamSpec
 
 _LEAST_PRODUCT = (1 << 7) - LARGEST_PRODUCT
 _PLACES = range(4)
-_OPT2_LANES = 4  # with more, carries of a plane leave its width, and polynomials cannot tell that they are 0
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,22 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """Two unsigned wires that compressors make: exactly the weighted total of `terms` plus a constant.
+
+    Fields
+        place : int              That total is in 0..2**(place + 1) - 1.
+        weight : int             What it counts in the tree.
+    """
+
+    pair: tuple[str, str]
+    place: int
+    terms: tuple[Term, ...]
+    constant: int
+    weight: int = 1
+
+
+@dataclass(frozen=True)
 class Tree:
     """Registers `held`, whose weighted total modulo 2**bits is a sum: a cycle of a step adds all groups to it.
 
@@ -44,9 +59,7 @@ class Tree:
         first : str              Wire that is high for the first cycle of a sum, which begins with 0.
         groups : tuple           All in the same stage, `through` registers before that of `held`.
         through : tuple          Pipeline registers that the way from the groups leads through, each once.
-        apart : tuple            Pairs of wires whose bits of the place given are never both 1.
-        vectors : tuple          Where the groups come as two unsigned wires and a place: these add up to the groups and
-            2**place, below 2**(place + 1), but the logic before them may be right modulo that only.
+        vectors : tuple          Where terms of the groups come as vectors: each term in one of them at most.
     """
 
     name: str
@@ -55,8 +68,7 @@ class Tree:
     first: str
     groups: tuple[Group, ...]
     through: tuple[str, ...] = ()
-    apart: tuple[tuple[str, str, int], ...] = ()
-    vectors: tuple[str, str, int] | None = None
+    vectors: tuple[Vectors, ...] = ()
 
     @property
     def low(self) -> int:
@@ -68,7 +80,7 @@ class Tree:
 
 
 def trees(spec: StreamSpec) -> tuple[Tree, ...]:
-    """The trees of a PE whose accumulator has no `cuts` of its own; none of opt2 with more than `_OPT2_LANES`."""
+    """The trees of a PE whose accumulator has no `cuts` of its own."""
     if isinstance(spec, ShiftAddStream | ShiftAddA16):
         sums = () if spec.cuts else (_shift_add(spec),)
         dots = any(cut.wire == "act_dot" for cut in spec.cuts)
@@ -76,7 +88,7 @@ def trees(spec: StreamSpec) -> tuple[Tree, ...]:
     if isinstance(spec, Opt1):
         return (_opt1(spec),)
     if isinstance(spec, Opt2):
-        return (_opt2(spec),) if spec.lanes <= _OPT2_LANES else ()
+        return (_opt2(spec),)
     if isinstance(spec, Opt3 | Opt4c):
         return tuple(_serial(spec, row) for row in range(spec.sum_lanes))
     return ()
@@ -115,42 +127,58 @@ def _act_sum(spec: ShiftAddStream | ShiftAddA16) -> Tree:
     return Tree("act_acc", spec.act_sum_bits, {"act_acc": 1}, _first(spec), tuple(groups))
 
 
+def _multiple(spec: Opt1 | Opt2, lane: int, place: int, weight: int) -> tuple[Term, Term, int]:
+    """The multiple of a digit, the one that it lacks, and a constant."""
+    if spec.pipeline < 2:
+        terms = Term(f"multiple_{lane}_{place}", weight, signed=True), Term(f"digit_{lane}_{place}_negative", weight)
+        return *terms, 0
+    # Registers, of which the sign bit is inverted: more by 2**8, and unsigned.
+    constant = -weight << MULTIPLE_BITS - 1
+    return Term(f"multiple_{lane}_{place}_1", weight), Term(f"negative_{lane}_{place}_1", weight), constant
+
+
 def _multiples(spec: Opt1 | Opt2) -> tuple[Group, ...]:
     """A group a lane: the multiples of its digits and the ones that they lack."""
     groups = []
     for lane in range(spec.lanes):
-        terms, constant = [], 0
-        for place in _PLACES:
-            weight = 1 << 2 * place
-            if spec.pipeline == 2:  # registers, of which the sign bit is inverted: more by 2**8, and unsigned
-                terms.append(Term(f"multiple_{lane}_{place}_1", weight))
-                constant -= weight << MULTIPLE_BITS - 1
-            else:
-                terms.append(Term(f"multiple_{lane}_{place}", weight, signed=True))
-            negative = f"negative_{lane}_{place}_1" if spec.pipeline == 2 else f"digit_{lane}_{place}_negative"
-            terms.append(Term(negative, weight))
-        groups.append(Group(tuple(terms), _LEAST_PRODUCT, LARGEST_PRODUCT, constant))
+        found = [_multiple(spec, lane, place, 1 << 2 * place) for place in _PLACES]
+        terms = tuple(term for item in found for term in item[:2])
+        groups.append(Group(terms, _LEAST_PRODUCT, LARGEST_PRODUCT, sum(constant for *_, constant in found)))
     return tuple(groups)
 
 
 def _opt1(spec: Opt1) -> Tree:
     last = len(_PLACES) * spec.lanes + spec.lanes - 3  # the multiples, the last ones of all lanes but one, a constant
-    pair = (f"step_{last}_sum", f"step_{last}_carry", spec.offset_bits)
+    groups = _multiples(spec)
+    pair = Vectors(
+        (f"step_{last}_sum", f"step_{last}_carry"), spec.offset_bits, tuple(t for group in groups for t in group.terms),
+        (1 << spec.offset_bits) + sum(group.constant for group in groups),
+    )  # fmt: skip
     through = [f"product_{part}_{spec.pipeline}" for part in ("sum", "carry")] if spec.pipeline else []
     held = {f"acc_{part}": 1 for part in ("sum", "carry")}
-    return Tree("acc", spec.psum_bits, held, _first(spec), _multiples(spec), tuple(through), vectors=pair)
+    return Tree("acc", spec.psum_bits, held, _first(spec), groups, tuple(through), (pair,))
 
 
 def _opt2(spec: Opt2) -> Tree:
     held = {f"acc_{part}_{place}": 1 << 2 * place for place in _PLACES for part in ("sum", "carry")}
     rows = spec.lanes + (spec.row_constant % (1 << MULTIPLE_BITS) != 0)
-    pairs = [(f"plane_{p}_{rows - 3}_sum", f"plane_{p}_{rows - 3}_carry", spec.offset_bits) for p in _PLACES]
+    planes = tuple(_plane(spec, place, rows) for place in _PLACES) if rows > 2 else ()
     through = [f"plane_{p}_{part}_{spec.pipeline}" for p in _PLACES for part in ("sum", "carry")]
     through += [f"plane_{p}_one_{n}_{spec.pipeline}" for p in _PLACES for n in range(max(0, spec.lanes - rows + 2))]
     return Tree(
-        "acc", spec.psum_bits, held, _first(spec), _multiples(spec), tuple(through if spec.pipeline else ()),
-        tuple(pairs if rows > 2 else ()),
-    )  # fmt: skip
+        "acc", spec.psum_bits, held, _first(spec), _multiples(spec), tuple(through if spec.pipeline else ()), planes
+    )
+
+
+def _plane(spec: Opt2, place: int, rows: int) -> Vectors:
+    """Rows of a place, its multiples and a constant; compressors have room for two ones less than there are rows."""
+    terms, constant = [], 1 << spec.offset_bits
+    for lane in range(spec.lanes):
+        multiple, one, more = _multiple(spec, lane, place, 1)
+        terms += [multiple, one] if lane < rows - 2 else [multiple]
+        constant += more
+    names = f"plane_{place}_{rows - 3}_sum", f"plane_{place}_{rows - 3}_carry"
+    return Vectors(names, spec.offset_bits, tuple(terms), constant, 1 << 2 * place)
 
 
 def _serial(spec: Opt3 | Opt4c, row: int) -> Tree:

@@ -2,7 +2,7 @@
 
 For each `Tree` of a PE
     tree-adds-ACC            What `held` loads is itself, or 0 at `first`, plus the groups, as polynomials (`identity`).
-    group-range              Each group's range, of the whole PE with nothing cut; `apart` as well.
+    group-range              Each group's range, of the whole PE with nothing cut.
     exact-ACC, no-wrap-ACC   `held` is the exact total of all steps since a first one, modulo 2**bits, and for
                              `longest_sum` steps within the range of `bits` bits.
 """
@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 from bitwright.arch.pe.stream import StreamSpec
-from bitwright.rtl.formal import identity
+from bitwright.rtl.formal import alike, identity
 from bitwright.rtl.formal.control import PHASE, cycles_of_step, phase_of
 from bitwright.rtl.formal.harness import Harness, Ports, shown
 from bitwright.rtl.formal.holds import add_ports
 from bitwright.rtl.formal.model import Result, Setting, decide, write
 from bitwright.rtl.formal.netlist import Bit, Design, Register
-from bitwright.rtl.formal.ranges import extended, follow, number
-from bitwright.rtl.formal.tree_wires import Group, Tree, trees
+from bitwright.rtl.formal.ranges import extended, follow, number, settled
+from bitwright.rtl.formal.tree_wires import Group, Term, Tree, Vectors, trees
 
 
 def totals(setting: Setting, spec: StreamSpec, design: Design) -> Iterator[Result]:
@@ -31,8 +31,31 @@ def totals(setting: Setting, spec: StreamSpec, design: Design) -> Iterator[Resul
         yield _adds(setting, tree, design)
     if found:
         yield from _group_ranges(setting, spec, design, found)
-    for tree in found:
+    begun = time.monotonic()
+    every = classes(spec, design)
+    seconds = time.monotonic() - begun
+    for tree, *others in every:
         yield from _exact(setting, spec, design, tree)
+        if others:
+            yield setting.result(f"alike-{tree.name}", alike.told(len(others)), 0, "proved", seconds)
+
+
+def classes(spec: StreamSpec, design: Design) -> list[list[Tree]]:
+    """The trees of a PE whose registers load under the same conditions, together: no more of the PE is in `_exact`."""
+    forms, ports = alike.Forms(design), Ports.of(spec)
+
+    def loads(tree: Tree) -> list[tuple[str, Bit, str] | None]:
+        return [_load(design, wire) for wire in (*tree.held, *tree.through)]
+
+    def form(tree: Tree) -> alike.Form:
+        return forms.of([*(load[1] for load in loads(tree) if load is not None), *design.bits(tree.first)])
+
+    def facts(tree: Tree) -> Hashable:
+        pins = tuple(load and load[2] for load in loads(tree))
+        whole = tree.name if None in pins else ""
+        return tree.bits, tree.low, tree.high, _stage(design, ports, tree), len(tree.held), pins, whole
+
+    return alike.classes(trees(spec), form, facts, design, ())
 
 
 def _register(design: Design, wire: str) -> Register | None:
@@ -55,7 +78,10 @@ def _load(design: Design, wire: str) -> tuple[str, Bit, str] | None:
 
 def _adds(setting: Setting, tree: Tree, design: Design) -> Result:
     begun = time.monotonic()
-    result = "proved" if _same(tree, design) else "failed"
+    try:
+        result = "proved" if _same(tree, design) else "refuted"
+    except identity.TooLarge:
+        result = "unknown"
     return setting.result(f"tree-adds-{tree.name}", "algebra", 0, result, time.monotonic() - begun)
 
 
@@ -73,35 +99,68 @@ def _same(tree: Tree, design: Design) -> bool:
         if found is None or set(found) & {bit for name in tree.through for bit in design.bits(name)}:
             return False
         pipeline.update(zip(design.bits(wire), found, strict=True))
-    terms = [(design.bits(term.wire), term.weight, term.signed) for group in tree.groups for term in group.terms]
-    constant, never = sum(group.constant for group in tree.groups), list(tree.apart)
-    if tree.vectors is not None:
-        *names, place = tree.vectors
-        offset, pair = 1 << place, [(design.bits(name), 1, False) for name in names]
-        if not 0 <= tree.low + offset <= tree.high + offset < 2 * offset:
-            return False
-        stops = {bit for bits, _, _ in terms for bit in bits}
-        found_pair = identity.opened(design, identity.of_numbers(pair, place + 1), stops, place + 1)
-        goal = identity.of_numbers(terms, place + 1)
-        if found_pair != identity.sum_of([goal], constant + offset, place + 1):
-            return False
-        terms, constant, never = pair, -offset, [*never, tree.vectors]
+    if not all(_is_exact(vectors, tree, design) for vectors in tree.vectors):
+        return False
+    added, never = _with_vectors(tree, design)
     held: list[identity.Number] = [(design.bits(wire), weight, False) for wire, weight in tree.held.items()]
     (first,) = design.bits(tree.first)
     kept = identity.unless(identity.of_numbers(held, tree.bits), first)
-    goal = identity.sum_of([kept, identity.of_numbers(terms, tree.bits)], constant, tree.bits)
-    stops = {first, *(bit for bits, _, _ in (*held, *terms) for bit in bits)}
-    both = [
-        frozenset((design.bits(one)[place], design.bits(other)[place])) for one, other, place in never
-        if place < min(len(design.bits(one)), len(design.bits(other)))
-    ]  # fmt: skip
+    goal = identity.sum_of([kept, added], 0, tree.bits)
+    parts = {bit for term in added for bit in term}
+    mine = {first, *(bit for bits, _, _ in held for bit in bits)}
     late = design.cone(bit for bits, _, _ in made for bit in bits)
-    if tree.through and late & {bit for bits, _, _ in terms for bit in bits}:
+    if tree.through and late & parts:
         return False  # not all of the way is behind the registers
-    if design.cone(pipeline.values()) & {first, *(bit for bits, _, _ in held for bit in bits)}:
+    if design.cone(pipeline.values()) & mine:
         return False  # the sum of a step before
     total = identity.of_numbers(made, tree.bits)
-    return identity.opened(design, total, stops, tree.bits, both, pipeline) == goal
+    return identity.opened(design, total, mine | parts, tree.bits, never, pipeline) == goal
+
+
+def _numbers(design: Design, terms: Iterable[Term], weight: int = 1) -> list[identity.Number]:
+    return [(design.bits(term.wire), term.weight * weight, term.signed) for term in terms]
+
+
+def _with_vectors(tree: Tree, design: Design) -> tuple[identity.Polynomial, list[frozenset[Bit]]]:
+    """The groups, vectors in the place of the terms that they stand for, and bits that are never both 1."""
+    terms = [term for group in tree.groups for term in group.terms]
+    constant, never = sum(group.constant for group in tree.groups), []
+    parts = [identity.of_numbers(_numbers(design, terms), tree.bits)]
+    for item in tree.vectors:
+        first, second = (design.bits(wire) for wire in item.pair)
+        pair: list[identity.Number] = [(bits, item.weight, False) for bits in (first, second)]
+        gone = _numbers(design, item.terms, -item.weight)
+        parts += [identity.of_numbers(numbers, tree.bits) for numbers in (pair, gone)]
+        constant -= item.constant * item.weight
+        if item.place < min(len(first), len(second)):  # they are below 2**(place + 1) together
+            never.append(frozenset((first[item.place], second[item.place])))
+    return identity.sum_of(parts, constant, tree.bits), never
+
+
+def _is_exact(item: Vectors, tree: Tree, design: Design) -> bool:
+    """Whether the vectors are the total of their terms: it is in range, and the tree loses nothing of it."""
+    low, high = _limits(item, tree, design)
+    pair = [design.bits(wire) for wire in item.pair]
+    if low < 0 or high >= 2 << item.place or max(map(len, pair)) > item.place + 1:
+        return False
+    bits = item.place + 1 + identity.GUARD_BITS
+    goal = identity.sum_of([identity.of_numbers(_numbers(design, item.terms), bits)], item.constant, bits)
+    stops = {bit for term in goal for bit in term}
+    total = identity.of_numbers([(one, 1, False) for one in pair], bits)
+    return identity.exactly(design, total, goal, stops, item.place)
+
+
+def _limits(item: Vectors, tree: Tree, design: Design) -> tuple[int, int]:
+    """The range of the terms and the constant: that of the groups, if these are the same terms, or of the wires."""
+    low = high = item.constant
+    if list(item.terms) == [term for group in tree.groups for term in group.terms]:
+        rest = item.constant - sum(group.constant for group in tree.groups)
+        return tree.low + rest, tree.high + rest
+    for term in item.terms:
+        bits = len(design.bits(term.wire))
+        low -= (term.weight << bits - 1) if term.signed else 0
+        high += ((1 << bits - term.signed) - 1) * term.weight
+    return low, high
 
 
 def _new_bits(design: Design, wire: str) -> tuple[Bit, ...] | None:
@@ -118,16 +177,16 @@ def _stage(design: Design, ports: Ports, tree: Tree) -> int:
 
 def _group_ranges(setting: Setting, spec: StreamSpec, design: Design, found: tuple[Tree, ...]) -> Iterator[Result]:
     ports, longest = Ports.of(spec), cycles_of_step(spec)[0]
-    groups = list(dict.fromkeys(group for tree in found for group in tree.groups))
-    apart = list(dict.fromkeys(pair for tree in found for pair in tree.apart))
-    vectors = [tree.vectors for tree in found if tree.vectors is not None]
-    wires = {term.wire for group in groups for term in group.terms} | {
-        wire for pair in (*apart, *vectors) for wire in pair[:2]
-    }
+    begun = time.monotonic()
+    every = _group_classes(design, ports, dict.fromkeys(group for tree in found for group in tree.groups))
+    groups, same = [first for first, *_ in every], sum(len(others) for _, *others in every)
+    if same:
+        yield setting.result("alike-groups", alike.told(same), 0, "proved", time.monotonic() - begun)
+    wires = {term.wire for group in groups for term in group.terms}
     exposed = {wire: len(design.bits(wire)) for wire in sorted(wires)}
     harness = Harness(ports, {**exposed, **phase_of(design)}, stalls=False)
     stage = _stage(design, ports, found[0])
-    came, _, ends = _timing(harness, longest, stage)
+    came, _, ends = timed(harness, longest, stage)
     for index, group in enumerate(groups):
         width = _width(group)
         terms = [
@@ -147,24 +206,34 @@ def _group_ranges(setting: Setting, spec: StreamSpec, design: Design, found: tup
             harness.wire(f"step_{index}", width, f"cycle_{index}", is_signed=True)
         inside = f"step_{index} >= {number(width, group.low)} && step_{index} <= {number(width, group.high)}"
         harness.claim("group-range", f"!started || !({came}) || !({ends}) || ({inside})")
-    for first, second, place in apart:
-        if place < min(exposed[first], exposed[second]):
-            both = f"{shown(first)}[{place}] && {shown(second)}[{place}]"
-            harness.claim("group-range", f"!started || !({came}) || !({both})")
-    for first, second, place in vectors:
-        total = " + ".join(extended(wire, exposed[wire], place + 3, False) for wire in (first, second))
-        harness.claim("group-range", f"!started || !({came}) || {total} < {place + 3}'d{2 << place}")
     path = write(setting, "groups", harness)
     depth = spec.timing.latency_cycles + longest + 1
     results = decide(setting, "groups", harness, path, depth=depth, bounded=depth + 2)
     yield from (result for result in results if result.property != "phase-counts")
 
 
+def _group_classes(design: Design, ports: Ports, groups: Iterable[Group]) -> list[list[Group]]:
+    """Groups that are the same circuit of operands of their own, together: see `alike`."""
+    watched = [ports.wire("step_ready"), ports.wire("sum_valid"), *phase_of(design)]
+    control = design.history(bit for wire in watched for bit in design.bits(wire))
+    operands = frozenset(design.bits(ports.wire("step_payload"))[: ports.first]) - control
+    forms = alike.Forms(design)
+
+    def form(group: Group) -> alike.Form:
+        return forms.of((bit for term in group.terms for bit in design.bits(term.wire)), operands=operands)
+
+    def facts(group: Group) -> Hashable:
+        terms = tuple((term.weight, term.signed, len(design.bits(term.wire))) for term in group.terms)
+        return terms, group.low, group.high, group.constant
+
+    return alike.classes(groups, form, facts, design, control)
+
+
 def _width(group: Group) -> int:
     return max(-group.low, group.high).bit_length() + 6
 
 
-def _timing(harness: Harness, longest: int, stage: int) -> tuple[str, str, str]:
+def timed(harness: Harness, longest: int, stage: int) -> tuple[str, str, str]:
     """Conditions at the stage given: a cycle of a step is there, the first of a sum, the last of its step.
 
     And the wire `inside_step`: a step has begun there and not ended.
@@ -193,7 +262,7 @@ def _exact(setting: Setting, spec: StreamSpec, design: Design, tree: Tree) -> It
     longest, label = cycles_of_step(spec)[0], f"tree_{tree.name}"
     loads = {_load(design, wire) for wire in tree.held}
     if None in loads:
-        yield setting.result(f"exact-{tree.name}", "structure", 0, "failed", 0)
+        yield setting.result(f"exact-{tree.name}", "structure", 0, "refuted", 0)
         return
     selects = {load[1:]: load for load in loads if load is not None}
     enables = {f"load_{index}": load for index, load in enumerate(selects.values())}
@@ -206,7 +275,8 @@ def _exact(setting: Setting, spec: StreamSpec, design: Design, tree: Tree) -> It
     path = write(setting, label, harness, source=f"{label}.json")
     depth = spec.timing.latency_cycles + longest + 1
     results = decide(setting, label, harness, path, depth=depth, bounded=depth + 2)
-    yield from (result for result in results if result.property != "phase-counts")
+    kept = (result for result in results if result.property != "phase-counts")
+    yield from settled(kept, tree.bits, spec.longest_sum, tree.low, tree.high)
 
 
 def _exact_harness(spec: StreamSpec, design: Design, tree: Tree, conditions: dict[str, str]) -> Harness:
@@ -221,7 +291,7 @@ def _exact_harness(spec: StreamSpec, design: Design, tree: Tree, conditions: dic
     load = conditions["load_0"]
     harness.lines.append(f"always @(posedge clk) if ({load}) held <= {following};")
     stage = _stage(design, ports, tree) + bool(tree.through)
-    came, begins, ends = _timing(harness, cycles_of_step(spec)[0], stage)
+    came, begins, ends = timed(harness, cycles_of_step(spec)[0], stage)
     for name, condition in conditions.items():
         one_with = f"{condition} == {load}" if name.startswith("load") else f"rst || !came_{stage - 1} || {condition}"
         harness.claim(f"exact-{tree.name}", f"!started || {one_with}")

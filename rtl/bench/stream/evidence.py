@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,15 +82,29 @@ def _read(path: Path) -> list[Row]:
 
 def store(found: Row, folder: Path | None = None) -> None:
     """Put a row in, in place of the one with the same key; the file is replaced whole, under a lock."""
-    folder = folder or FOLDER
+    _change(found["pe"], folder or FOLDER, lambda rows: {**rows, key(found): found})
+
+
+def keep(spec: PESpec, params: Mapping[str, Any], properties: Iterable[str], folder: Path | None = None) -> None:
+    """Take out the proofs of a PE with these parameters whose property is none of those given, all that there are."""
+    group, wanted = (spec.name, json.dumps(dict(params), sort_keys=True), "proof"), set(properties)
+
+    def rest(rows: dict[tuple[str, ...], Row]) -> dict[tuple[str, ...], Row]:
+        return {name: each for name, each in rows.items() if name[:3] != group or name[3] in wanted}
+
+    _change(spec.name, folder or FOLDER, rest)
+
+
+def _change(
+    pe_name: str, folder: Path, change: Callable[[dict[tuple[str, ...], Row]], dict[tuple[str, ...], Row]]
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{found['pe']}.json"
+    path = folder / f"{pe_name}.json"
     # The lock is on the folder: no file is left behind, and writers of different PEs hardly ever meet.
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        rows = {key(each): each for each in (_read(path) if path.exists() else [])}
-        rows[key(found)] = found
+        rows = change({key(each): each for each in (_read(path) if path.exists() else [])})
         _replace(path, json.dumps({"rows": [rows[each] for each in sorted(rows)]}, indent=1) + "\n")
     finally:
         os.close(handle)

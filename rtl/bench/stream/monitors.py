@@ -5,11 +5,27 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bitwright.arch.pe.stream import Field, StreamSpec
 
 SHOWN_LANES, SHOWN_STEPS = 8, 4
 Bits = int | str  # a number, or the bits as text where some are x
+
+
+def bits_of(handle: Any) -> Bits:
+    """A signal of cocotb's as a number, or as text where some of its bits are x."""
+    text = str(handle.value)
+    try:
+        return int(text, 2)
+    except ValueError:
+        return text
+
+
+def number_of(handle: Any) -> int | None:
+    """The same of a signal that may not be x: None if it is."""
+    value = bits_of(handle)
+    return value if isinstance(value, int) else None
 
 
 def shown(bits: Bits | None, fields: Sequence[Field] = ()) -> str:

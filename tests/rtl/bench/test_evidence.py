@@ -41,3 +41,18 @@ def test_the_page_is_that_of_the_evidence() -> None:
         [sys.executable, str(ROOT / "docs" / "pe_library.py")], capture_output=True, text=True, check=True
     )
     assert (ROOT / "docs" / "pe-library.md").read_text() == done.stdout, "docs/pe-library.md: run `make docs`"
+
+
+def test_a_run_of_proofs_leaves_no_row_of_an_older_one(tmp_path: Path) -> None:
+    spec, params = pe.stream("int8-mac"), {"lanes": 2}
+    for found in (params, {}):
+        row = evidence.row(spec, found, "proof", {}, "")
+        for item in ("exact-acc", "exact-acc_0_1"):
+            evidence.store({**row, "figures": {"property": item}}, tmp_path)
+    evidence.store(evidence.row(spec, params, "campaign", {}, ""), tmp_path)
+    evidence.keep(spec, params, ["exact-acc"], tmp_path)
+    rows = [(row["params"], row["kind"], row["figures"].get("property")) for row in evidence.load(tmp_path)]
+    assert sorted(rows, key=str) == [
+        ({"lanes": 2}, "campaign", None), ({"lanes": 2}, "proof", "exact-acc"),
+        ({}, "proof", "exact-acc"), ({}, "proof", "exact-acc_0_1"),
+    ]  # fmt: skip
