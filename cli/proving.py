@@ -17,7 +17,8 @@ def prove(
 ) -> None:
     """Formal proofs of a PE's generated Verilog: handshake, order, clear, reset, accumulator range.
 
-    A property that is not proved in time has failed (exit code 1); a counterexample is left as a VCD file.
+    A property that is refuted or not proved in time has failed (exit code 1); a counterexample is left as a VCD file.
+    One of which there is no proof for this PE is listed as "not proved", with the reason, and fails nothing.
 
     Examples:
 
@@ -27,18 +28,20 @@ def prove(
     """
     from bitwright import rtl
 
-    rows, failed = [], 0
+    rows, proved, failed = [], 0, 0
     for result in rtl.prove(name, solver=solver, timeout_s=timeout_s, write=write):
-        failed += not result.proved
+        proved += result.proved
+        failed += result.failed
         rows.append({**vars(result), "seconds": round(result.seconds, 2)})
         if not json:
             trace = f"; counterexample: {result.trace}" if result.trace else ""
             how = f"{result.method}, depth {result.depth}" if result.depth else result.method
             told = f"{result.variant}: {result.property}: {result.result} ({how}, {result.seconds:.1f} s){trace}"
-            print(told, flush=True)
+            missing = f"{result.variant}: not proved: {result.property} ({how})"
+            print(told if result.proved or result.failed else missing, flush=True)
     if json:
-        print_json({"schema_version": 1, "proved": not failed, "results": rows})
+        print_json({"schema_version": 1, "proved": proved == len(rows), "results": rows})
     else:
-        print(f"{len(rows) - failed} of {len(rows)} properties proved")
+        print(f"{proved} of {len(rows)} properties proved")
     if failed:
         raise typer.Exit(1)

@@ -15,7 +15,7 @@ from bitwright.rtl.formal.control import cycles_of_step, phase_of
 from bitwright.rtl.formal.harness import Harness, Ports
 from bitwright.rtl.formal.model import Result, Setting, decide, write
 from bitwright.rtl.formal.netlist import Bit, Design
-from bitwright.rtl.formal.ranges import extended, number
+from bitwright.rtl.formal.ranges import extended, number, of_operands
 from bitwright.rtl.formal.trees import timed
 
 
@@ -44,17 +44,11 @@ def cut_ranges(setting: Setting, spec: Lut, design: Design) -> Iterator[Result]:
 
 def _classes(spec: Lut, design: Design, items: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
     """What enters a sum, and its total so far, as circuits of operands of their own."""
-    ports = Ports.of(spec)
-    watched = [ports.wire("step_ready"), ports.wire("sum_valid"), *phase_of(design)]
-    control = design.history(bit for wire in watched for bit in design.bits(wire))
-    operands = frozenset(design.bits(ports.wire("step_payload"))[: ports.first]) - control
-    forms = alike.Forms(design)
 
-    def form(item: tuple[str, str]) -> alike.Form:
-        roots: list[Bit] = [bit for wire in item if wire for bit in design.bits(wire)]
-        return forms.of(roots, operands=operands)
+    def roots(item: tuple[str, str]) -> list[Bit]:
+        return [bit for wire in item if wire for bit in design.bits(wire)]
 
-    return alike.classes(items, form, lambda item: (item[0].startswith("row"), item[1] != ""), design, control)
+    return of_operands(spec, design, items, roots, lambda item: (item[0].startswith("row"), item[1] != ""))
 
 
 def _harness(spec: Lut, design: Design, items: list[tuple[str, str]]) -> Harness:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bitwright.arch.pe.stream import Cut, StreamSpec
 from bitwright.rtl.formal import alike
+from bitwright.rtl.formal.alike import Item
 from bitwright.rtl.formal.control import PHASE, cycles_of_step, phase_of
 from bitwright.rtl.formal.harness import Harness, Ports, shown
 from bitwright.rtl.formal.model import Result, Setting, decide, write
@@ -193,14 +194,26 @@ def _total(
 
 
 def cut_ranges(setting: Setting, spec: StreamSpec, design: Design) -> Iterator[Result]:
-    """The cut wires' ranges themselves, of the whole PE with nothing cut, whatever tests show of them."""
-    cuts = {cut.wire: cut for cut in spec.cuts}
-    if not cuts:
+    """The cut wires' ranges themselves, of the whole PE with nothing cut, whatever tests show of them.
+
+    One of each of the cuts that are the same circuit of a step's operands (`alike`).
+    """
+    if not spec.cuts:
         return
+    begun = time.monotonic()
     ports = Ports.of(spec)
-    stages = {wire: design.distance(ports.wire("step_payload"), design.bits(wire)) or 0 for wire in cuts}
+    stages = {cut.wire: design.distance(ports.wire("step_payload"), design.bits(cut.wire)) or 0 for cut in spec.cuts}
+
+    def facts(cut: Cut) -> Hashable:
+        return cut.low, cut.high, cut.signed, stages[cut.wire]
+
+    every = of_operands(spec, design, spec.cuts, lambda cut: design.bits(cut.wire), facts)
+    cuts = {first.wire: first for first, *_ in every}
+    if len(cuts) < len(spec.cuts):
+        same = alike.told(len(spec.cuts) - len(cuts))
+        yield setting.result("alike-cuts", same, 0, "proved", time.monotonic() - begun)
     harness = Harness(ports, {wire: len(design.bits(wire)) for wire in cuts}, stalls=False)
-    follow(harness, "step_valid && !rst", max(stages.values()))
+    follow(harness, "step_valid && !rst", max(stages[wire] for wire in cuts))
     for wire, cut in cuts.items():
         bits = harness.exposed[wire]
         harness.wire(f"real_{wire}", bits + 2, extended(wire, bits, bits + 2, cut.signed), is_signed=True)
@@ -209,6 +222,19 @@ def cut_ranges(setting: Setting, spec: StreamSpec, design: Design) -> Iterator[R
     path = write(setting, "cuts", harness)
     depth = spec.timing.latency_cycles
     yield from decide(setting, "cuts", harness, path, depth=depth, bounded=depth + 2)
+
+
+def of_operands(
+    spec: StreamSpec, design: Design, items: Iterable[Item], roots: Callable[[Item], Iterable[Bit]],
+    facts: Callable[[Item], Hashable],
+) -> list[list[Item]]:  # fmt: skip
+    """Items whose roots are the same circuit of operands of a step, each of its own, together."""
+    ports = Ports.of(spec)
+    watched = [ports.wire("step_ready"), ports.wire("sum_valid"), *phase_of(design)]
+    control = design.history(bit for wire in watched for bit in design.bits(wire))
+    operands = frozenset(design.bits(ports.wire("step_payload"))[: ports.first]) - control
+    forms = alike.Forms(design)
+    return alike.classes(items, lambda item: forms.of(roots(item), operands=operands), facts, design, control)
 
 
 def follow(harness: Harness, came: str, stages: int) -> None:
