@@ -145,6 +145,13 @@ def step(shape: Shape, state: ArrayState, ready: int, m: int, k: int) -> tuple[A
     return ArrayState(end + 1, end + 1, end + 2 * m - 1), start, end + 2 * m - 1 + shape.physical_cols - 1
 
 
+def first_stream(shape: ArrayShape, state: ArrayState, ready: int, k: int) -> int:
+    """When the array would take the first activation of a pass of k steps, operands there from cycle `ready`."""
+    if shape.weight_stationary:
+        return max(max(ready, state.weights_free) + 1, state.stream_free)
+    return max(ready, state.stream_free, state.drain_free - k + 1)
+
+
 def _relative(shape: Shape, state: ArrayState) -> int:
     """What must repeat for the sequence to be periodic: the distance between the two clocks of the state."""
     if shape.weight_stationary:

@@ -15,7 +15,7 @@ and the RTL runner execute the same object. Plain data: `str(program)` prints it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -35,6 +35,16 @@ class Token(StrEnum):
 
 
 INITIAL_TOKENS: dict[Token, int] = {Token.ACT_FREE: 2, Token.WGT_FREE: 2, Token.OUT_FREE: 2}
+
+# Which queue gives a token and which takes it.
+ENDS: dict[Token, tuple[str, str]] = {
+    Token.ACT_FREE: ("execute", "load"),
+    Token.ACT_READY: ("load", "execute"),
+    Token.WGT_FREE: ("execute", "load"),
+    Token.WGT_READY: ("load", "execute"),
+    Token.OUT_FREE: ("store", "execute"),
+    Token.OUT_READY: ("execute", "store"),
+}
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,13 @@ class Execute:
     waits: tuple[Token, ...]
     signals: tuple[Token, ...]
 
+    def stream_cycles(self, *, weight_stationary: bool) -> int:
+        """Cycles in which the array takes activations: m a pass, or k of an output-stationary one."""
+        return sum(
+            times * sum((run.m if weight_stationary else run.k) * run.count for run in pattern)
+            for pattern, times in self.segments()
+        )
+
     def segments(self) -> Iterator[tuple[tuple[PassRun, ...], int]]:
         """(pattern, times) in execution order."""
         if self.times:
@@ -123,7 +140,10 @@ class Store:
 
 @dataclass(frozen=True)
 class Program:
-    """The three queues of one operator M, K, N."""
+    """The three queues of one operator M, K, N.
+
+    Raises ConfigError for an instruction that waits for or signals a token of another queue (`ENDS`).
+    """
 
     m: int
     k: int
@@ -131,6 +151,19 @@ class Program:
     loads: tuple[Load, ...]
     executes: tuple[Execute, ...]
     stores: tuple[Store, ...]
+
+    def __post_init__(self) -> None:
+        for queue, instructions in self._queues().items():
+            given, taken = ({token for token, ends in ENDS.items() if ends[side] == queue} for side in (0, 1))
+            for index, instruction in enumerate(instructions):
+                if not (taken.issuperset(instruction.waits) and given.issuperset(instruction.signals)):
+                    raise ConfigError(
+                        f"{queue} {index}{_tokens(instruction.waits, instruction.signals)}: a {queue} waits only for "
+                        f"{_names(taken)} and signals only {_names(given)}; the program"
+                    )
+
+    def _queues(self) -> dict[str, tuple[Load | Execute | Store, ...]]:
+        return {"load": self.loads, "execute": self.executes, "store": self.stores}
 
     @property
     def dram_bytes(self) -> int:
@@ -163,11 +196,7 @@ class Program:
         Raises ConfigError naming what each stuck queue waits for when the program cannot end.
         """
         tokens: Counter[Token] = Counter(INITIAL_TOKENS)
-        queues: dict[str, tuple[Load | Execute | Store, ...]] = {
-            "load": self.loads,
-            "execute": self.executes,
-            "store": self.stores,
-        }
+        queues = self._queues()
         heads = dict.fromkeys(queues, 0)
         moved = True
         while moved:
@@ -189,6 +218,10 @@ class Program:
         ]
         if stuck:
             raise ConfigError(f"program deadlocks: {'; '.join(stuck)}; every wait needs an earlier signal")
+
+
+def _names(tokens: Iterable[Token]) -> str:
+    return ", ".join(sorted(token.value for token in tokens))
 
 
 def _tokens(waits: tuple[Token, ...], signals: tuple[Token, ...]) -> str:

@@ -9,7 +9,7 @@ from bitwright.arch.machine import Machine
 from bitwright.arch.program import Program
 from bitwright.sim.activity import Activity
 from bitwright.sim.costs import MachineCosts
-from bitwright.sim.engine import Counters
+from bitwright.sim.counters import Counters
 from bitwright.workloads import mapping
 from bitwright.workloads.operators import Gemm
 

@@ -1,9 +1,9 @@
 """The SimPy machine: load, execute and store units that run a program, one DRAM channel, double buffers.
 
-One event is a transfer, a block, or a token; never a PE cycle.
+The reference: `sim.fast` counts the same without events. An event is a transfer, a block or a token, never a PE cycle.
 State: three in-order queues; token counters (arch.program.Token, two credits a buffer); the array's two clocks
-    (arch.array_timing.ArrayState); the DRAM channel (one transfer at a time; waiting loads go
-    before waiting stores).
+    (arch.array_timing.ArrayState); the DRAM channel (one transfer at a time; of a load and a store that both wait
+    when a cycle ends, the load goes first).
 Latency rules:
     transfer       busy ceil(bytes / bandwidth); a load's bytes are there `latency_cycles` after that, during
                    which the channel takes the next transfer;
@@ -19,37 +19,18 @@ Fidelity: with operands and output slots always there, cycles equal our array's 
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
 from typing import Any
 
 import simpy
-from bitwright.arch.array_timing import IDLE, ArrayShape, ArrayState, run_passes
+from bitwright.arch.array_timing import IDLE, ArrayShape, first_stream, run_passes
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.program import INITIAL_TOKENS, Execute, Load, Program, Store, Token
+from bitwright.sim.counters import Counters
+from simpy.events import NORMAL, EventPriority
 
 Process = Generator[simpy.Event, Any, None]
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What one program did. The four `cycles_*` sum to `cycles`.
-
-    cycles_stream        the array takes activations
-    cycles_array_stall   the array is held up by its own registers: weight rows still loading (weight-stationary), drain
-                         chain still occupied (output-stationary)
-    cycles_dram_wait     the array has nothing to do because a transfer has not arrived or left
-    cycles_fill_drain    from the last operand taken to the last output written to the buffer
-    """
-
-    cycles: int
-    cycles_stream: int
-    cycles_array_stall: int
-    cycles_dram_wait: int
-    cycles_fill_drain: int
-    dram_read_bytes: int
-    dram_write_bytes: int
 
 
 class _Tokens:
@@ -73,8 +54,19 @@ class _Tokens:
             sleeper.succeed()
 
 
+class _EndOfCycle(simpy.Event):
+    """Happens after all other events of this cycle: whoever can ask for the channel has asked."""
+
+    def __init__(self, env: simpy.Environment, callback: Callable[[simpy.Event], None]) -> None:
+        super().__init__(env)
+        self._ok, self._value = True, None
+        assert self.callbacks is not None, "a fresh event has callbacks"
+        self.callbacks.append(callback)
+        env.schedule(self, EventPriority(NORMAL + 1))
+
+
 class _Channel:
-    """The DRAM channel: one transfer at a time; of those that wait, loads go before stores."""
+    """The DRAM channel: one transfer at a time; granted at the end of a cycle, to a load before a store."""
 
     def __init__(self, env: simpy.Environment, memory: DramPort) -> None:
         self._env, self._memory = env, memory
@@ -82,16 +74,21 @@ class _Channel:
         self._waiting: dict[str, simpy.Event] = {}
 
     def transfer(self, queue: str, size_bytes: int) -> Process:
-        if self._busy:
-            self._waiting[queue] = self._env.event()
-            yield self._waiting[queue]
-        self._busy = True
+        self._waiting[queue] = self._env.event()
+        self._arbitrate()
+        yield self._waiting[queue]
         yield self._env.timeout(self._memory.busy_cycles(size_bytes))
-        for other in ("load", "store"):
-            if other in self._waiting:
-                self._waiting.pop(other).succeed()
-                return
         self._busy = False
+        self._arbitrate()
+
+    def _arbitrate(self) -> None:
+        _EndOfCycle(self._env, self._grant)
+
+    def _grant(self, _: simpy.Event) -> None:
+        for queue in ("load", "store"):
+            if not self._busy and queue in self._waiting:
+                self._busy = True
+                self._waiting.pop(queue).succeed()
 
 
 class _Machine:
@@ -137,14 +134,15 @@ class _Machine:
                 yield self.env.timeout(next_start - self.env.now)
             yield from self._take(execute)
             ready = int(self.env.now)
-            at_once = self._first_stream(execute, state, 0)
-            self.waited += self._first_stream(execute, state, ready) - at_once
+            first_k = next(execute.segments())[0][0].k
+            at_once = first_stream(self.shape, state, 0, first_k)
+            self.waited += first_stream(self.shape, state, ready, first_k) - at_once
             weights_done, finish = 0, 0
             for pattern, times in execute.segments():
                 timing = run_passes(self.shape, state, ready, pattern, times)
                 state, weights_done, finish = timing.state, timing.weights_done, timing.finish
                 next_start = timing.next_start
-                self.streamed += times * sum(self._stream_cycles(run.m, run.k) * run.count for run in pattern)
+            self.streamed += execute.stream_cycles(weight_stationary=self.shape.weight_stationary)
             self.stream_end = state.stream_free
             self.last_output = finish + 1 + self.edge_latency_cycles
             moments = {
@@ -167,35 +165,15 @@ class _Machine:
         for token in instruction.waits:
             yield from self.tokens.take(token)
 
-    def _stream_cycles(self, m: int, k: int) -> int:
-        return m if self.shape.weight_stationary else k
-
-    def _first_stream(self, execute: Execute, state: ArrayState, ready: int) -> int:
-        """The cycle in which the array would take the first activation of `execute`."""
-        pattern, _ = next(execute.segments())
-        first = pattern[0]
-        if self.shape.weight_stationary:
-            return max(max(ready, state.weights_free) + 1, state.stream_free)
-        return max(ready, state.stream_free, state.drain_free - first.k + 1)
-
     def run(self) -> Counters:
         self.env.run()
         if any(process.is_alive for process in self.running):
             self.program.check()
             raise ConfigError("program ended with a queue still waiting; its tokens do not match its order")
-        cycles = max(self.end, self.last_output)
-        dram_tail = cycles - max(self.last_output, self.stream_end)
-        drain = max(0, self.last_output - self.stream_end)
-        own = self.stream_end - self.streamed - self.waited
-        return Counters(
-            cycles=cycles,
-            cycles_stream=self.streamed,
-            cycles_array_stall=own,
-            cycles_dram_wait=self.waited + dram_tail,
-            cycles_fill_drain=drain,
-            dram_read_bytes=sum(load.size_bytes for load in self.program.loads),
-            dram_write_bytes=sum(store.size_bytes for store in self.program.stores),
-        )
+        return Counters.of(
+            self.program, end=self.end, last_output=self.last_output, stream_end=self.stream_end,
+            streamed=self.streamed, waited=self.waited,
+        )  # fmt: skip
 
 
 def run(program: Program, shape: ArrayShape, memory: DramPort, edge_latency_cycles: int) -> Counters:

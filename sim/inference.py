@@ -8,19 +8,22 @@ operations over lanes, not overlapped with the array); energies sum over counted
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
 from bitwright.arch import formats, pe
 from bitwright.arch import machine as machines
+from bitwright.arch.array_timing import ArrayShape
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.machine import Dataflow, Machine
 from bitwright.arch.pe import units
-from bitwright.sim import activity, engine
+from bitwright.arch.program import Program
+from bitwright.sim import activity, fast
 from bitwright.sim.costs import check_clock, machine_costs, table
+from bitwright.sim.counters import Counters
 from bitwright.sim.energy import Energy, operator_energy, vector_energy
 from bitwright.workloads import mapping, models
 from bitwright.workloads.operators import Gemm, Step, step
@@ -128,11 +131,13 @@ def simulate(
     prompt_tokens: int = 128,
     output_tokens: int = 32,
     batch: int = 1,
+    engine: str = "fast",
 ) -> Result:
     """Simulate `prompt_tokens` of prefill and `output_tokens` decode steps (the first at context `prompt_tokens`).
 
-    `policy` (or a mapping of its fields) defaults to the PE's own formats. Raises ConfigError for sizes below 1
-    (output_tokens below 0), a PE without costs, a format that it refuses, a clock that a block does not reach, and a
+    `policy` (or a mapping of its fields) defaults to the PE's own formats. `engine` is "fast" or "simpy"; their figures
+    are the same. Raises ConfigError for sizes below 1 (output_tokens below 0), another engine, a PE without costs, a
+    format that it refuses, a clock that a block does not reach, and a
     buffer that cannot hold one tile.
     """
     machine = machines.load(machine) if isinstance(machine, str) else machine
@@ -149,10 +154,11 @@ def simulate(
     if type(output_tokens) is not int or output_tokens < 0:
         raise ConfigError(f"output_tokens = {output_tokens}: must be a whole number of at least 0; the workload")
     check_clock(machine, installed(policy))
-    prefill = _phase(machine, step(shape, policy, prompt_tokens, 0, batch), policy)
+    _engine(engine)
+    prefill = _phase(machine, step(shape, policy, prompt_tokens, 0, batch), policy, engine)
     decode = Phase()
     for index in range(output_tokens):
-        decode += _phase(machine, step(shape, policy, 1, prompt_tokens + index, batch), policy)
+        decode += _phase(machine, step(shape, policy, 1, prompt_tokens + index, batch), policy, engine)
     unit_costs = machine_costs(machine, installed(policy), policy.weights)
     areas = {
         "array": unit_costs.array_um2,
@@ -174,6 +180,16 @@ def simulate(
         areas,
         _peak_memory_bytes(shape, policy, prompt_tokens, last_context, batch),
     )
+
+
+def _engine(name: str) -> Callable[[Program, ArrayShape, DramPort, int], Counters]:
+    if name == "fast":
+        return fast.run
+    if name == "simpy":
+        from bitwright.sim import engine
+
+        return engine.run
+    raise ConfigError(f"engine = '{name}': must be fast or simpy; of a model")
 
 
 def installed(policy: FormatPolicy) -> tuple[str, ...]:
@@ -201,12 +217,13 @@ def dram_port(machine: Machine) -> DramPort:
 
 
 @lru_cache(maxsize=65536)
-def _operator(machine: Machine, gemm: Gemm, formats_installed: tuple[str, ...]) -> Phase:
+def _operator(machine: Machine, gemm: Gemm, formats_installed: tuple[str, ...], engine: str) -> Phase:
     """One repetition of one matrix product."""
+    run = _engine(engine)
     port = dram_port(machine)
     program = mapping.compile_gemm(machine, gemm, port)
     stationary = machine.array.dataflow is Dataflow.WEIGHT_STATIONARY
-    counters = engine.run(program, mapping.array_shape(machine), port, edge_latency_cycles(machine))
+    counters = run(program, mapping.array_shape(machine), port, edge_latency_cycles(machine))
     counts = activity.count(program, stationary, machine.array.cols, machine.physical_cols, gemm.group)
     unit = machine_costs(machine, formats_installed, gemm.weight_format)
     smallest = _bytes(gemm.weight_bits(gemm.n, gemm.k)) + _bytes(
@@ -231,11 +248,11 @@ def _bytes(bits: int) -> int:
     return -(-bits // 8)
 
 
-def _phase(machine: Machine, work: Step, policy: FormatPolicy) -> Phase:
+def _phase(machine: Machine, work: Step, policy: FormatPolicy, engine: str) -> Phase:
     """One forward pass: every operator, then the element-wise work."""
     total = Phase()
     for gemm in work.gemms:
-        total += _repeat(_operator(machine, gemm, installed(policy)), gemm.count)
+        total += _repeat(_operator(machine, gemm, installed(policy), engine), gemm.count)
     unit = machine_costs(machine, installed(policy), policy.weights)
     vector_cycles = sum(-(-item.elements * item.ops // machine.vector.lanes) * item.count for item in work.vector)
     lane_ops = sum(item.lane_ops for item in work.vector)

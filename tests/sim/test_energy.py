@@ -7,6 +7,7 @@ from bitwright.arch import machine as machines
 from bitwright.arch.dram_port import DramPort
 from bitwright.sim import activity, engine
 from bitwright.sim.costs import MachineCosts, Sram, Worker, machine_costs
+from bitwright.sim.counters import Counters
 from bitwright.sim.energy import Energy, operator_energy, vector_energy
 from bitwright.workloads import mapping
 from bitwright.workloads.operators import Gemm
@@ -39,7 +40,7 @@ UNIT = MachineCosts(
 LEAKAGE_UW = 109.0 + 43.0 + 59.0 + 71.0
 
 
-def run(dataflow: str) -> tuple[Energy, engine.Counters]:
+def run(dataflow: str) -> tuple[Energy, Counters]:
     """M 10, K 3, N 2 in int8 with one scale a row on a 4 x 4 array at 250 MHz; 8 bytes a cycle."""
     machine = machines.load(f"int8-4x4-{dataflow}")
     gemm = Gemm("g", "ffn", 10, 3, 2, 1, "int8", None)

@@ -1,0 +1,156 @@
+"""The fast engine: the machine of `sim.engine` as recurrences over its instructions, without events.
+
+Each instruction's times follow from those of the instructions that it waits for, so one walk gives them all: a queue's
+head is computed as soon as all its tokens have a time. Only the DRAM channel needs an order: of the transfers that can
+be asked for, the one asked for first is next, a load before a store of the same cycle; a transfer that is not known yet
+hangs on one of those and comes later. Blocks of the array that begin in the same state, seen from their first cycle,
+are computed once.
+
+State, latency rules, what is not modelled: those of `sim.engine`; every counter is equal to its
+(tests/sim/test_fast.py). About a microsecond or two an instruction; tests/bench/bench_engine.py prints the ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bitwright.arch.array_timing import IDLE, ArrayShape, ArrayState, first_stream, run_passes
+from bitwright.arch.dram_port import DramPort
+from bitwright.arch.errors import ConfigError
+from bitwright.arch.program import INITIAL_TOKENS, Execute, Program, Token
+from bitwright.sim.counters import Counters
+
+_Block = tuple[ArrayState, int, int, int, int]  # state, weights done, finish, next start, first stream; from `ready` on
+
+
+class _Tokens:
+    """When each credit of a token is there, in the order in which credits are taken."""
+
+    def __init__(self) -> None:
+        self.given = {token: [0] * INITIAL_TOKENS.get(token, 0) for token in Token}
+        self._taken = dict.fromkeys(Token, 0)
+
+    def known(self, waits: Iterable[Token], earliest: int) -> int | None:
+        """The cycle in which all of `waits` are there, `earliest` or later; None while one has no time yet."""
+        at = earliest
+        for token in waits:
+            given, taken = self.given[token], self._taken[token]
+            if taken == len(given):
+                return None
+            at = max(at, given[taken])
+        return at
+
+    def take(self, waits: Iterable[Token]) -> None:
+        for token in waits:
+            self._taken[token] += 1
+
+
+@dataclass
+class _Array:
+    """The array and the queue of executes."""
+
+    program: Program
+    shape: ArrayShape
+    edge_latency_cycles: int
+    tokens: _Tokens
+    state: ArrayState = IDLE
+    next_start: int = 0
+    done: int = 0
+    last_output: int = 0
+    streamed: int = 0
+    waited: int = 0
+
+    def __post_init__(self) -> None:
+        self._blocks: dict[tuple[int, ...], _Block] = {}
+        self._lengths: dict[tuple[int, ...], int] = {}
+
+    def advance(self) -> None:
+        """Every execute whose tokens have a time."""
+        executes, tokens = self.program.executes, self.tokens
+        while self.done < len(executes):
+            execute = executes[self.done]
+            ready = tokens.known(execute.waits, self.next_start)
+            if ready is None:
+                return
+            tokens.take(execute.waits)
+            self._run(execute, ready)
+            self.done += 1
+
+    def _run(self, execute: Execute, ready: int) -> None:
+        at_once = first_stream(self.shape, self.state, 0, next(execute.segments())[0][0].k)
+        state, weights_done, finish, next_start, stream = self._block(execute, self.state.moved(-ready))
+        self.waited += ready + stream - at_once
+        self.state = state.moved(ready)
+        self.next_start = ready + next_start
+        self.last_output = ready + finish + 1 + self.edge_latency_cycles
+        self.streamed += self._stream_cycles(execute)
+        for token in execute.signals:
+            if token is Token.WGT_FREE:
+                moment = ready + weights_done
+            elif token is Token.ACT_FREE:
+                moment = self.state.stream_free
+            else:
+                moment = self.last_output
+            self.tokens.given[token].append(max(ready, moment))
+
+    def _block(self, execute: Execute, state: ArrayState) -> _Block:
+        """From a state and to times that count from the cycle in which all tokens are there."""
+        # A clock that has run out holds nothing up, however long ago it did.
+        weights_free, stream_free = max(0, state.weights_free), max(0, state.stream_free)
+        drain_free = max(0, state.drain_free)
+        # The program holds the patterns, so that their places do not change while it runs.
+        key = (
+            id(execute.pattern), execute.times, id(execute.tail), execute.tail_times,
+            weights_free, stream_free, drain_free,
+        )  # fmt: skip
+        if key not in self._blocks:
+            state = ArrayState(weights_free, stream_free, drain_free)
+            stream = first_stream(self.shape, state, 0, next(execute.segments())[0][0].k)
+            weights_done, finish, next_start = 0, 0, 0
+            for pattern, times in execute.segments():
+                timing = run_passes(self.shape, state, 0, pattern, times)
+                state, weights_done, finish = timing.state, timing.weights_done, timing.finish
+                next_start = timing.next_start
+            self._blocks[key] = state, weights_done, finish, next_start, stream
+        return self._blocks[key]
+
+    def _stream_cycles(self, execute: Execute) -> int:
+        key = id(execute.pattern), execute.times, id(execute.tail), execute.tail_times
+        if key not in self._lengths:
+            self._lengths[key] = execute.stream_cycles(weight_stationary=self.shape.weight_stationary)
+        return self._lengths[key]
+
+
+def run(program: Program, shape: ArrayShape, memory: DramPort, edge_latency_cycles: int) -> Counters:
+    """As `engine.run`."""
+    tokens = _Tokens()
+    array = _Array(program, shape, edge_latency_cycles, tokens)
+    loads, stores = program.loads, program.stores
+    load, store = 0, 0
+    load_free, store_free, channel_free = 0, 0, 0
+    while True:
+        array.advance()
+        load_at = tokens.known(loads[load].waits, load_free) if load < len(loads) else None
+        store_at = tokens.known(stores[store].waits, store_free) if store < len(stores) else None
+        if load_at is not None and (store_at is None or load_at <= max(channel_free, store_at)):
+            tokens.take(loads[load].waits)
+            channel_free = load_free = max(channel_free, load_at) + memory.busy_cycles(loads[load].size_bytes)
+            for token in loads[load].signals:
+                tokens.given[token].append(channel_free + memory.latency_cycles)
+            load += 1
+        elif store_at is not None:
+            tokens.take(stores[store].waits)
+            channel_free = store_free = max(channel_free, store_at) + memory.busy_cycles(stores[store].size_bytes)
+            for token in stores[store].signals:
+                tokens.given[token].append(channel_free)
+            store += 1
+        else:
+            break
+    if (load, array.done, store) != (len(loads), len(program.executes), len(stores)):
+        program.check()
+        raise ConfigError("program ended with a queue still waiting; its tokens do not match its order")
+    return Counters.of(
+        program, end=store_free, last_output=array.last_output, stream_end=array.state.stream_free,
+        streamed=array.streamed, waited=array.waited,
+    )  # fmt: skip
