@@ -11,12 +11,7 @@ from enum import StrEnum
 
 from bitwright.arch.isa.faults import Fault
 from bitwright.arch.isa.limits import REGIONS
-
-ADDRESS_BITS = 40
-"""Of a byte in memory."""
-
-INDEX_BITS = 24
-"""Of an instruction's place in its program."""
+from bitwright.arch.isa.placement import ADDRESS_BITS, INDEX_BITS
 
 OFFSET_BITS = 12
 """Of a byte in the register space, a page of 4 KiB."""

@@ -21,6 +21,10 @@ class Op(IntEnum):
     END = 5
 
 
+UNITS = (Op.LOAD, Op.EXECUTE, Op.VECTOR, Op.STORE)
+"""The ops that have a unit, in the order of every mask of units."""
+
+
 class Buffer(IntEnum):
     """The channel that a Load fills."""
 

@@ -32,7 +32,7 @@ from bitwright.arch.errors import ConfigError
 from bitwright.arch.isa.encoding import IllegalInstruction, decode
 from bitwright.arch.isa.extents import Found, Use, fault_of, uses
 from bitwright.arch.isa.faults import Fault, Outcome
-from bitwright.arch.isa.instructions import End, Execute, Instruction, Load, Op, Store, Vector
+from bitwright.arch.isa.instructions import UNITS, End, Execute, Instruction, Load, Op, Store, Vector
 from bitwright.arch.isa.limits import REGIONS, Channel, Limits
 
 QUEUE_DEPTH = 4
@@ -258,7 +258,7 @@ def walk(
     if len(region_beats) != REGIONS or min(region_beats) < 0:
         raise ConfigError(f"region_beats = {tuple(region_beats)}: must be {REGIONS} sizes in beats, 0 or more")
     links = {channel: _Link() for channel in Channel}
-    units = {op: _Unit(op.name.lower(), links, numbers) for op in (Op.LOAD, Op.EXECUTE, Op.VECTOR, Op.STORE)}
+    units = {op: _Unit(op.name.lower(), links, numbers) for op in UNITS}
     fetcher = _Fetcher(program, limits, region_beats, units)
     agents: list[_Fetcher | _Unit] = [fetcher, *units.values()]
     moved = True

@@ -18,6 +18,9 @@ from bitwright.arch.isa.timing import BURST_BYTES, FETCH_BYTES
 ADDRESS_BITS = 40
 """Of a byte in memory."""
 
+INDEX_BITS = 24
+"""Of an instruction's place in its program."""
+
 
 @dataclass(frozen=True)
 class Placement:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from math import gcd
 from typing import Any
@@ -19,8 +18,6 @@ ADDRESS_BITS = 16
 
 SLOTS = 2
 
-_CONTENTS = re.compile(r"^ *initial begin\n(?: *\S+ ?\[\d+\] = \d+'h0+;\n)+ *end\n", re.MULTILINE)
-
 
 def banks_needed(row_bits: Iterable[int], port_bits: int, *, padded: bool = False) -> int:
     """How many banks a reader of rows of these widths needs: a power of two.
@@ -34,11 +31,6 @@ def banks_needed(row_bits: Iterable[int], port_bits: int, *, padded: bool = Fals
         worst = 0 if padded else port_bits - gcd(bits, port_bits)
         beats = max(beats, -(-(worst + bits) // port_bits))
     return 1 << ceil_log2(beats)
-
-
-def without_contents(verilog: str) -> str:
-    """Verilog without the zeros, a line a row, that memories would start with: they power up unknown, as in silicon."""
-    return _CONTENTS.sub("", verilog)
 
 
 class BeatBanks(wiring.Component):

@@ -10,9 +10,9 @@ from amaranth.lib.data import ArrayLayout, StructLayout, View
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
 from bitwright.arch.isa.limits import REGIONS
+from bitwright.arch.isa.placement import ADDRESS_BITS
 from bitwright.arch.isa.timing import BURST_BYTES, MOST_BURST_BEATS
 from bitwright.arch.pe import Evidence
-from bitwright.rtl.accelerator.interfaces import ADDRESS_BITS
 
 BURST_BITS = bits_for(MOST_BURST_BEATS)
 BURST = StructLayout({"address": ADDRESS_BITS, "beats": BURST_BITS})

@@ -15,15 +15,13 @@ from amaranth.utils import bits_for, exact_log2
 from bitwright.arch.isa.extents import FP32_BITS, VALUE_BITS
 from bitwright.arch.isa.faults import Fault
 from bitwright.arch.isa.fields import BY_OP, OP_BITS, WORD_BITS
-from bitwright.arch.isa.instructions import Buffer, NumberType, Op
+from bitwright.arch.isa.instructions import UNITS, Buffer, NumberType, Op
 from bitwright.arch.isa.limits import REGIONS, Channel, Limits
+from bitwright.arch.isa.placement import INDEX_BITS
 from bitwright.arch.isa.timing import check_cycles
 from bitwright.arch.pe import Evidence
-from bitwright.rtl.accelerator.interfaces import INDEX_BITS, UNIT_CHANNELS, entry_layout, field
+from bitwright.rtl.accelerator.interfaces import UNIT_CHANNELS, entry_layout, field
 from bitwright.rtl.accelerator.legality import illegal, quotient, unknown
-
-UNITS = tuple(UNIT_CHANNELS)
-"""The ops that have a unit, in the order of every mask of units."""
 
 FAULT_BITS = bits_for(max(Fault))
 

@@ -12,12 +12,12 @@ from amaranth.lib import wiring
 from amaranth.lib.data import StructLayout
 from amaranth.lib.wiring import In, Out
 from bitwright.arch.isa.faults import Fault
-from bitwright.arch.isa.instructions import Op
+from bitwright.arch.isa.instructions import UNITS, Op
+from bitwright.arch.isa.placement import INDEX_BITS
 from bitwright.arch.pe import Evidence
 from bitwright.arch.registers import COUNTERS
-from bitwright.rtl.accelerator.checker import FAULT_BITS, UNITS
+from bitwright.rtl.accelerator.checker import FAULT_BITS
 from bitwright.rtl.accelerator.fetcher import FETCH_STATE
-from bitwright.rtl.accelerator.interfaces import INDEX_BITS
 from bitwright.rtl.accelerator.unit_control import UNIT_STATE
 
 COUNTER_BITS = 64

@@ -11,12 +11,14 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 from bitwright.arch.isa.faults import Fault
 from bitwright.arch.isa.fields import WORD_BITS, WORD_BYTES
+from bitwright.arch.isa.instructions import UNITS
 from bitwright.arch.isa.limits import Limits
+from bitwright.arch.isa.placement import ADDRESS_BITS, INDEX_BITS
 from bitwright.arch.isa.timing import FETCH_BYTES
 from bitwright.arch.pe import Evidence
 from bitwright.rtl.accelerator.bursts import BURST
-from bitwright.rtl.accelerator.checker import FAULT_BITS, UNITS, Checker, region_layout
-from bitwright.rtl.accelerator.interfaces import ADDRESS_BITS, INDEX_BITS, entry_layout
+from bitwright.rtl.accelerator.checker import FAULT_BITS, Checker, region_layout
+from bitwright.rtl.accelerator.interfaces import entry_layout
 from bitwright.rtl.accelerator.memory_port import read_beats
 
 CHUNKS = 2

@@ -7,12 +7,7 @@ from amaranth.lib.data import StructLayout
 from bitwright.arch.isa.fields import BY_OP, WORD_BITS
 from bitwright.arch.isa.instructions import Op
 from bitwright.arch.isa.limits import Channel
-
-ADDRESS_BITS = 40
-"""Of a byte in memory."""
-
-INDEX_BITS = 24
-"""Of an instruction's place in its program."""
+from bitwright.arch.isa.placement import INDEX_BITS
 
 EXTENT_BITS = 17
 """Of one past the last beat or row of a slot, which has at most 2**16."""

@@ -8,7 +8,7 @@ from amaranth.hdl import ClockSignal, Instance, Module, Shape
 from amaranth.lib.memory import Memory
 
 LEAST_BITS = 1024
-"""Smaller ones stay registers beside their logic."""
+"""Of a memory that a product's Verilog has as a module."""
 
 _TEXT = """
 module {name}(clk, r_en, r_addr, r_data, w_en, w_addr, w_data);
@@ -35,10 +35,11 @@ class Memories:
 
     A memory has one port that reads and one that writes, each with an enable, in one clock. A read shows in the next
     cycle and stays until the next read; a row that is written in the cycle in which it is read comes out old. No
-    initial contents.
+    initial contents. Smaller ones than `least_bits` stay registers beside their logic.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, least_bits: int = LEAST_BITS) -> None:
+        self._least_bits = least_bits
         self._sizes: set[tuple[int, int]] = set()
 
     def get_memory(self, memory: Memory) -> Module:
@@ -46,7 +47,7 @@ class Memories:
         reads, writes = memory.read_ports, memory.write_ports
         bits, rows = Shape.cast(memory.shape).width, memory.depth
         simple = len(reads) == len(writes) == 1 and reads[0].domain == writes[0].domain != "comb"
-        if not simple or bits * rows < LEAST_BITS or reads[0].transparent_for or len(writes[0].en) != 1:
+        if not simple or bits * rows < self._least_bits or reads[0].transparent_for or len(writes[0].en) != 1:
             made: Any = Memory.elaborate(memory, None)
             return made
         read, write = reads[0], writes[0]
@@ -70,6 +71,15 @@ class Memories:
             _TEXT.format(name=_name(rows, bits), place=max(1, (rows - 1).bit_length()) - 1, top=bits - 1, last=rows - 1)
             for rows, bits in sorted(self._sizes)
         )
+
+
+def verilog(part: Any, name: str, least_bits: int = LEAST_BITS, **options: Any) -> str:
+    """Verilog of `part` as the module `name`, with its memories; `options` as of Amaranth's backend."""
+    from amaranth.back import verilog as backend
+
+    memories = Memories(least_bits)
+    top: str = backend.convert(part, name=name, emit_src=False, platform=memories, **options)
+    return top + memories.verilog()
 
 
 def _name(rows: int, bits: int) -> str:

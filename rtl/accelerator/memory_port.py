@@ -11,9 +11,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.isa.limits import PORT_BYTES
+from bitwright.arch.isa.placement import ADDRESS_BITS
 from bitwright.arch.pe import Evidence
 from bitwright.rtl.accelerator.bursts import BURST
-from bitwright.rtl.accelerator.interfaces import ADDRESS_BITS
 
 _INCREMENTING = 0b01
 _BUFFERABLE_MODIFIABLE = 0b0011

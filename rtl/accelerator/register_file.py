@@ -9,6 +9,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from bitwright.arch.isa.limits import REGIONS
+from bitwright.arch.isa.placement import ADDRESS_BITS
 from bitwright.arch.pe import Evidence
 from bitwright.arch.registers import (
     BY_NAME,
@@ -24,7 +25,6 @@ from bitwright.arch.registers import (
 )
 from bitwright.rtl.accelerator.checker import FAULT_BITS, region_layout
 from bitwright.rtl.accelerator.controller import COUNTER_LAYOUT
-from bitwright.rtl.accelerator.interfaces import ADDRESS_BITS
 
 WORD = 32
 OKAY, SLVERR = 0b00, 0b10

@@ -7,20 +7,19 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from amaranth.back import verilog as backend
 from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from bitwright.arch.isa.instructions import UNITS
 from bitwright.arch.isa.limits import Channel, Limits
+from bitwright.rtl.accelerator import memories
 from bitwright.rtl.accelerator.channels import ChannelLink
-from bitwright.rtl.accelerator.checker import UNITS
 from bitwright.rtl.accelerator.controller import Controller
 from bitwright.rtl.accelerator.datapath import CORE, Datapath
 from bitwright.rtl.accelerator.execute import execute_verilog
 from bitwright.rtl.accelerator.fetcher import Fetcher
 from bitwright.rtl.accelerator.interfaces import PRODUCED, UNIT_CHANNELS
 from bitwright.rtl.accelerator.lanes import lane_verilog
-from bitwright.rtl.accelerator.memories import Memories
 from bitwright.rtl.accelerator.memory_port import axi_ports
 from bitwright.rtl.accelerator.register_file import RegisterFile, axil_ports
 from bitwright.rtl.accelerator.unit_control import UnitControl
@@ -146,7 +145,5 @@ class Accelerator(wiring.Component):
 def verilog(limits: Limits, **opened: int) -> tuple[str, str]:
     """Name and Verilog-2001 of a machine's accelerator: each distinct PE, decoder, result unit and lane once."""
     made = Accelerator(limits, **opened)
-    memories = Memories()
-    top: str = backend.convert(made, name=made.module_name, emit_src=False, platform=memories)
-    parts = [top, execute_verilog(made.datapath.execute), lane_verilog(), memories.verilog()]
+    parts = [memories.verilog(made, made.module_name), execute_verilog(made.datapath.execute), lane_verilog()]
     return made.module_name, _NOT.sub(r"= ~| \1;", plain("\n".join(parts)))

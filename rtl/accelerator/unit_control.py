@@ -15,10 +15,11 @@ from bitwright.arch.isa.fields import WORD_BITS
 from bitwright.arch.isa.instructions import Op
 from bitwright.arch.isa.limits import Channel
 from bitwright.arch.isa.network import QUEUE_DEPTH
+from bitwright.arch.isa.placement import INDEX_BITS
 from bitwright.arch.isa.timing import IN_FLIGHT
 from bitwright.arch.pe import Evidence
 from bitwright.rtl.accelerator.channels import SIDE
-from bitwright.rtl.accelerator.interfaces import INDEX_BITS, PRODUCED, UNIT_CHANNELS, entry_layout
+from bitwright.rtl.accelerator.interfaces import PRODUCED, UNIT_CHANNELS, entry_layout
 
 UNIT_STATE = wiring.Signature(
     {

@@ -13,7 +13,7 @@ from bitwright.arch.fixed_memory import FixedMemory
 from bitwright.arch.isa.counters import Counters
 from bitwright.arch.isa.faults import Fault
 from bitwright.arch.isa.fields import WORD_BYTES
-from bitwright.arch.isa.instructions import Op
+from bitwright.arch.isa.instructions import UNITS, Op
 from bitwright.arch.isa.limits import REGIONS, Limits
 from bitwright.arch.isa.placement import Placement, check, place
 from bitwright.arch.isa.timing import FETCH_BYTES
@@ -27,9 +27,6 @@ from bitwright.rtl.bench.accelerator_driver import (
     Region,
 )
 from bitwright.rtl.bench.words import Words
-
-UNITS = (Op.LOAD, Op.EXECUTE, Op.VECTOR, Op.STORE)
-"""Bit i of the outputs `trace_starts` and `trace_dones`."""
 
 _TRACES = ("trace_starts", "trace_dones")
 _LITE = ("awready", "wready", "bvalid", "bresp", "arready", "rvalid", "rdata", "rresp")

@@ -14,13 +14,15 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 from bitwright.arch.isa.fields import WORD_BITS, WORD_BYTES
+from bitwright.arch.isa.instructions import UNITS
 from bitwright.arch.isa.limits import Channel, Limits
+from bitwright.arch.isa.placement import ADDRESS_BITS, INDEX_BITS
 from bitwright.arch.isa.timing import IN_FLIGHT
 from bitwright.rtl.accelerator.channels import ChannelLink
-from bitwright.rtl.accelerator.checker import FAULT_BITS, UNITS, region_layout
+from bitwright.rtl.accelerator.checker import FAULT_BITS, region_layout
 from bitwright.rtl.accelerator.controller import COUNTER_LAYOUT, Controller
 from bitwright.rtl.accelerator.fetcher import Fetcher
-from bitwright.rtl.accelerator.interfaces import ADDRESS_BITS, INDEX_BITS, PRODUCED, UNIT_CHANNELS
+from bitwright.rtl.accelerator.interfaces import PRODUCED, UNIT_CHANNELS
 from bitwright.rtl.accelerator.unit_control import UnitControl
 from bitwright.rtl.bench.control_model import REQUESTS, Choices, Seen, Setup
 from bitwright.rtl.bench.verilator import Compiled

@@ -11,9 +11,9 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 from bitwright.arch.isa.fields import WORD_BITS
 from bitwright.arch.isa.limits import REGIONS
+from bitwright.arch.isa.placement import ADDRESS_BITS
 from bitwright.arch.isa.timing import IN_FLIGHT
 from bitwright.rtl.accelerator.bursts import BURST
-from bitwright.rtl.accelerator.interfaces import ADDRESS_BITS
 from bitwright.rtl.accelerator.load import BEAT_BITS, LoadEngine
 from bitwright.rtl.accelerator.memory_port import MemoryPort, axi_ports
 from bitwright.rtl.accelerator.store import StoreEngine

@@ -40,7 +40,7 @@ from bitwright.arch.isa import timing
 from bitwright.arch.isa.counters import Counters, InstructionTimes
 from bitwright.arch.isa.extents import uses
 from bitwright.arch.isa.fields import WORD_BYTES
-from bitwright.arch.isa.instructions import End, Execute, Instruction, Load, Op, Store, Vector
+from bitwright.arch.isa.instructions import UNITS, End, Execute, Instruction, Load, Op, Store, Vector
 from bitwright.arch.isa.limits import Channel, Limits
 from bitwright.arch.isa.network import QUEUE_DEPTH, SLOTS, Program
 from bitwright.arch.isa.placement import Placement
@@ -336,7 +336,7 @@ class _Machine:
         self.env.run()
         assert self.end >= 0, "a legal program reaches its End"
         assert -1 not in self.done[:-1], "a legal program's instructions are all done"
-        spans = [self.units[op].spans for op in (Op.LOAD, Op.EXECUTE, Op.VECTOR, Op.STORE)]
+        spans = [self.units[op].spans for op in UNITS]
         last = max(self.done[:-1], default=-1)
         counters = Counters(
             max(last + 1, self.end) + 1,

@@ -18,11 +18,12 @@ from bitwright.arch.isa.encoding import IllegalInstruction, build, decode, encod
 from bitwright.arch.isa.extents import fault_of, uses
 from bitwright.arch.isa.faults import Fault
 from bitwright.arch.isa.fields import BY_OP, LAYOUTS, Layout
-from bitwright.arch.isa.instructions import End, Execute, Instruction, Load, Op, Store, Vector
+from bitwright.arch.isa.instructions import UNITS, End, Execute, Instruction, Load, Op, Store, Vector
 from bitwright.arch.isa.limits import Limits, limits
+from bitwright.arch.isa.placement import INDEX_BITS
 from bitwright.arch.isa.timing import check_cycles
-from bitwright.rtl.accelerator.checker import UNITS, Checker
-from bitwright.rtl.accelerator.interfaces import INDEX_BITS, UNIT_CHANNELS, entry_layout
+from bitwright.rtl.accelerator.checker import Checker
+from bitwright.rtl.accelerator.interfaces import UNIT_CHANNELS, entry_layout
 from bitwright.rtl.accelerator.legality import quotient, refused_values, remainder
 from bitwright.rtl.bench.verilator import Compiled
 from bitwright.rtl.bench.words import Words

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from amaranth.back import verilog as backend
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -24,7 +23,8 @@ from bitwright.arch.isa.instructions import Execute
 from bitwright.arch.isa.limits import Channel, Limits, TileFormat, limits
 from bitwright.arch.isa.packing import pack, pack_par
 from bitwright.arch.isa.timing import EXECUTE_FILL, IN_FLIGHT, execute_drain
-from bitwright.rtl.accelerator.banks import AccMemory, BeatBanks, without_contents
+from bitwright.rtl.accelerator import memories
+from bitwright.rtl.accelerator.banks import AccMemory, BeatBanks
 from bitwright.rtl.accelerator.execute import ExecuteEngine, execute_verilog
 from bitwright.rtl.accelerator.feeders import banks
 from bitwright.rtl.array.systolic import SystolicArray
@@ -122,8 +122,7 @@ def engine_of(name: str) -> ExecuteEngine:
 @cache
 def verilog(name: str) -> str:
     engine = engine_of(name)
-    text: str = backend.convert(Top(engine), name="top", emit_src=False)
-    return without_contents(text + "\n" + execute_verilog(engine))
+    return memories.verilog(Top(engine), "top", least_bits=0) + execute_verilog(engine)
 
 
 @cache

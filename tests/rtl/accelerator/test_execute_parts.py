@@ -15,7 +15,8 @@ from bitwright.arch import machine as machines
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.isa.arithmetic import cut
 from bitwright.arch.isa.limits import Limits, TileFormat, limits
-from bitwright.rtl.accelerator.banks import BeatBanks, banks_needed, without_contents
+from bitwright.rtl.accelerator import memories
+from bitwright.rtl.accelerator.banks import BeatBanks, banks_needed
 from bitwright.rtl.accelerator.feeders import GroupReader, code_offset, result_par, weight_par
 from bitwright.rtl.accelerator.slices import Slices
 from bitwright.rtl.bench.verilator import Compiled
@@ -98,8 +99,8 @@ def reader_bench() -> Compiled:
                 ports.append(outside)
     job_group = Signal(len(reader.job_group), name="job_group")
     m.d.comb += reader.job_group.eq(job_group)
-    text: str = backend.convert(m, name="bench", ports=[*ports, job_group], emit_src=False)
-    return Compiled(without_contents(text), "bench", optimise="-O0")
+    text = memories.verilog(m, "bench", least_bits=0, ports=[*ports, job_group])
+    return Compiled(text, "bench", optimise="-O0")
 
 
 @pytest.mark.parametrize("stalls", [False, True])

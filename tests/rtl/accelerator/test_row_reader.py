@@ -17,7 +17,8 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib.wiring import In
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.isa import packing
-from bitwright.rtl.accelerator.banks import BeatBanks, banks_needed, without_contents
+from bitwright.rtl.accelerator import memories
+from bitwright.rtl.accelerator.banks import BeatBanks, banks_needed
 from bitwright.rtl.accelerator.row_reader import QUEUE_JOBS, RowReader, lanes
 from bitwright.rtl.bench.verilator import Compiled, Simulation, lint
 from bitwright.rtl.bench.words import word_count
@@ -78,8 +79,8 @@ def compiled(port_bits: int) -> Compiled:
                     ports.append(outside)
         m.d.comb += [banks.r_en.eq(reader.r_en), banks.r_slot.eq(reader.r_slot), banks.r_beat.eq(reader.r_beat)]
         m.d.comb += reader.r_data.eq(banks.r_data)
-    text: str = backend.convert(m, name="bench", ports=ports, emit_src=False)
-    return Compiled(without_contents(plain(text)), "bench", optimise="-O0")
+    text = memories.verilog(m, "bench", least_bits=0, ports=ports)
+    return Compiled(plain(text), "bench", optimise="-O0")
 
 
 @dataclass(frozen=True)

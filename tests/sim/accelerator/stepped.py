@@ -16,7 +16,7 @@ from bitwright.arch.fixed_memory import FixedMemory
 from bitwright.arch.isa import timing
 from bitwright.arch.isa.counters import Counters, InstructionTimes
 from bitwright.arch.isa.extents import Use, uses
-from bitwright.arch.isa.instructions import End, Execute, Instruction, Load, Op, Store, Vector
+from bitwright.arch.isa.instructions import UNITS, End, Execute, Instruction, Load, Op, Store, Vector
 from bitwright.arch.isa.limits import Channel, Limits
 from bitwright.arch.isa.placement import Placement
 from stepped_array import ExecuteEngine
@@ -171,7 +171,7 @@ def step_through(
 ) -> tuple[Counters, tuple[InstructionTimes, ...]]:
     """A legal program, cycle by cycle, to its end; `met` counts the cycles in which two want the same."""
     links = {channel: Link() for channel in Channel}
-    units = {op: UnitControl(links) for op in (Op.LOAD, Op.EXECUTE, Op.VECTOR, Op.STORE)}
+    units = {op: UnitControl(links) for op in UNITS}
     load, store = LoadEngine(limits, placement.regions), StoreEngine(limits, placement.regions)
     execute, vector = ExecuteEngine(limits), VectorEngine(limits)
     engines: dict[Op, Any] = {Op.LOAD: load, Op.EXECUTE: execute, Op.VECTOR: vector, Op.STORE: store}
@@ -250,5 +250,5 @@ def step_through(
         if quiet:
             break
         assert cycle < 1_000_000, "the program does not end"
-    busy = [units[op].busy_cycles for op in (Op.LOAD, Op.EXECUTE, Op.VECTOR, Op.STORE)]
+    busy = [units[op].busy_cycles for op in UNITS]
     return Counters(cycle, instructions, beats_read, beats_written, *busy), tuple(times)
