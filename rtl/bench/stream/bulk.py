@@ -123,7 +123,8 @@ def _wrong_sum(spec: StreamSpec, steps: Steps, got: Words, want: Words) -> str |
         return as_integer(step_words(spec, step)[0])
 
     return (
-        f"sum {at}, {which} = {shown[0]}: must be {shown[1]}; {steps_of_sum(range(start, end + 1), payload, spec)}; "
+        f"sum {at}, {which} = {shown[0]}: must be {shown[1]}; "
+        f"{steps_of_sum(range(start, end + 1), payload, spec.step_fields)}; "
         f"{len(wrong)} of {len(want)} sums differ"
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitwright.arch.pe.stream import Field, StreamSpec
+from bitwright.arch.pe.stream import Field
 
 SHOWN_LANES, SHOWN_STEPS = 8, 4
 Bits = int | str  # a number, or the bits as text where some are x
@@ -51,18 +51,20 @@ def decimal(bits: int, fields: Sequence[Field], equals: str = " = ") -> str:
     return ", ".join(parts)
 
 
-def steps_of_sum(numbers: Sequence[int], payload: Callable[[int], int], spec: StreamSpec) -> str:
+def steps_of_sum(
+    numbers: Sequence[int], payload: Callable[[int], int], fields: Sequence[Field], name: str = "step"
+) -> str:
     """The operands of a sum for a message; of more than `SHOWN_STEPS` steps those of the first two and the last.
 
-    numbers : of its steps. payload : the bits of the step of a number.
+    numbers : of its steps. payload : the bits of the step of a number. name : what the steps are called.
     """
     count = len(numbers)
     if count <= SHOWN_STEPS:
-        head = "its step" if count == 1 else "its steps"
+        head = f"its {name}" if count == 1 else f"its {name}s"
         places: Sequence[int] = range(count)
     else:
-        head, places = f"of its {count} steps,", (0, 1, count - 1)
-    steps = [f"{numbers[place]}: {decimal(payload(numbers[place]), spec.step_fields)}" for place in places]
+        head, places = f"of its {count} {name}s,", (0, 1, count - 1)
+    steps = [f"{numbers[place]}: {decimal(payload(numbers[place]), fields)}" for place in places]
     return f"{head} {'; '.join(steps)}"
 
 
@@ -121,10 +123,16 @@ class Owed:
 
 
 class Scoreboard:
-    """The sums that a PE owes, in order, from the steps that it took."""
+    """The sums that a PE owes, in order, from the steps that it took.
 
-    def __init__(self, spec: StreamSpec) -> None:
-        self.spec = spec
+    step_fields, sum_fields : of the two payloads. source, sink : what the streams are called.
+    """
+
+    def __init__(
+        self, step_fields: Sequence[Field], sum_fields: Sequence[Field], source: str = "step", sink: str = "sum"
+    ) -> None:
+        self.step_fields, self.sum_fields = tuple(step_fields), tuple(sum_fields)
+        self.source, self.sink = source, sink
         self.owed: deque[Owed] = deque()
         self.steps: list[tuple[int, int]] | None = None  # of the sum that is begun; shared with the sums owed
 
@@ -132,6 +140,12 @@ class Scoreboard:
         """A reset loses steps in flight and sums on offer."""
         self.owed.clear()
         self.steps = None
+
+    def clear(self, on_offer: bool) -> None:
+        """A clear loses steps and sums in flight; the sum on offer, if one is and waits, stays."""
+        held = [self.owed[0]] if on_offer else []
+        self.reset()
+        self.owed.extend(held)
 
     def took(self, number: int, first: bool, last: bool, sum_bits: int | None, payload: int = 0) -> None:
         """A step was taken; `sum_bits` is the golden sum at a step marked `last`."""
@@ -147,12 +161,12 @@ class Scoreboard:
     def offered(self, payload: Bits | None) -> str | None:
         """A sum is on offer in this cycle; returns what is wrong with it."""
         if not self.owed:
-            return "sum.valid = 1: must be 0, every sum was taken (or lost in a reset)"
+            return f"{self.sink}.valid = 1: must be 0, every sum was taken (or lost in a reset)"
         due = self.owed[0]
         if due.sum_bits is None or payload == due.sum_bits:
             return None
-        fields, steps = self.spec.sum_fields, dict(due.steps[: due.count])
+        fields, steps = self.sum_fields, dict(due.steps[: due.count])
         return (
-            f"sum.payload = {shown(payload, fields)}: must be {shown(due.sum_bits, fields)}; "
-            f"{steps_of_sum(list(steps), steps.__getitem__, self.spec)}"
+            f"{self.sink}.payload = {shown(payload, fields)}: must be {shown(due.sum_bits, fields)}; "
+            f"{steps_of_sum(list(steps), steps.__getitem__, self.step_fields, self.source)}"
         )

@@ -220,7 +220,8 @@ def test_the_handshake_monitor_names_the_rule_that_is_broken() -> None:
 
 
 def test_the_scoreboard_owes_each_sum_once_and_in_order() -> None:
-    board = Scoreboard(pe.stream("int8-mac", psum_bits=16))
+    spec = pe.stream("int8-mac", psum_bits=16)
+    board = Scoreboard(spec.step_fields, spec.sum_fields)
     assert board.offered(0) == "sum.valid = 1: must be 0, every sum was taken (or lost in a reset)"
     board.took(4, first=False, last=True, sum_bits=3)  # goes back to before the reset: of any value
     board.took(5, first=True, last=False, sum_bits=None, payload=0x1_01_FF)
@@ -234,6 +235,11 @@ def test_the_scoreboard_owes_each_sum_once_and_in_order() -> None:
     assert board.offered("1x") == f"sum.payload = 0b1x: must be 0xfffe (psum -2); {steps}"
     board.owed.popleft()
     assert board.offered(1) == "sum.payload = 0x0001 (psum 1): must be 0x0000 (psum 0); its step 7: act = 0, wgt = 0"
+    board.took(8, first=True, last=True, sum_bits=1)
+    board.took(9, first=True, last=False, sum_bits=None)
+    board.clear(on_offer=True)  # what is in flight goes, the sum that waits stays
+    assert (board.owed.popleft().number, len(board.owed), board.steps) == (7, 0, None)
+    board.took(10, first=True, last=True, sum_bits=1)
     board.reset()
     assert not board.owed
     lanes = pe.stream("int8-mac", lanes=2).step_fields
@@ -246,9 +252,12 @@ def test_operands_of_a_message_are_few() -> None:
     lanes = sum((lane + 1) << 8 * lane for lane in range(9))
     step = f"act = [1, 2, 3, 4, 5, 6, 7, 8, ...], wgt = [-1{', 0' * 7}, ...]"
     payload = lanes | 0xFF << 72
-    assert steps_of_sum([3], lambda _: payload, spec) == f"its step 3: {step}"
-    assert steps_of_sum(range(3, 7), lambda _: payload, spec) == f"its steps 3: {step}; 4: {step}; 5: {step}; 6: {step}"
-    assert steps_of_sum(range(3, 8), lambda _: payload, spec) == f"of its 5 steps, 3: {step}; 4: {step}; 7: {step}"
+    for numbers, text in (
+        ([3], f"its step 3: {step}"),
+        (range(3, 7), f"its steps 3: {step}; 4: {step}; 5: {step}; 6: {step}"),
+        (range(3, 8), f"of its 5 steps, 3: {step}; 4: {step}; 7: {step}"),
+    ):
+        assert steps_of_sum(numbers, lambda _: payload, spec.step_fields) == text
 
 
 def test_a_bulk_run_says_by_how_much_another_latency_is_off() -> None:
