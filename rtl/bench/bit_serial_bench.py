@@ -6,17 +6,31 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from amaranth.hdl import Shape
+from amaranth.lib.data import ArrayLayout
 from bitwright.arch.errors import MismatchError
 from bitwright.arch.pe.bit_serial import BitSerial
+from bitwright.arch.pe.stream import Field
 from bitwright.arch.pe.terms import Encoding, format_specials, special_code
 from bitwright.rtl.bench.bit_serial_model import Slice
+from bitwright.rtl.bench.stream.packing import pack, unpack
 from bitwright.rtl.bench.verilator import Compiled, Simulation, Stream
 from bitwright.rtl.bench.words import Words
 from bitwright.rtl.pe import streaming
 from bitwright.rtl.pe.bit_serial import SLICE
 
 IntArray = npt.NDArray[np.int64]
-_FIELDS = ("encoding", "selector", "scale", "group_end", "channel_end")
+SUM_FIELDS = (Field("column", 32),)
+
+
+def _slice_field(name: str) -> Field:
+    shape = SLICE[name].shape
+    if isinstance(shape, ArrayLayout):
+        return Field(name, Shape.cast(shape.elem_shape).width, shape.length)
+    return Field(name, SLICE[name].width)
+
+
+SLICE_FIELDS = tuple(_slice_field(name) for name in SLICE.members)
 
 
 @dataclass(frozen=True)
@@ -66,21 +80,15 @@ class Channels:
 
 def pack_slices(act: npt.ArrayLike, code: npt.ArrayLike, **fields: npt.ArrayLike) -> Words:
     """Slices [n] as words [n, 4]: act uint16 [n, 4], code [n, 4]; encoding, selector, scale, group_end, channel_end."""
-    acts, codes = np.asarray(act).astype(np.uint32), np.asarray(code).astype(np.uint32) & 255
-    words = np.zeros((len(acts), 4), np.uint32)
-    words[:, 0], words[:, 1] = acts[:, 0] | acts[:, 1] << 16, acts[:, 2] | acts[:, 3] << 16
-    words[:, 2] = codes[:, 0] | codes[:, 1] << 8 | codes[:, 2] << 16 | codes[:, 3] << 24
-    for name in _FIELDS:
-        words[:, 3] |= np.asarray(fields[name]).astype(np.uint32) << (SLICE[name].offset - 96)
-    return words
+    acts = np.asarray(act)
+    given = {name: np.broadcast_to(np.asarray(values), len(acts)) for name, values in fields.items()}
+    return pack(SLICE_FIELDS, {"act": acts, "code": np.asarray(code), **given})
 
 
 def unpack_slices(words: Words) -> list[Slice]:
     """Words [n, 4] as `pack_slices` makes them, as slices."""
-    acts = np.stack([words[:, lane // 2] >> 16 * (lane % 2) & 0xFFFF for lane in range(4)], axis=1)
-    codes = np.stack([words[:, 2] >> 8 * lane & 255 for lane in range(4)], axis=1)
-    ends = [words[:, 3] >> (SLICE[name].offset - 96) & ((1 << SLICE[name].width) - 1) for name in _FIELDS]
-    columns = zip(acts.tolist(), codes.tolist(), *(values.tolist() for values in ends), strict=True)
+    found = unpack(SLICE_FIELDS, words)
+    columns = zip(*(found[field.name].tolist() for field in SLICE_FIELDS), strict=True)
     return [
         Slice(tuple(act), tuple(code), encoding, selector, scale, bool(group_end), bool(channel_end))
         for act, code, encoding, selector, scale, group_end, channel_end in columns

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch.pe.bit_serial import BitSerial
-from bitwright.arch.pe.terms import Encoding
+from bitwright.arch.pe.terms import SPECIALS, Encoding
 
 SCALE_CYCLES = BitSerial.scale_bits
 
@@ -37,15 +37,49 @@ class Token:
     total: int
 
 
-@dataclass
+class ChannelSum:
+    """The channel whose slices are being taken, summed up by the golden arithmetic.
+
+    Members
+        specials : list of float   The special values as they are programmed.
+        fresh : bool             The next slice begins a channel.
+    """
+
+    def __init__(self, spec: BitSerial) -> None:
+        self.spec = spec
+        self.specials = [0.0] * SPECIALS
+        self.drop()
+
+    def drop(self) -> None:
+        """A clear or a reset: the next slice begins a channel."""
+        self.fresh = True
+        self.acc: npt.NDArray[np.float64] = np.zeros(())
+        self.column: npt.NDArray[np.float32] = np.zeros((), np.float32)
+
+    def add(self, item: Slice) -> int:
+        """A slice was taken; the fp32 bits of the channel's sum so far."""
+        self.fresh = False
+        self.acc = self.spec.accumulate(
+            self.acc, np.asarray(item.act, np.uint16).view(np.float16), item.code, encoding=Encoding(item.encoding),
+            selector=item.selector, specials=tuple(self.specials),
+        )  # fmt: skip
+        if item.group_end:
+            self.column = self.spec.dequantise(self.column, self.acc, item.scale)
+            self.acc = np.zeros(())
+        bits = int(self.column.view(np.uint32))
+        if item.group_end and item.channel_end:
+            self.drop()
+        return bits
+
+
 class BitSerialModel:
-    """The rules of rtl.pe.bit_serial.BitSerial, stepped a cycle at a time, known from the first reset on."""
+    """The rules of rtl.pe.bit_serial.BitSerial, stepped a cycle at a time.
 
-    spec: BitSerial
-    specials: list[float] = field(default_factory=lambda: [0.0] * 4)
-    known: bool = False
+    offered : int or None        The fp32 bits of the sum on offer in this cycle.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self, spec: BitSerial) -> None:
+        self.spec, self.channel = spec, ChannelSum(spec)
         self.offered: int | None = None
         self._drop()
 
@@ -55,8 +89,7 @@ class BitSerialModel:
         self.scaling: tuple[Token, int] | None = None
         self.scaled: Token | None = None
         self.part: Token | None = None
-        self.acc: npt.NDArray[np.float64] = np.zeros(())
-        self.column: npt.NDArray[np.float32] = np.zeros((), np.float32)
+        self.channel.drop()
 
     def _flows(self, column_ready: bool) -> tuple[bool, bool, bool, bool]:
         """(a part leaves, a scaled group may leave, the scale stage may load, the stages before it move)."""
@@ -83,7 +116,7 @@ class BitSerialModel:
             self.offered = self.part.total
         if clear or rst:
             self._drop()
-            self.offered, self.known = (None, True) if rst else (self.offered, self.known)
+            self.offered = None if rst else self.offered
             return
         leaving = self.scaling[0] if self.scaling is not None and free else None
         if scaled_go:
@@ -109,15 +142,5 @@ class BitSerialModel:
         return Token(offer.group_end, offer.channel_end, total)
 
     def _add(self, item: Slice) -> int:
-        """Sum up a slice that was taken; the fp32 bits of the channel's sum so far."""
-        self.acc = self.spec.accumulate(
-            self.acc, np.asarray(item.act, np.uint16).view(np.float16), item.code, encoding=Encoding(item.encoding),
-            selector=item.selector, specials=tuple(self.specials),
-        )  # fmt: skip
-        if item.group_end:
-            self.column = self.spec.dequantise(self.column, self.acc, item.scale)
-            self.acc = np.zeros(())
-        bits = int(self.column.view(np.uint32))
-        if item.group_end and item.channel_end:
-            self.column = np.zeros((), np.float32)
-        return bits
+        """The fp32 bits of the channel's sum after a slice that was taken."""
+        return self.channel.add(item)

@@ -90,7 +90,7 @@ class _Log:
         self.sums += int(model.offered is not None and column_ready)
         model.step(item if offered else None, column_ready=column_ready, clear=clear, rst=rst)
         if special is not None:
-            model.specials[special[0]] = special[1]
+            model.channel.specials[special[0]] = special[1]
         taken = bool(offered and ready and not rst)
         self.taken += taken
         return taken

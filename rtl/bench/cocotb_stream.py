@@ -132,12 +132,7 @@ async def a_sum_on_offer_holds_until_it_is_taken(dut: Any) -> None:
     for wait in range(bench.longest_wait):
         for lengths in ((1, 1, 1, 1, 1, 1), (1, 3, 1, 3)):
             bench.load(random_steps(bench.spec, np.asarray(lengths), bench.seed + wait, corner_share=0.3))
-            held = 0
-            while bench.taken < len(bench.script):
-                held += bench.sums.waiting is not None
-                await bench.clock(offer=True, sum_ready=held > wait or len(bench.scoreboard.owed) == 0)
-                held = held if bench.sums.waiting is not None else 0
-            await bench.drain()
+            await bench.play_held(wait)
     assert bench.sums.held > bench.longest_wait, f"{bench.sums.held} cycles of waiting sums"
 
 

@@ -132,7 +132,10 @@ def verify_pe(text: str, options: Options | None = None) -> Iterator[Verdict]:
         return
     spec = specs.get(name, **params)
     verilog, top = _design(spec, options)
-    plusargs: dict[str, str | int] = {**spec.params, "pe": name, "cycles": 2 * CYCLES, "seed": options.seed}
+    plusargs: dict[str, str | int] = {
+        **spec.params, "latency": options.latency_cycles or spec.timing.latency_cycles,
+        "strict": int(options.rtl is None), "cycles": 2 * CYCLES, "seed": options.seed,
+    }  # fmt: skip
     yield Verdict(top, _run(verilog, top, _OWN_BENCHES[name], plusargs, options, replay, waves=options.waves))
     if isinstance(spec, BitSerial):
         yield BulkVerdict(top, bit_serial_tests(spec, Compiled(verilog, top), options.seed, replay))
@@ -178,7 +181,7 @@ def _run(
     try:
         return run_cocotb(
             verilog, top, bench, plusargs=plusargs, seed=options.seed, simulator=options.simulator,
-            unknown_state=bench == _STREAM_BENCH, waves=waves, replay=replay, lines=True,
+            unknown_state=bench in (_STREAM_BENCH, *_OWN_BENCHES.values()), waves=waves, replay=replay, lines=True,
         )  # fmt: skip
     except NoResultsError as error:
         if options.rtl is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import random
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import cocotb
@@ -84,9 +85,9 @@ class Testbench(abc.ABC):
         """Cycles that cover every phase and every stage."""
         return min(LONGEST_WAIT, self.latency + max(self.script.cycles) + 2)
 
-    def play_from(self, script: Script) -> None:
-        """What to play from now on."""
-        self.script = script
+    def play_from(self, script: Script, noise: Sequence[int] = ()) -> None:
+        """What to play from now on; `noise`: more payloads to show while no step is on offer."""
+        self.script, self.shown = script, [*script.payloads, *noise]
         self.at = self.taken = 0
 
     def fail(self, what: str) -> NoReturn:
@@ -109,20 +110,16 @@ class Testbench(abc.ABC):
         valid = number_of(getattr(self.dut, f"{self.sink}__valid"))
         return ready, valid, bits_of(getattr(self.dut, f"{self.sink}__payload")) if valid else None
 
-    def garbage(self) -> int:
-        """The number of the step whose payload is shown while none is on offer."""
-        return self.random.randrange(len(self.script))
-
     async def clock(
         self, *, offer: bool, sum_ready: bool, rst: bool = False, probe: bool = False, **others: int
     ) -> bool:  # fmt: skip
         """One cycle; a step is on offer if `offer`, or if one was and is not taken yet. Returns whether one was taken.
 
-        Without a step on offer the payload is that of any other step.
+        Without a step on offer the payload is that of any other step, or noise.
         """
         self.offering = self.offering or offer
-        shown_step = self.at if self.offering else self.garbage()
-        payload = self.script.payloads[shown_step]
+        shown_step = self.at if self.offering else self.random.randrange(len(self.shown))
+        payload = self.shown[shown_step]
         self.dut.clk.value, self.dut.rst.value = 0, int(rst)
         for name in self.others:
             getattr(self.dut, name).value = others.get(name, 0)
@@ -200,7 +197,7 @@ class Testbench(abc.ABC):
                     f"{self.source}.ready = {flag(low)} with {self.source}.valid low, {flag(high)} with it high in the "
                     f"same cycle: must not depend on {self.source}.valid ({self.sink}.ready = {int(sum_ready)})"
                 )
-        self.drive(True, self.random.choice(self.script.payloads), True)
+        self.drive(True, self.random.choice(self.shown), True)
         given = {name: getattr(self.dut, name).value for name in self.others}
         for name in self.others:
             getattr(self.dut, name).value = 1
@@ -222,6 +219,15 @@ class Testbench(abc.ABC):
         while self.taken < len(self.script):
             offer, ready = self.random.random() >= idle, self.random.random() >= slow
             await self.clock(offer=offer, sum_ready=ready, probe=probe)
+        await self.drain()
+
+    async def play_held(self, wait: int) -> None:
+        """All steps as fast as they are taken, each sum held back for `wait` cycles once it is on offer."""
+        held = 0
+        while self.taken < len(self.script):
+            held += self.sums.waiting is not None
+            await self.clock(offer=True, sum_ready=held > wait or len(self.scoreboard.owed) == 0)
+            held = held if self.sums.waiting is not None else 0
         await self.drain()
 
     async def drain(self) -> None:
