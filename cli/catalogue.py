@@ -21,6 +21,7 @@ class Catalogue(StrEnum):
 
 
 _JSON_ONLY = ("options", "scale_rule")
+_MODEL_COLUMNS = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "vocab", "source")
 LIST_SHAPE = (4096, 4096)  # the matrix whose bits a value are listed, in the format's usual group
 
 
@@ -48,7 +49,9 @@ def list_(
         print_json(rows)
         return
     columns = [name for name in rows[0] if name not in _JSON_ONLY]
-    print_table(columns, [[_text(row[name]) for name in columns] for row in rows])
+    if what is Catalogue.MODELS:
+        columns = ["name", "family", "parameters", *_MODEL_COLUMNS]
+    print_table(columns, [[_text(row.get(name, "")) for name in columns] for row in rows])
 
 
 def _text(value: Any) -> Any:
@@ -133,7 +136,13 @@ def _models() -> list[dict[str, Any]]:
 
     from bitwright.workloads import shapes
 
-    return [asdict(shapes.get(name)) for name in shapes.names()]
+    rows = []
+    for name, shape in shapes.published().items():
+        sizes = asdict(shape)
+        first = {"name": name, "family": shapes.family(shape), "parameters": shape.parameters}
+        details = [key for key in sizes if key not in (*_MODEL_COLUMNS, "name")]
+        rows.append(first | {key: sizes[key] for key in (*_MODEL_COLUMNS, *details) if key in sizes})
+    return rows
 
 
 def _nodes() -> list[dict[str, Any]]:

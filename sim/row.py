@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib import metadata
 from typing import Any
 
@@ -147,10 +147,9 @@ def command(result: Result, accuracy: Accuracy | None = None) -> str:
 
 def input_hashes(result: Result) -> dict[str, str]:
     """Content hashes of what a row depends on."""
-    shape = {item.name: getattr(result.shape, item.name) for item in fields(result.shape)}
     return {
         "machine": content_hash(result.machine.model_dump(mode="json")),
         "policy": content_hash(result.policy.model_dump(mode="json")),
-        "model_shape": content_hash(shape),
+        "model_shape": content_hash(asdict(result.shape)),
         "cost_table": costs.load(result.machine.node).content_hash,
     }

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bitwright.arch.errors import CheckpointError, ConfigError, shown, suggest
-from bitwright.workloads.shapes import ModelShape, RopeScaling
+from bitwright.workloads.shape_parts import RopeScaling
+from bitwright.workloads.shapes import ModelShape
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,8 @@ from bitwright.workloads.policy import FormatPolicy
 from bitwright.workloads.quantise.prepared import chosen_codes
 from bitwright.workloads.rowwise import independent
 from bitwright.workloads.rules import attention_for, rule_for
-from bitwright.workloads.shapes import ModelShape, RopeScaling
+from bitwright.workloads.shape_parts import RopeScaling
+from bitwright.workloads.shapes import ModelShape
 from numpy.typing import NDArray
 
 _VOCAB_CHUNK = 4096  # rows of the head handled at once: bounds the logits held in memory

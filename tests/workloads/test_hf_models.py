@@ -16,7 +16,7 @@ import pytest
 from bitwright.arch.errors import ConfigError
 from bitwright.workloads import checkpoint, grids
 from bitwright.workloads.policy import FLOAT_MODEL, FormatPolicy
-from bitwright.workloads.shapes import RopeScaling
+from bitwright.workloads.shape_parts import RopeScaling
 from bitwright.workloads.transformer import forward, logits
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
