@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -38,6 +39,9 @@ def simulate(
     node: Annotated[str | None, typer.Option(help="Cost table.")] = None,
     perplexity_tokens: Annotated[int, typer.Option(help="Measure perplexity on this many tokens; 0: do not.")] = 0,
     perplexity_window: Annotated[int, typer.Option(help="Tokens a window.")] = 512,
+    timeline: Annotated[
+        Path | None, typer.Option(help="Also write what each unit does when, for Perfetto (a .json file).")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result row as JSON.")] = False,
 ) -> None:
     """Prefill and decode of MODEL on MACHINE: cycles and where they go, energy, area.
@@ -52,6 +56,8 @@ def simulate(
       bitwright simulate int8-4x4 --gemm 16,64,64 --weights int4 --group 32 --engine rtl
 
       bitwright simulate shift-add-16x16-os llama-2-7b --weights int4 --group 64 --acts int8 --kv int4 --json
+
+      bitwright simulate int8-16x16 smollm2-135m --output-tokens 1 --timeline run.json
     """
     os.environ.update(ONE_BLAS_THREAD)  # before numpy loads: results do not depend on the machine's threads
     from bitwright.arch import config
@@ -91,6 +97,12 @@ def simulate(
     result = simulator.simulate(
         loaded, model, policy=policy, prompt_tokens=prompt_tokens, output_tokens=output_tokens, batch=batch
     )
+    if timeline is not None:
+        from bitwright.reports.timeline import write_timeline
+        from bitwright.sim.timeline import timeline as operators_of
+
+        sizes = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, "batch": batch}
+        write_timeline(operators_of(loaded, result.shape, policy, **sizes), loaded.clock_mhz, timeline)
     row = result_row(result, accuracy)
     if accuracy is not None:
         measured = measure_accuracy(model, policy, accuracy)

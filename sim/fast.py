@@ -20,6 +20,7 @@ from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.program import INITIAL_TOKENS, Execute, Program, Token
 from bitwright.sim.counters import Counters
+from bitwright.sim.intervals import Interval
 
 _Block = tuple[ArrayState, int, int, int, int]  # state, weights done, finish, next start, first stream; from `ready` on
 
@@ -54,6 +55,7 @@ class _Array:
     shape: ArrayShape
     edge_latency_cycles: int
     tokens: _Tokens
+    record: list[Interval] | None = None
     state: ArrayState = IDLE
     next_start: int = 0
     done: int = 0
@@ -84,6 +86,11 @@ class _Array:
         self.state = state.moved(ready)
         self.next_start = ready + next_start
         self.last_output = ready + finish + 1 + self.edge_latency_cycles
+        if self.record is not None:
+            place = f"m {execute.m0}+{execute.m} k {execute.k0}+{execute.k} n {execute.n0}+{execute.n}"
+            self.record.append(Interval("array", place, ready + stream, self.last_output))
+            if ready + stream > at_once:
+                self.record.append(Interval("array waits", "operands or room", at_once, ready + stream))
         self.streamed += self._stream_cycles(execute)
         for token in execute.signals:
             if token is Token.WGT_FREE:
@@ -122,10 +129,13 @@ class _Array:
         return self._lengths[key]
 
 
-def run(program: Program, shape: ArrayShape, memory: DramPort, edge_latency_cycles: int) -> Counters:
-    """As `engine.run`."""
+def run(
+    program: Program, shape: ArrayShape, memory: DramPort, edge_latency_cycles: int,
+    record: list[Interval] | None = None,
+) -> Counters:  # fmt: skip
+    """As `engine.run`; what each unit did when is appended to `record`."""
     tokens = _Tokens()
-    array = _Array(program, shape, edge_latency_cycles, tokens)
+    array = _Array(program, shape, edge_latency_cycles, tokens, record)
     loads, stores = program.loads, program.stores
     load, store = 0, 0
     load_free, store_free, channel_free = 0, 0, 0
@@ -135,13 +145,19 @@ def run(program: Program, shape: ArrayShape, memory: DramPort, edge_latency_cycl
         store_at = tokens.known(stores[store].waits, store_free) if store < len(stores) else None
         if load_at is not None and (store_at is None or load_at <= max(channel_free, store_at)):
             tokens.take(loads[load].waits)
-            channel_free = load_free = max(channel_free, load_at) + memory.busy_cycles(loads[load].size_bytes)
+            begin, size = max(channel_free, load_at), loads[load].size_bytes
+            channel_free = load_free = begin + memory.busy_cycles(size)
+            if record is not None:
+                record.append(Interval("dram", f"load {loads[load].tensor}", begin, channel_free, size))
             for token in loads[load].signals:
                 tokens.given[token].append(channel_free + memory.latency_cycles)
             load += 1
         elif store_at is not None:
             tokens.take(stores[store].waits)
-            channel_free = store_free = max(channel_free, store_at) + memory.busy_cycles(stores[store].size_bytes)
+            begin, size = max(channel_free, store_at), stores[store].size_bytes
+            channel_free = store_free = begin + memory.busy_cycles(size)
+            if record is not None:
+                record.append(Interval("dram", "store", begin, channel_free, size))
             for token in stores[store].signals:
                 tokens.given[token].append(channel_free)
             store += 1

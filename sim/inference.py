@@ -26,7 +26,7 @@ from bitwright.sim.costs import check_clock, machine_costs, table
 from bitwright.sim.counters import Counters
 from bitwright.sim.energy import Energy, operator_energy, vector_energy
 from bitwright.workloads import mapping, models
-from bitwright.workloads.operators import Gemm, Step, step
+from bitwright.workloads.operators import Gemm, Step, VectorWork, step
 from bitwright.workloads.policy import FormatPolicy
 from bitwright.workloads.shapes import ModelShape
 
@@ -254,14 +254,19 @@ def _phase(machine: Machine, work: Step, policy: FormatPolicy, engine: str) -> P
     for gemm in work.gemms:
         total += _repeat(_operator(machine, gemm, installed(policy), engine), gemm.count)
     unit = machine_costs(machine, installed(policy), policy.weights)
-    vector_cycles = sum(-(-item.elements * item.ops // machine.vector.lanes) * item.count for item in work.vector)
+    cycles = sum(vector_cycles(machine, item) * item.count for item in work.vector)
     lane_ops = sum(item.lane_ops for item in work.vector)
     return total + Phase(
-        cycles=vector_cycles,
-        cycles_vector=vector_cycles,
-        energy=vector_energy(machine, unit, lane_ops, vector_cycles),
-        by_kind={"vector": vector_cycles},
+        cycles=cycles,
+        cycles_vector=cycles,
+        energy=vector_energy(machine, unit, lane_ops, cycles),
+        by_kind={"vector": cycles},
     )
+
+
+def vector_cycles(machine: Machine, work: VectorWork) -> int:
+    """Cycles of one repetition of element-wise work."""
+    return -(-work.elements * work.ops // machine.vector.lanes)
 
 
 def _repeat(phase: Phase, count: int) -> Phase:
