@@ -1,0 +1,279 @@
+"""One DRAM channel as a function of whole runs: in every clock and count that of `sim.dram.reference`, only faster.
+
+State: the open row of every bank, and for each rule of `arch.dram.Timing` the first clock that it allows, kept where the
+rule looks: bank (PRE, ACT), bank group and channel (RD, WR, ACT), the last four ACT; RD and WR of the last bursts, as
+pieces with a constant distance, for the window; the clock of the next refresh.
+
+Where a run costs a step of `_serve_one`, and where it does not:
+    within a stripe (the same rows of one bank in every group; Device.stripe_bursts) only its first bursts, one a bank
+        group, and the run's first, one a bank group, can miss a row or meet a turnaround. Each later one comes ccd_s after
+        the one before: bursts i and i - bank_groups are of one bank, so that i keeps ccd_l (bank_groups * ccd_s >= ccd_l),
+        rcd, wtr_l and rtw because i - bank_groups and i - 1 did. What lies between is one sum.
+    from one refresh to the next: REF closes every row, and nothing before it binds any more (rfc is the longest time).
+        What follows depends only on the clocks to the next due refresh and on the place of the run's next burst among
+        the banks; it is worked out once and kept (`_intervals`), for all channels of one device.
+    an idle channel: refreshes passed by are one division.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from bitwright.arch.dram import Device
+from bitwright.sim.dram.reference import NEVER, Counts, Run
+
+
+class _Interval(NamedTuple):
+    """From the end of one refresh to the end of the next, the run going on through both."""
+
+    bursts: int
+    to_restart: int
+    closed: int
+    conflicts: int
+
+
+class Channel:
+    """One channel from power-up at clock 0 with all rows closed. Share `intervals` between channels of one device."""
+
+    __slots__ = (
+        "_act_bank",
+        "_act_group",
+        "_act_next",
+        "_bursts",
+        "_closed",
+        "_conflicts",
+        "_device",
+        "_due",
+        "_four",
+        "_intervals",
+        "_last",
+        "_pieces",
+        "_pre_bank",
+        "_pre_next",
+        "_rd_group",
+        "_rd_next",
+        "_reads",
+        "_refreshes",
+        "_restart",
+        "_rows",
+        "_wr_group",
+        "_wr_next",
+        "_writes",
+    )
+
+    def __init__(self, device: Device, intervals: dict[tuple[int, int, bool], _Interval] | None = None) -> None:
+        self._device = device
+        self._intervals = {} if intervals is None else intervals
+        self._due = device.timing.refi
+        self._reads = self._writes = self._closed = self._conflicts = self._refreshes = 0
+        self._close_all(0)
+
+    @property
+    def counts(self) -> Counts:
+        """What it has done so far."""
+        hits = self._reads + self._writes - self._closed - self._conflicts
+        return Counts(self._reads, self._writes, hits, self._closed, self._conflicts, self._refreshes)
+
+    def copy(self) -> Channel:
+        """A second channel in the same state."""
+        other = object.__new__(Channel)
+        for name in self.__slots__:
+            value = getattr(self, name)
+            setattr(other, name, value.copy() if isinstance(value, list | deque) else value)
+        return other
+
+    def same_state(self, other: Channel) -> bool:
+        """Whether both will do the same from now on, whatever comes (counts may differ)."""
+        return (
+            self._due == other._due
+            and self._last == other._last
+            and self._rows == other._rows
+            and self._pre_bank == other._pre_bank
+            and self._act_bank == other._act_bank
+            and self._rd_group == other._rd_group
+            and self._wr_group == other._wr_group
+            and self._act_group == other._act_group
+            and self._rd_next == other._rd_next
+            and self._wr_next == other._wr_next
+            and self._four == other._four
+            and self._pre_next == other._pre_next
+            and self._restart == other._restart
+            and self._bursts == other._bursts
+            and self._pieces == other._pieces
+        )
+
+    def serve(self, run: Run) -> tuple[int, int]:
+        """(clock at which the last burst enters the window, clock after its last data); as the reference's."""
+        timing = self._device.timing
+        burst, end, write, now = run.burst, run.burst + run.count, run.write, run.now
+        if write:
+            self._writes += run.count
+        else:
+            self._reads += run.count
+        while True:
+            burst = self._to_refresh(burst, end, write, now)
+            if burst == end:
+                break
+            if now <= self._restart:
+                burst = self._whole_intervals(burst, end, write)
+        entered = max(now, self._restart, self._column_of(self._bursts - 1 - self._device.window_bursts))
+        return entered, self._last + (timing.write_latency if write else timing.read_latency) + timing.burst
+
+    def _to_refresh(self, burst: int, end: int, write: bool, now: int) -> int:
+        """Serve bursts up to `end`, or up to the next refresh and it too; the first burst not served."""
+        device, spacing = self._device, self._device.timing.ccd_s
+        groups, stripe = device.bank_groups, device.stripe_bursts
+        alone = groups  # bursts that are worked out one by one wherever they lie
+        while burst < end:
+            in_stripe = burst % stripe
+            here = 0
+            if alone <= 0 and in_stripe >= groups:
+                here = min(end - burst, stripe - in_stripe, (self._due - 1 - self._last) // spacing)
+            if here > 0:
+                self._hits(burst, here, write)
+                burst += here
+            elif self._serve_one(burst, write, now):
+                burst, alone = burst + 1, alone - 1
+            else:
+                break
+        return burst
+
+    def _serve_one(self, burst: int, write: bool, now: int) -> bool:
+        """Serve one burst, unless refreshes come before it: then these only, and False."""
+        device, t = self._device, self._device.timing
+        group = burst % device.bank_groups
+        stripe = burst // device.stripe_bursts
+        row, bank = divmod(stripe, device.banks_per_group)
+        bank = bank * device.bank_groups + group
+        entered = max(now, self._restart, self._column_of(self._bursts - device.window_bursts))
+        column = max(entered, self._last + 1)
+        if write:
+            column, rcd = max(column, self._wr_next, self._wr_group[group]), t.rcd_write
+        else:
+            column, rcd = max(column, self._rd_next, self._rd_group[group]), t.rcd_read
+        opened, precharge, activate = self._rows[bank], NEVER, NEVER
+        if opened != row:
+            activate = max(entered, self._act_bank[bank], self._act_group[group], self._act_next, self._four[0] + t.faw)
+            if opened >= 0:
+                precharge = max(entered, self._pre_bank[bank], self._pre_next)
+                activate = max(activate, precharge + t.rp)
+            column = max(column, activate + rcd)
+        else:
+            column = max(column, self._act_bank[bank] - t.rc + rcd)
+        if column >= self._due:
+            self._refresh(entered + rcd)
+            return False
+        if opened != row:
+            if opened >= 0:
+                self._pre_next = precharge + t.ppd
+                self._conflicts += 1
+            else:
+                self._closed += 1
+            self._rows[bank] = row
+            self._act_bank[bank] = activate + t.rc
+            self._act_group[group] = activate + t.rrd_l
+            self._act_next = activate + t.rrd_s
+            self._four.append(activate)
+            self._pre_bank[bank] = activate + t.ras
+        self._pieces.append((self._bursts, self._bursts + 1, column))
+        self._bursts += 1
+        self._moved(group, bank, column, write)
+        self._after(column, write)
+        return True
+
+    def _moved(self, group: int, bank: int, column: int, write: bool) -> None:
+        """What the bank and its group remember of a RD or WR."""
+        t = self._device.timing
+        if write:
+            self._pre_bank[bank] = max(self._pre_bank[bank], column + t.write_to_precharge)
+            self._wr_group[group] = column + t.ccd_l
+            self._rd_group[group] = max(self._rd_group[group], column + t.write_latency + t.burst + t.wtr_l)
+        else:
+            self._pre_bank[bank] = max(self._pre_bank[bank], column + t.rtp)
+            self._rd_group[group] = max(self._rd_group[group], column + t.ccd_l)
+
+    def _after(self, column: int, write: bool) -> None:
+        """What the channel remembers of its last RD or WR."""
+        t = self._device.timing
+        self._last = column
+        if write:
+            self._wr_next = max(self._wr_next, column + t.ccd_s)
+            self._rd_next = max(self._rd_next, column + t.write_latency + t.burst + t.wtr_s)
+        else:
+            self._rd_next = max(self._rd_next, column + t.ccd_s)
+            self._wr_next = max(self._wr_next, column + t.rtw)
+
+    def _hits(self, burst: int, count: int, write: bool) -> None:
+        """`count` bursts from `burst` on, each ccd_s after the one before, all in open rows of one stripe."""
+        device, spacing = self._device, self._device.timing.ccd_s
+        groups = device.bank_groups
+        self._pieces.append((self._bursts, self._bursts + count, self._last + spacing))
+        self._bursts += count
+        bank = burst // device.stripe_bursts % device.banks_per_group * groups
+        last = self._last + count * spacing
+        for back in range(min(count, groups)):
+            group = (burst + count - 1 - back) % groups
+            self._moved(group, bank + group, last - back * spacing, write)
+        self._after(last, write)
+
+    def _column_of(self, burst: int) -> int:
+        """RD or WR of burst number `burst` since the last refresh; no call asks for one before the last call's."""
+        pieces = self._pieces
+        while pieces and pieces[0][1] <= burst:
+            pieces.popleft()
+        if pieces and pieces[0][0] <= burst:
+            return pieces[0][2] + (burst - pieces[0][0]) * self._device.timing.ccd_s
+        return NEVER
+
+    def _refresh(self, wanted: int) -> None:
+        """The refresh that is due, and if no row is open all further ones up to clock `wanted`."""
+        t = self._device.timing
+        refresh, passed = self._due, 1
+        opened = [bank for bank, row in enumerate(self._rows) if row >= 0]
+        if opened:
+            close = max(refresh, self._pre_next, *(self._pre_bank[bank] for bank in opened))
+            refresh = max(close + t.rp, *(self._act_bank[bank] for bank in opened))
+        elif wanted >= self._due:
+            passed = (wanted - self._due) // t.refi + 1
+            refresh += (passed - 1) * t.refi
+        self._refreshes += passed
+        self._due += passed * t.refi
+        self._close_all(refresh + t.rfc)
+
+    def _close_all(self, restart: int) -> None:
+        """After a refresh: rows closed, ACT from `restart` on, nothing older binds."""
+        groups, banks = self._device.bank_groups, self._device.bank_groups * self._device.banks_per_group
+        self._restart = restart
+        self._rows = [-1] * banks
+        self._pre_bank, self._act_bank = [NEVER] * banks, [NEVER] * banks
+        self._rd_group, self._wr_group, self._act_group = [NEVER] * groups, [NEVER] * groups, [NEVER] * groups
+        self._rd_next = self._wr_next = self._act_next = self._pre_next = self._last = NEVER
+        self._four = deque([NEVER] * 4, maxlen=4)
+        self._bursts = 0
+        self._pieces: deque[tuple[int, int, int]] = deque()  # from, to (of the bursts since), first RD or WR
+
+    def _whole_intervals(self, burst: int, end: int, write: bool) -> int:
+        """After a refresh, the run being there: serve as many whole intervals of it as there are; the next burst."""
+        device = self._device
+        around = device.stripe_bursts * device.banks_per_group
+        while True:
+            key = (burst % around, self._due - self._restart, write)
+            interval = self._intervals.get(key)
+            if interval is None:
+                interval = self._intervals[key] = self._interval(*key)
+            if end - burst <= interval.bursts:
+                return burst
+            burst += interval.bursts
+            self._closed += interval.closed
+            self._conflicts += interval.conflicts
+            self._refreshes += 1
+            self._due += device.timing.refi
+            self._restart += interval.to_restart
+
+    def _interval(self, burst: int, to_due: int, write: bool) -> _Interval:
+        """Bursts without end from `burst` on in a channel whose refresh ended at clock 0, to the end of the next one."""
+        channel = Channel(self._device)
+        channel._due = to_due
+        served = channel._to_refresh(burst, 1 << 62, write, 0) - burst
+        return _Interval(served, channel._restart, channel._closed, channel._conflicts)

@@ -1,0 +1,123 @@
+"""A whole memory: equal channels behind one port, in the accelerator's cycles."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bitwright.arch.dram import Dram
+from bitwright.arch.errors import ConfigError
+from bitwright.sim.dram.channel import Channel, _Interval
+from bitwright.sim.dram.reference import Counts, Run
+
+
+class Served(NamedTuple):
+    """A transfer in cycles of the accelerator.
+
+    accepts_next : from this cycle on the memory takes another transfer: all bursts of this one are in the windows of
+                   their channels. Who waits for a free memory is asked then: an arbiter chooses then.
+    finish : the cycle after the last data.
+    """
+
+    accepts_next: int
+    finish: int
+
+
+class _Group(NamedTuple):
+    first: int
+    end: int
+    channel: Channel
+
+
+class DramChannels:
+    """The memory `dram` for an accelerator of `clock_khz`, from power-up at cycle 0 with all rows closed.
+
+    Addresses go over the channels every `interleave_bytes`. Transfers are served in the order of the calls: of two that
+    wait, the caller says who is first (house rule, as in sim.engine: loads before stores). A burst that a transfer
+    covers in part moves whole. Channels whose state and work are equal are worked out once.
+
+    One call costs about 10 microseconds for each stripe or refresh interval not seen before (docs/dram.md).
+    Not modelled: see sim.dram.reference; and time between the accelerator and the memory.
+    """
+
+    def __init__(self, dram: Dram, clock_khz: int) -> None:
+        if not isinstance(clock_khz, int) or clock_khz < 1:
+            raise ConfigError(f"clock_khz = {clock_khz!r}: must be a whole number of 1 or more")
+        self.dram = dram
+        self._up, self._down = 10**9, clock_khz * dram.clock_ps  # clocks = cycles * up / down
+        self._intervals: dict[tuple[int, int, bool], _Interval] = {}
+        self._groups = [_Group(0, dram.channels, Channel(dram.device, self._intervals))]
+        self._counts = (0,) * 6
+        self._now = 0
+
+    def transfer(self, address: int, size_bytes: int, write: bool, now: int) -> Served:
+        """Move `size_bytes` from byte `address` on, asked for in cycle `now`, not before an earlier call's.
+
+        ConfigError for bytes outside the memory and for a size below 1.
+        """
+        if size_bytes < 1 or address < 0 or address + size_bytes > self.dram.capacity_bytes:
+            raise ConfigError(
+                f"transfer of {size_bytes} bytes at {address}: must be 1 or more bytes in 0..{self.dram.capacity_bytes} "
+                f"of {self.dram.name}"
+            )
+        assert now >= self._now, f"a transfer at cycle {now} after one at {self._now}"
+        self._now = now
+        clock = -(-now * self._up // self._down)
+        entered = finish = 0
+        groups: list[_Group] = []
+        cuts = self._cuts(address, size_bytes)
+        for group in self._groups:
+            first, channel = group.first, group.channel
+            for cut in (*(cut for cut in cuts if group.first < cut < group.end), group.end):
+                mine = channel if cut == group.end else channel.copy()
+                burst, count = self._part(first, address, size_bytes)
+                if count:
+                    before = mine.counts
+                    took, done = mine.serve(Run(burst, count, write, clock))
+                    moved = zip(self._counts, before, mine.counts, strict=True)
+                    self._counts = tuple(all_ + (new - old) * (cut - first) for all_, old, new in moved)
+                    entered, finish = max(entered, took), max(finish, done)
+                if groups and groups[-1].channel.same_state(mine):
+                    groups[-1] = _Group(groups[-1].first, cut, groups[-1].channel)
+                else:
+                    groups.append(_Group(first, cut, mine))
+                first = cut
+        self._groups = groups
+        return Served(self._cycles(entered), self._cycles(finish))
+
+    @property
+    def counts(self) -> Counts:
+        """Of all channels."""
+        return Counts(*self._counts)
+
+    @property
+    def read_bits(self) -> int:
+        """Bits that reads moved, whole bursts: what `arch.costs.DramCost.pj_per_bit` is for."""
+        return self._counts[0] * self.dram.device.burst_bytes * 8
+
+    @property
+    def write_bits(self) -> int:
+        """The same of writes."""
+        return self._counts[1] * self.dram.device.burst_bytes * 8
+
+    def _cycles(self, clock: int) -> int:
+        return -(-clock * self._down // self._up)
+
+    def _cuts(self, address: int, size_bytes: int) -> list[int]:
+        """Channels between which the parts of a transfer differ; between two of them all are equal."""
+        ends = {
+            block // self.dram.interleave_bytes % self.dram.channels for block in (address, address + size_bytes - 1)
+        }
+        return sorted(ends | {end + 1 for end in ends})
+
+    def _part(self, channel: int, address: int, size_bytes: int) -> tuple[int, int]:
+        """(first burst, bursts) of a transfer in one channel."""
+        block, channels, last = self.dram.interleave_bytes, self.dram.channels, address + size_bytes - 1
+        first_block, last_block = address // block, last // block
+        mine = first_block + (channel - first_block) % channels
+        if mine > last_block:
+            return 0, 0
+        end = last_block - (last_block - channel) % channels
+        low = mine // channels * block + (address % block if mine == first_block else 0)
+        high = end // channels * block + (last % block if end == last_block else block - 1)
+        burst_bytes = self.dram.device.burst_bytes
+        return low // burst_bytes, high // burst_bytes - low // burst_bytes + 1
