@@ -19,39 +19,37 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Annotated
 
-from bitwright.arch.errors import ConfigError
-from bitwright.arch.isa.timing import BURST_BYTES, MOST_BURST_BEATS
+from bitwright.arch.config import Config
+from pydantic import Field
+
+MOST_BURST_BEATS = 256
+BURST_BYTES = 4096
+"""No burst is longer than the one or crosses a multiple of the other (AXI4)."""
 
 MOST = 1 << 20
 """Of every parameter: the compiled slave's counters hold it."""
 
+_Cycles = Annotated[int, Field(strict=True, ge=1, le=MOST)]
 
-@dataclass(frozen=True)
-class FixedMemory:
-    """The parameters; each is 1 or more.
+
+class FixedMemory(Config):
+    """The parameters; each is in 1..2**20.
 
     Members
         latency_cycles : from a burst accepted to its first beat, where the bus is free
         beat_cycles : from beat to beat
         reads, writes : bursts that may be open
         response_cycles : from the last beat of a write to its response
-
-    ConfigError for a number out of 1..2**20.
     """
 
-    latency_cycles: int = 20
-    beat_cycles: int = 1
-    reads: int = 16
-    writes: int = 16
-    response_cycles: int = 4
-
-    def __post_init__(self) -> None:
-        for member in fields(self):
-            value = getattr(self, member.name)
-            if not isinstance(value, int) or not 1 <= value <= MOST:
-                raise ConfigError(f"memory.{member.name} = {value!r}: must be a whole number in 1..{MOST}")
+    latency_cycles: _Cycles = 20
+    beat_cycles: _Cycles = 1
+    reads: _Cycles = 16
+    writes: _Cycles = 16
+    response_cycles: _Cycles = 4
 
 
 @dataclass(frozen=True)

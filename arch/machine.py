@@ -10,11 +10,12 @@ import re
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from bitwright.arch import config, pe
 from bitwright.arch.config import Config
 from bitwright.arch.errors import ConfigError, suggest
+from bitwright.arch.fixed_memory import FixedMemory
 from bitwright.arch.pe import broadcast
 from bitwright.arch.pe.base import PESpec
 from pydantic import Field, field_validator, model_validator
@@ -100,6 +101,14 @@ class Vector(Config):
     lanes: Annotated[int, Field(ge=1, le=4096)] = 16
 
 
+class Port(Config):
+    """The accelerator's AXI4 memory port: bytes of a beat, and bursts of each direction that it keeps open."""
+
+    bytes: Literal[8, 16, 32, 64] = 16
+    outstanding_reads: Annotated[int, Field(ge=1, le=64)] = 16
+    outstanding_writes: Annotated[int, Field(ge=1, le=64)] = 16
+
+
 class Machine(Config):
     """A whole accelerator.
 
@@ -111,6 +120,10 @@ class Machine(Config):
         clock_mhz : one clock for all; refused above the PE's own fmax at the node
         node : cost table to use
         vector : lanes
+        port : bytes, outstanding_reads, outstanding_writes of the accelerator's memory port
+        formats : weight formats that the accelerator is generated with, in the order of an Execute's field `format`;
+            None: those of `arch.isa.limits.USUAL_FORMATS` that its PE takes. Activations have the PE's own.
+        memory : the fixed times of the memory behind the port (`arch.fixed_memory`); `dram` is that of the tile engine
     """
 
     name: str
@@ -121,6 +134,9 @@ class Machine(Config):
     clock_mhz: Annotated[float, Field(gt=0, le=10000)] = 250
     node: str = "nangate45"
     vector: Vector = Vector()
+    port: Port = Port()
+    formats: tuple[str, ...] | None = None
+    memory: FixedMemory = FixedMemory()
 
     @field_validator("pe")
     @classmethod
@@ -216,6 +232,8 @@ def with_changes(
     clock_mhz: float | None = None,
     vector_lanes: int | None = None,
     node: str | None = None,
+    memory_latency: int | None = None,
+    memory_beat_cycles: int | None = None,
 ) -> Machine:
     """`machine` with some members replaced (None: left as it is).
 
@@ -234,6 +252,9 @@ def with_changes(
     for name, value in (("dram", dram), ("clock_mhz", clock_mhz), ("node", node)):
         if value is not None:
             data[name] = value
+    for name, value in (("latency_cycles", memory_latency), ("beat_cycles", memory_beat_cycles)):
+        if value is not None:
+            data["memory"][name] = value
     if vector_lanes is not None:
         data["vector"] = {"lanes": vector_lanes}
     return config.validate(Machine, data, "the command line")

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 from bitwright.arch.errors import ConfigError, MismatchError, suggest
 
 if TYPE_CHECKING:
-    from bitwright.arch.fixed_memory import FixedMemory
     from bitwright.arch.machine import Machine
 
 ENGINES = ("simpy", "fast", "rtl")
 
 
-def gemm_row(
-    machine: Machine, sizes: str, *, engine: str, weights: str | None, group: int | None, memory: FixedMemory
-) -> dict[str, Any]:
+def gemm_row(machine: Machine, sizes: str, *, engine: str, weights: str | None, group: int | None) -> dict[str, Any]:
     """The row of one product: counters, bounds, utilisation; the same from every engine.
 
     "rtl" also compares the results in memory with the functional interpreter's. Raises ConfigError for wrong sizes, an
@@ -34,12 +31,12 @@ def gemm_row(
     else:
         chosen = weights
     if engine != "rtl":
-        return simulate_gemm(machine, m, k, n, fmt=chosen, group=group, engine=engine, memory=memory).row()
+        return simulate_gemm(machine, m, k, n, fmt=chosen, group=group, engine=engine).row()
     gemm = Gemm(machine, m, k, n, chosen, group)
-    return GemmResult(gemm, engine, memory, _on_rtl(gemm, memory)).row()
+    return GemmResult(gemm, engine, machine.memory, _on_rtl(gemm)).row()
 
 
-def _on_rtl(gemm: Any, memory: FixedMemory) -> Any:
+def _on_rtl(gemm: Any) -> Any:
     """Counters of the compiled Verilog."""
     from bitwright import rtl
     from bitwright.arch.isa import to_bytes
@@ -48,7 +45,7 @@ def _on_rtl(gemm: Any, memory: FixedMemory) -> Any:
     lowered = gemm.lowered()
     expected = [region.copy() for region in lowered.memory]
     run(lowered.program, gemm.limits, expected)
-    done = rtl.run_program(gemm.limits, to_bytes(lowered.program), lowered.memory, memory)
+    done = rtl.run_program(gemm.machine, gemm.limits, to_bytes(lowered.program), lowered.memory)
     if done.fault is not None:
         raise MismatchError(f"{gemm.machine.name}: the RTL stops at instruction {done.index}: {done.fault.name}")
     for region, (found, wanted) in enumerate(zip(lowered.memory, expected, strict=True)):

@@ -10,6 +10,7 @@ import typer
 from bitwright.cli.output import print_json, print_table
 
 ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_OWN = "the machine's"
 
 
 def simulate(
@@ -22,8 +23,12 @@ def simulate(
         str | None, typer.Option(metavar="M,K,N", help="In MODEL's place: one product, on the whole accelerator.")
     ] = None,
     engine: Annotated[str, typer.Option(help="Of --gemm: simpy, fast or rtl (the compiled Verilog).")] = "simpy",
-    memory_latency: Annotated[int, typer.Option(help="Of --gemm: cycles from an address to its first beat.")] = 20,
-    memory_beat_cycles: Annotated[int, typer.Option(help="Of --gemm: cycles a beat of the memory.")] = 1,
+    memory_latency: Annotated[
+        int | None, typer.Option(help="Of --gemm: cycles from an address to its first beat.", show_default=_OWN)
+    ] = None,
+    memory_beat_cycles: Annotated[
+        int | None, typer.Option(help="Of --gemm: cycles a beat of the memory.", show_default=_OWN)
+    ] = None,
     prompt_tokens: Annotated[int, typer.Option(help="Prefill length.")] = 128,
     output_tokens: Annotated[int, typer.Option(help="Decode steps, the first at context prompt-tokens.")] = 32,
     batch: Annotated[int, typer.Option(help="Sequences run together.")] = 1,
@@ -63,7 +68,6 @@ def simulate(
     from bitwright.arch import config
     from bitwright.arch import machine as machines
     from bitwright.arch.errors import ConfigError
-    from bitwright.arch.fixed_memory import FixedMemory
     from bitwright.arch.space import Accuracy
     from bitwright.cli.gemm import gemm_row
     from bitwright.sim import inference as simulator
@@ -79,12 +83,13 @@ def simulate(
         clock_mhz=clock_mhz,
         vector_lanes=vector_lanes,
         node=node,
+        memory_latency=memory_latency,
+        memory_beat_cycles=memory_beat_cycles,
     )
     if (gemm is None) == (model is None):
         raise ConfigError("MODEL, --gemm: exactly one of them must be given; the command line")
     if model is None:
-        memory = FixedMemory(latency_cycles=memory_latency, beat_cycles=memory_beat_cycles)
-        row = gemm_row(loaded, str(gemm), engine=engine, weights=weights, group=group, memory=memory)
+        row = gemm_row(loaded, str(gemm), engine=engine, weights=weights, group=group)
         print_json(row) if json else print_table(("figure", "value"), list(row.items()))
         return
     policy = simulator.policy_for(loaded.pe, weights=weights, group=group, acts=acts, kv=kv, head=head)

@@ -13,8 +13,8 @@ from bitwright.arch.errors import ConfigError, MismatchError
 
 if TYPE_CHECKING:
     import numpy as np
-    from bitwright.arch.fixed_memory import FixedMemory
     from bitwright.arch.isa.limits import Limits
+    from bitwright.arch.machine import Machine
     from bitwright.rtl.bench.accelerator_runner import AcceleratorRun
     from bitwright.rtl.bench.verification import Verdict
     from numpy.typing import NDArray
@@ -55,19 +55,20 @@ def generate(name: str, output: Path, *, dataflow: str | None = None, fusesoc: b
 
 
 def run_program(
-    limits: Limits, program: bytes, memory: Sequence[NDArray[np.uint8]], timing: FixedMemory, **options: Any
+    machine: Machine, limits: Limits, program: bytes, memory: Sequence[NDArray[np.uint8]], **options: Any
 ) -> AcceleratorRun:
     """Run a program on the compiled Verilog of a machine's accelerator; `memory` changes in place.
 
-    Arguments, options and errors as of `bitwright.rtl.bench.accelerator_runner.CompiledAccelerator.run`. The first run
+    `limits` are the machine's, as its program sees it; port and memory are the machine's. Other arguments and errors
+    as of `bitwright.rtl.bench.accelerator_runner.CompiledAccelerator.run`. The first run
     of a machine compiles it, which takes from half a minute (4x4) to several minutes (32x32).
     """
     _require_amaranth()
-    from bitwright.rtl.accelerator.top import verilog
+    from bitwright.rtl.accelerator.top import opened, verilog
     from bitwright.rtl.bench.accelerator_runner import CompiledAccelerator
 
-    module, text = verilog(limits)
-    return CompiledAccelerator(text, module, limits).run(program, memory, timing, **options)
+    module, text = verilog(limits, **opened(machine))
+    return CompiledAccelerator(text, module, limits).run(program, memory, machine.memory, **options)
 
 
 def _require_amaranth() -> None:

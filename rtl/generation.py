@@ -157,10 +157,11 @@ def _accelerator(name: str, loaded: machine.Machine) -> Design:
         "cols": sizes.cols,
         "dataflow": sizes.stationary,
         "port_bytes": sizes.port_bytes,
+        **top.opened(loaded),
         "formats": [form.name for form in sizes.formats],
         **{f"{channel}_slot_{_unit(channel)}": sizes.capacity(channel) for channel in Channel},
     }
-    module, text = top.verilog(sizes)
+    module, text = top.verilog(sizes, **top.opened(loaded))
     timing = {"cycles": "those of `bitwright simulate --gemm` for the same program and memory (arch.isa.timing)"}
     return Design(name, module, "accelerator", facts, text, timing, {}, _doc(top.Accelerator))
 

@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, get_args
 
 from bitwright.arch import formats as number_formats
 from bitwright.arch.array_timing import ArrayShape, BroadcastShape, Shape
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.isa.fields import BY_OP
 from bitwright.arch.isa.instructions import Op
-from bitwright.arch.machine import Machine
+from bitwright.arch.machine import Machine, Port
 from bitwright.arch.pe import broadcast
 from bitwright.arch.pe.base import PESpec
 from bitwright.arch.pe.int8_mac import Int8Mac
@@ -30,7 +30,7 @@ from bitwright.arch.pe.shift_add import ShiftAdd
 from bitwright.arch.pe.stream import StreamSpec
 from bitwright.arch.pe.weight_codes import decodable, weight_code
 
-PORT_BYTES = (8, 16, 32, 64)
+PORT_BYTES: tuple[int, ...] = get_args(Port.model_fields["bytes"].annotation)
 REGIONS = 4
 # Of these a machine has what its PE takes, unless told.
 USUAL_FORMATS = ("fp16", "int8", "int4", "int4_asym", "ovp4", "ovp4_flint", "ovp8")
@@ -164,14 +164,17 @@ class Limits:
         }[channel]
 
 
-def limits(machine: Machine, *, port_bytes: int = 16, formats: Sequence[str] | None = None) -> Limits:
+def limits(machine: Machine, *, port_bytes: int | None = None, formats: Sequence[str] | None = None) -> Limits:
     """What `machine` allows, with a memory port of `port_bytes` and these weight formats, in this order.
 
-    Without `formats`: those of USUAL_FORMATS that its PE takes. ConfigError: a port width that does not exist; a format
-    that the PE refuses, or with parameters that the par channel does not carry; none, or more than the field `format`
-    can select; a slot too small for one vector or row, or beyond its address fields; a tile whose sums could wrap.
+    None: the machine's own; without such, of the formats those of USUAL_FORMATS that its PE takes. ConfigError: a port
+    width that does not exist; a format that the PE refuses, or with parameters that the par channel does not carry;
+    none, or more than the field `format` can select; a slot too small for one vector or row, or beyond its address
+    fields; a tile whose sums could wrap.
     """
     where = f"machine '{machine.name}'"
+    port_bytes = machine.port.bytes if port_bytes is None else port_bytes
+    formats = machine.formats if formats is None else formats
     if port_bytes not in PORT_BYTES:
         raise ConfigError(f"port_bytes = {port_bytes!r}: must be 8, 16, 32 or 64; {where}")
     spec = machine.spec

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from bitwright.arch.errors import ConfigError
+from bitwright.arch.fixed_memory import BURST_BYTES
 from bitwright.arch.isa.fields import WORD_BYTES
 from bitwright.arch.isa.limits import REGIONS
-from bitwright.arch.isa.timing import BURST_BYTES, FETCH_BYTES
+from bitwright.arch.isa.timing import FETCH_BYTES
 
 ADDRESS_BITS = 40
 """Of a byte in memory."""

@@ -27,10 +27,6 @@ STORE_FILL = 3
 FETCH_BYTES = 256
 """A fetch: a chunk of the program, which begins at a multiple of it."""
 
-MOST_BURST_BEATS = 256
-BURST_BYTES = 4096
-"""No burst is longer than the one or crosses a multiple of the other (AXI4)."""
-
 _CHECK_CYCLES = 4  # multiply, add, compare
 _CHECK_EXECUTE_CYCLES = 13  # k by group takes 7, the extents that follow from it 5
 

@@ -9,9 +9,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.data import ArrayLayout, StructLayout, View
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
+from bitwright.arch.fixed_memory import BURST_BYTES, MOST_BURST_BEATS
 from bitwright.arch.isa.limits import REGIONS
 from bitwright.arch.isa.placement import ADDRESS_BITS
-from bitwright.arch.isa.timing import BURST_BYTES, MOST_BURST_BEATS
 from bitwright.arch.pe import Evidence
 
 BURST_BITS = bits_for(MOST_BURST_BEATS)

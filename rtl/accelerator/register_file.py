@@ -9,13 +9,12 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from bitwright.arch.isa.limits import REGIONS
-from bitwright.arch.isa.placement import ADDRESS_BITS
+from bitwright.arch.isa.placement import ADDRESS_BITS, INDEX_BITS
 from bitwright.arch.pe import Evidence
 from bitwright.arch.registers import (
     BY_NAME,
     COUNTERS,
     IDENTITY,
-    INDEX_BITS,
     MAJOR,
     MINOR,
     OFFSET_BITS,

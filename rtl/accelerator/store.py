@@ -10,11 +10,11 @@ from amaranth.lib.data import ArrayLayout
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
+from bitwright.arch.fixed_memory import BURST_BYTES, MOST_BURST_BEATS
 from bitwright.arch.isa.fields import WORD_BITS
 from bitwright.arch.isa.instructions import Op
 from bitwright.arch.isa.limits import REGIONS
 from bitwright.arch.isa.placement import ADDRESS_BITS
-from bitwright.arch.isa.timing import BURST_BYTES, MOST_BURST_BEATS
 from bitwright.arch.pe import Evidence
 from bitwright.rtl.accelerator.bursts import BURST, BurstSplitter, region_base
 from bitwright.rtl.accelerator.interfaces import UNIT_CHANNELS, field

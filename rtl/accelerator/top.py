@@ -12,6 +12,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from bitwright.arch.isa.instructions import UNITS
 from bitwright.arch.isa.limits import Channel, Limits
+from bitwright.arch.machine import Machine
 from bitwright.rtl.accelerator import memories
 from bitwright.rtl.accelerator.channels import ChannelLink
 from bitwright.rtl.accelerator.controller import Controller
@@ -140,6 +141,11 @@ class Accelerator(wiring.Component):
         ]
         for name in ("busy", "done", "error", "code", "index", "has_ended", "has_failed", "counters"):
             m.d.comb += getattr(registers, name).eq(getattr(controller, name))
+
+
+def opened(machine: Machine) -> dict[str, int]:
+    """The bursts that a machine's memory port keeps open, as `Accelerator` is told."""
+    return {name: getattr(machine.port, name) for name in ("outstanding_reads", "outstanding_writes")}
 
 
 def verilog(limits: Limits, **opened: int) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +253,7 @@ class BusSimulation:
             entry.base, entry.bytes, entry.data = region.base, region.data.size, region.data.ctypes.data
             entry.writable = int(region.writable)
         chosen = errors or BusErrors()
-        settings = _CSettings(**asdict(memory), stalls_seed=-1 if stalls_seed is None else stalls_seed)
+        settings = _CSettings(**memory.model_dump(), stalls_seed=-1 if stalls_seed is None else stalls_seed)
         settings.error_read_beat = -1 if chosen.read_beat is None else chosen.read_beat
         settings.error_write_beat = -1 if chosen.write_beat is None else chosen.write_beat
         self._memory: int | None = self._library.bm_open(ctypes.byref(settings), table, ctypes.c_int64(len(regions)))

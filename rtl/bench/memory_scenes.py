@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from bitwright.arch.fixed_memory import FixedMemory
+from bitwright.arch.fixed_memory import BURST_BYTES, FixedMemory
 from bitwright.arch.isa.instructions import Buffer, Load, Store
-from bitwright.arch.isa.timing import BURST_BYTES
 from bitwright.rtl.bench.memory_engines_runner import Scene
 from bitwright.rtl.bench.memory_model import FetchBurst, Job
 
@@ -16,10 +15,9 @@ _LENGTHS = ((1, 3), (4, 40), (200, 700))
 
 def random_memory(rng: np.random.Generator) -> FixedMemory:
     """A memory whose every parameter is often at its least."""
-    latency, beat, reads, writes, response = (int(rng.choice(choices)) for choices in (
-        (1, 2, 7, 20, 60), (1, 1, 1, 2, 5), (1, 2, 4, 16, 20), (1, 2, 4, 16, 20), (1, 2, 4, 30),
-    ))  # fmt: skip
-    return FixedMemory(latency, beat, reads, writes, response)
+    choices = (1, 2, 7, 20, 60), (1, 1, 1, 2, 5), (1, 2, 4, 16, 20), (1, 2, 4, 16, 20), (1, 2, 4, 30)
+    drawn = (int(rng.choice(some)) for some in choices)
+    return FixedMemory(**dict(zip(FixedMemory.model_fields, drawn, strict=True)))
 
 
 def random_scene(

@@ -34,7 +34,6 @@ class Gemm:
     Members
         fmt : weight format, which the machine's PE takes
         group : weights along k that share a scale; None: a whole row, and for a format without scales
-        port_bytes : of a beat
         to : number type of the results
 
     ConfigError for sizes below 1 and a group for a format without scales; from the first look at the program for a
@@ -47,7 +46,6 @@ class Gemm:
     n: int
     fmt: str
     group: int | None = None
-    port_bytes: int = 16
     to: NumberType = NumberType.FP32
 
     def __post_init__(self) -> None:
@@ -60,8 +58,19 @@ class Gemm:
 
     @cached_property
     def limits(self) -> Limits:
-        """The machine as its program sees it."""
-        return limits(self.machine, port_bytes=self.port_bytes, formats=[self.fmt])
+        """The machine as its program sees it; one that names no formats has this one."""
+        return limits(self.machine, formats=self.machine.formats or [self.fmt])
+
+    @cached_property
+    def number(self) -> int:
+        """The format's in `limits.formats`."""
+        names = [form.name for form in self.limits.formats]
+        if self.fmt not in names:
+            raise ConfigError(
+                f"weights = {self.fmt}: machine '{self.machine.name}' is generated with {', '.join(names)} "
+                "(add it to the machine's formats)"
+            )
+        return names.index(self.fmt)
 
     @cached_property
     def layout(self) -> Layout:
@@ -76,7 +85,7 @@ class Gemm:
             )
         sizes = self.m, -(-self.k // values), self.n
         scaled = self.limits.pe.act.kind != "float"
-        job = Job(self.limits, *sizes, 0, -(-group // values), scaled, False, self.to)
+        job = Job(self.limits, *sizes, self.number, -(-group // values), scaled, False, self.to)
         return Layout(job, choose_tiling(job))
 
     @cached_property
@@ -172,8 +181,8 @@ class GemmResult:
             "n": gemm.n,
             "weights": gemm.fmt,
             "group": gemm.group,
-            "port_bytes": gemm.port_bytes,
-            **{f"memory_{name}": value for name, value in asdict(self.memory).items()},
+            "port_bytes": gemm.machine.port.bytes,
+            **{f"memory_{name}": value for name, value in self.memory.model_dump().items()},
             **asdict(self.counters),
             "macs": self.macs,
             "array_bound_cycles": self.array_bound_cycles,
@@ -193,23 +202,26 @@ def simulate_gemm(
     group: int | None = None,
     engine: str = "simpy",
     memory: FixedMemory | None = None,
-    port_bytes: int = 16,
-    outstanding_reads: int = 16,
 ) -> GemmResult:
     """The cycles of one product on `machine`, its operands in memory before and its results after.
 
     Parameters
-        fmt, group, port_bytes : as of `Gemm`
+        fmt, group : as of `Gemm`
         engine : "simpy" or "fast", which are equal to the cycle
-        memory : None: `FixedMemory` as it is by default
+        memory : None: the machine's
 
     ConfigError: as of `Gemm`, and for another engine.
     """
     if engine not in _ENGINES:
         raise ConfigError(f"engine = {engine}: {suggest(engine, _ENGINES)}")
-    gemm = Gemm(machine, m, k, n, fmt, group, port_bytes)
-    memory = memory or FixedMemory()
+    gemm = Gemm(machine, m, k, n, fmt, group)
+    memory = memory or machine.memory
     found = _ENGINES[engine](
-        gemm.program, gemm.limits, gemm.layout.region_beats, memory, outstanding_reads=outstanding_reads
+        gemm.program,
+        gemm.limits,
+        gemm.layout.region_beats,
+        memory,
+        outstanding_reads=machine.port.outstanding_reads,
+        outstanding_writes=machine.port.outstanding_writes,
     )
     return GemmResult(gemm, engine, memory, found.counters)

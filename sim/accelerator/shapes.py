@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Any
 
 from bitwright.arch.array_timing import BroadcastShape
+from bitwright.arch.fixed_memory import BURST_BYTES, MOST_BURST_BEATS
 from bitwright.arch.isa import timing
 from bitwright.arch.isa.extents import fault_of, uses
 from bitwright.arch.isa.instructions import Execute, Instruction, Load, Op, Store, Vector
@@ -169,7 +170,7 @@ class Shapes:
         offset, port_bytes = instruction.offset, self.limits.port_bytes
         if not 0 <= offset <= _MOST_OFFSET or offset + shape.span > self.region_beats[shape.region]:
             raise Refused
-        place = (self.placement.regions[shape.region] + offset * port_bytes) % timing.BURST_BYTES
+        place = (self.placement.regions[shape.region] + offset * port_bytes) % BURST_BYTES
         found = shape.lengths.get(place)
         if found is None:
             found = shape.lengths[place] = burst_lengths(
@@ -191,16 +192,16 @@ def slices(k: int, group: int, steps: int | None) -> list[int]:
 
 def burst_lengths(place: int, rows: int, beats: int, stride: int, port_bytes: int) -> list[int]:
     """Beats of each burst of rows that begin `place` beats after a multiple of 4 KiB."""
-    window = timing.BURST_BYTES // port_bytes
+    window = BURST_BYTES // port_bytes
     found: list[int] = []
     for row in range(rows):
         at = (place + row * stride) % window
-        if at + beats <= window and beats <= timing.MOST_BURST_BEATS:
+        if at + beats <= window and beats <= MOST_BURST_BEATS:
             found.append(beats)
             continue
         left = beats
         while left:
-            length = min(left, window - at, timing.MOST_BURST_BEATS)
+            length = min(left, window - at, MOST_BURST_BEATS)
             found.append(length)
             left -= length
             at = (at + length) % window

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
+from bitwright.arch import config
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.fixed_memory import Burst, FixedMemory, FixedMemoryTiming, bursts
 
@@ -85,10 +85,15 @@ def played(memory: FixedMemory, wanted: list[tuple[int, bool, int]]) -> list[tup
     return [(accepted[i], Burst(first[i], last[i], response.get(i))) for i in range(len(wanted))]
 
 
+def random_memory(rng: random.Random) -> FixedMemory:
+    choices = ((1, 2, 9, 30), (1, 2, 3), (1, 2, 5), (1, 2, 5), (1, 6))
+    return FixedMemory(**dict(zip(FixedMemory.model_fields, map(rng.choice, choices), strict=True)))
+
+
 @pytest.mark.parametrize("seed", range(SEED, SEED + 150))
 def test_equals_the_memory_played_cycle_by_cycle(seed: int) -> None:
     rng = random.Random(seed)
-    memory = FixedMemory(*(rng.choice(choices) for choices in ((1, 2, 9, 30), (1, 2, 3), (1, 2, 5), (1, 2, 5), (1, 6))))
+    memory = random_memory(rng)
     at = 0
     wanted = []
     for _ in range(30):
@@ -131,8 +136,16 @@ def test_rows_end_bursts_at_4_kib_and_after_256_beats(
 
 
 @pytest.mark.parametrize("name", ["latency_cycles", "beat_cycles", "reads", "writes", "response_cycles"])
-@pytest.mark.parametrize("value", [0, -3, (1 << 20) + 1, 2.0])
-def test_a_number_out_of_range_is_refused(name: str, value: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (0, "greater than or equal to 1"),
+        (-3, "greater than or equal to 1"),
+        ((1 << 20) + 1, "less than or equal to 1048576"),
+        (2.0, "a valid integer"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(name: str, value: float, rule: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        replace(FixedMemory(), **{name: value})
-    assert str(caught.value) == f"memory.{name} = {value!r}: must be a whole number in 1..1048576"
+        config.validate(FixedMemory, {name: value}, "edge.yaml")
+    assert str(caught.value) == f"{name} = {value!r}: must be {rule}; edge.yaml"

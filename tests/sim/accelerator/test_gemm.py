@@ -25,14 +25,16 @@ CASES = [
     ("lut-4x4", "int4_asym", 32),
     ("lut-4x8", "int2", None),
 ]
+SLOW = FixedMemory(latency_cycles=3, beat_cycles=2, reads=2, writes=1, response_cycles=2)
 SIZES = [(1, 1, 1), (1, 96, 40), (5, 33, 9), (17, 64, 20)]
 
 
 @pytest.mark.parametrize(("name", "fmt", "group"), CASES)
 def test_program_is_that_of_the_lowering(name: str, fmt: str, group: int | None) -> None:
+    narrow = machines.load(name).model_copy(update={"port": machines.Port(bytes=8)})
     for m, k, n in SIZES:
         for to in (NumberType.FP32, NumberType.INT8):
-            gemm = Gemm(machines.load(name), m, k, n, fmt, group, 8, to)
+            gemm = Gemm(narrow, m, k, n, fmt, group, to)
             lowered = gemm.lowered(seed=3)
             assert gemm.program == lowered.program
             assert gemm.layout.region_beats == lowered.layout.region_beats
@@ -42,7 +44,10 @@ def test_program_is_that_of_the_lowering(name: str, fmt: str, group: int | None)
 def test_engines_and_stepped_model_agree_within_the_bounds(name: str, fmt: str, group: int | None) -> None:
     machine = machines.load(name)
     for m, k, n in SIZES:
-        for memory in (FixedMemory(), FixedMemory(3, 2, 2, 1, 2)):
+        for memory in (
+            FixedMemory(),
+            FixedMemory(latency_cycles=3, beat_cycles=2, reads=2, writes=1, response_cycles=2),
+        ):
             found = [simulate_gemm(machine, m, k, n, fmt=fmt, group=group, engine=e, memory=memory) for e in ENGINES]
             assert found[0].counters == found[1].counters
             gemm, counters = found[0].gemm, found[0].counters
@@ -87,6 +92,30 @@ def test_real_projection_is_equal_in_both_engines(record_property: Any) -> None:
                 f"accelerator, {name} {tokens} x 576 x 576 {fmt}: {found[0].counters}, bounds {bounds}, utilisation "
                 f"{found[0].utilisation:.3f}",
             )
+
+
+def test_port_formats_and_memory_are_the_machines() -> None:
+    """A file with every key, against the engine told of each."""
+    data = {
+        **machines.load("int8-4x4").model_dump(),
+        "port": {"bytes": 8, "outstanding_reads": 1, "outstanding_writes": 2},
+        "formats": ["int4", "int8"],
+        "memory": {"latency_cycles": 9, "beat_cycles": 2},
+    }
+    machine = machines.Machine.model_validate(data)
+    found = simulate_gemm(machine, 5, 40, 12, fmt="int8")
+    gemm, memory = found.gemm, FixedMemory(latency_cycles=9, beat_cycles=2)
+    assert (gemm.limits.port_bytes, [form.name for form in gemm.limits.formats]) == (8, ["int4", "int8"])
+    assert gemm.program == gemm.lowered(seed=1).program
+    placement = place(len(gemm.program), gemm.layout.region_beats, 8)
+    counters = stepped.step_through(gemm.program, gemm.limits, memory, placement, 1, 2)[0]
+    assert found.counters == counters == simulate_gemm(machine, 5, 40, 12, fmt="int8", engine="fast").counters
+    assert counters.cycles > simulate_gemm(machines.load("int8-4x4"), 5, 40, 12, fmt="int8").counters.cycles
+    with pytest.raises(ConfigError) as caught:
+        simulate_gemm(machine, 5, 40, 12, fmt="int3")
+    assert str(caught.value) == (
+        "weights = int3: machine 'int8-4x4' is generated with int4, int8 (add it to the machine's formats)"
+    )
 
 
 @pytest.mark.parametrize(
