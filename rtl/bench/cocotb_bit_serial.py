@@ -9,6 +9,8 @@ many cycles as it has terms and a sum comes `latency` cycles after its last slic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import cocotb
@@ -112,10 +114,11 @@ class Testbench(testbench.Testbench):
             self.late(valid, offered)
 
     async def clock(
-        self, *, offer: bool, sum_ready: bool, rst: bool = False, probe: bool = False, **others: int
+        self, *, offer: bool, sum_ready: bool, rst: bool = False, probe: bool = False,
+        others: Mapping[str, int] = MappingProxyType({}),
     ) -> bool:  # fmt: skip
         self.clearing = bool(others.get("clear"))
-        taken = await super().clock(offer=offer, sum_ready=sum_ready, rst=rst, probe=probe, **others)
+        taken = await super().clock(offer=offer, sum_ready=sum_ready, rst=rst, probe=probe, others=others)
         if rst or self.clearing:
             self.channel.drop()
         if self.clearing and not rst:
@@ -127,7 +130,7 @@ class Testbench(testbench.Testbench):
         await super().start()
         storable = stimulus.storable_specials()
         for index in range(4):
-            await self.clock(offer=False, sum_ready=True, **self.special(index, self.random.choice(storable)))
+            await self.clock(offer=False, sum_ready=True, others=self.special(index, self.random.choice(storable)))
 
     def special(self, index: int, value: float) -> dict[str, int]:
         """The inputs of the next cycle that write a special value; no slice on offer may read that one."""
@@ -137,7 +140,7 @@ class Testbench(testbench.Testbench):
     async def load_channels(self, channels: Channels) -> None:
         """Write the format's special values, then load the slices."""
         for index, value in enumerate(format_specials(channels.format)):
-            await self.clock(offer=False, sum_ready=True, **self.special(index, value))
+            await self.clock(offer=False, sum_ready=True, others=self.special(index, value))
         self.load(channels.slices())
 
     async def play(self, channels: Channels, *, idle: float = 0.0, slow: float = 0.0, probe: bool = False) -> None:
@@ -230,7 +233,7 @@ async def a_clear_in_mid_group_drops_the_channel_but_not_the_sum_on_offer(dut: A
             await bench.wait(wait, sum_ready=False)
         waiting = bench.sums.waiting
         assert waiting is not None, "no sum on offer before the clear"
-        await bench.clock(offer=False, sum_ready=False, clear=1)
+        await bench.clock(offer=False, sum_ready=False, others={"clear": 1})
         await bench.clock(offer=False, sum_ready=False)
         assert bench.sums.waiting == waiting, "the clear took back the sum on offer"
         await bench.send(_WHOLE)
@@ -247,7 +250,7 @@ async def a_clear_drops_a_channel_in_any_stage_until_its_sum_is_on_offer(dut: An
         await bench.send(_WHOLE)
         await bench.wait(wait, sum_ready=False)
         before = bench.sums.transfers
-        await bench.clock(offer=False, sum_ready=False, clear=1)
+        await bench.clock(offer=False, sum_ready=False, others={"clear": 1})
         await bench.drain()
         # `send` returns in the cycle after the slice was taken: the sum is on offer from latency - 1 cycles later.
         came, must = bench.sums.transfers - before, int(wait >= bench.latency - 1)
@@ -317,7 +320,7 @@ async def every_mix_of_idle_and_back_pressure_with_clears_and_resets(dut: Any) -
                 if rng.random() < 0.1 and index != bench.items[bench.at].selector:
                     others |= bench.special(index, rng.choice(storable))
                 offer, ready = rng.random() >= idle, rng.random() >= slow
-                await bench.clock(offer=offer, sum_ready=ready, rst=rng.random() < 0.005, **others)
+                await bench.clock(offer=offer, sum_ready=ready, rst=rng.random() < 0.005, others=others)
     await bench.drain()
     counts = f"{bench.taken} slices, {bench.sums.transfers} sums, {bench.sums.held} cycles of waiting sums"
     assert min(bench.taken, bench.sums.transfers, bench.sums.held) > 20, counts

@@ -10,7 +10,8 @@ from __future__ import annotations
 import abc
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import cocotb
@@ -111,7 +112,8 @@ class Testbench(abc.ABC):
         return ready, valid, bits_of(getattr(self.dut, f"{self.sink}__payload")) if valid else None
 
     async def clock(
-        self, *, offer: bool, sum_ready: bool, rst: bool = False, probe: bool = False, **others: int
+        self, *, offer: bool, sum_ready: bool, rst: bool = False, probe: bool = False,
+        others: Mapping[str, int] = MappingProxyType({}),
     ) -> bool:  # fmt: skip
         """One cycle; a step is on offer if `offer`, or if one was and is not taken yet. Returns whether one was taken.
 

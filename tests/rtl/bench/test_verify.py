@@ -159,7 +159,7 @@ def test_a_systolic_pe_has_cells_arrays_and_a_stream(monkeypatch: pytest.MonkeyP
     ran.clear()
     assert list(verify_pe("int8-mac:lanes=4,pipeline=1")) == [("int8_mac_l4_p32_s1", [n]) for n in ("one", "two")]
     assert list(verify_pe("bit-serial", options)) == [("bit_serial_l4_fp16_a16", [n]) for n in ("one", "three")]
-    assert ran[1:] == [("bit_serial_l4_fp16_a16", "serial", "icarus", False)]
+    assert ran[1:] == [("bit_serial_l4_fp16_a16", "serial", "icarus", True)]
 
 
 def test_random_initial_values_are_those_of_the_seed() -> None:

@@ -278,12 +278,15 @@ def test_verify_runs_the_protocol_benches() -> None:
         (
             "bit_serial_l4_fp16_a16",
             [
-                "every_mix_of_idle_and_back_pressure_equals_the_cycle_model",
+                "without_back_pressure_every_cycle_is_the_contracts",
                 "extreme_codes",
                 "real_tensors_of_smollm2",
                 "a_clear_in_mid_group_drops_the_channel_but_not_the_sum_on_offer",
                 "a_clear_drops_a_channel_in_any_stage_until_its_sum_is_on_offer",
-                "a_reset_in_mid_group_drops_everything_but_the_special_values",
+                "a_sum_on_offer_holds_until_it_is_taken",
+                "a_reset_in_any_cycle_drops_all_but_the_special_values",
+                "ready_does_not_depend_on_valid_nor_the_sum_on_inputs",
+                "every_mix_of_idle_and_back_pressure_with_clears_and_resets",
             ],
         ),
         (
