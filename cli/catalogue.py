@@ -20,7 +20,7 @@ class Catalogue(StrEnum):
     DRAMS = "drams"
 
 
-_JSON_ONLY = ("options", "scale_rule")
+_JSON_ONLY = ("options", "scale_rule", "cell_formats")
 _MODEL_COLUMNS = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "vocab", "source")
 LIST_SHAPE = (4096, 4096)  # the matrix whose bits a value are listed, in the format's usual group
 
@@ -89,23 +89,28 @@ def _formats() -> list[dict[str, Any]]:
 def _pes() -> list[dict[str, Any]]:
     from bitwright.arch import formats, pe
 
+    def accepted(spec: pe.PESpec) -> list[str]:
+        """Formats in groups of 64, or of the block that the format itself fixes."""
+        return [item for item in formats.names() if spec.accepts(item, 64) or spec.accepts(item, None)]
+
     rows = []
     for name in pe.all_names():
         streams = name in pe.stream_names()
-        spec = pe.get(name) if name in pe.names(None) else pe.stream(name)
-        # Groups of 64, or the block that the format itself fixes.
-        accepted = [item for item in formats.names() if spec.accepts(item, 64) or spec.accepts(item, None)]
+        # All that a row says is of its parameters, those of the stream if the PE has one; cells take formats besides.
+        spec = pe.stream(name) if streams else pe.get(name)
+        cell = pe.get(name) if name in pe.names() else None
         rows.append(
             {
                 "name": name,
                 "act_bits": spec.act.bits,
                 "wgt_bits": spec.wgt.bits,
                 "psum_bits": spec.psum.bits,
-                "templates": sorted({*spec.templates, *(["stream"] if streams else [])}),
-                "dataflows": list(spec.dataflows),
+                "templates": sorted({*spec.templates, *(cell.templates if cell else ())}),
+                "dataflows": list(cell.dataflows if cell else ()),
                 "latency_cycles": spec.timing.latency_cycles,
-                "params": [f"{key}={value}" for key, value in (pe.stream(name) if streams else spec).params.items()],
-                "formats": accepted,
+                "params": [f"{key}={value}" for key, value in spec.params.items()],
+                "formats": accepted(spec),
+                "cell_formats": accepted(cell) if cell else [],
             }
         )
     return rows

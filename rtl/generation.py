@@ -182,7 +182,7 @@ def _cell(name: str, base: str, dataflow: str, params: dict[str, Any]) -> Design
     if dataflow not in spec.dataflows:
         raise ConfigError(f"{base} dataflow = {dataflow!r}: no such cell ({suggest(dataflow, spec.dataflows)})")
     text = plain(cells.verilog(base, dataflow, **params))
-    timing = {"latency_cycles": spec.timing.latency_cycles, "cycles_a_step": 1}
+    timing = {"latency_cycles": spec.timing.latency_cycles, **_cycles(1, 1)}
     facts = {"dataflow": dataflow, **spec.params}
     what = _doc(WeightStationaryCell if dataflow == "ws" else OutputStationaryCell)
     return Design(name, cells.module_name(base, dataflow, **params), "cell", facts, text, timing, {}, what)
@@ -191,10 +191,9 @@ def _cell(name: str, base: str, dataflow: str, params: dict[str, Any]) -> Design
 def _stream(name: str, spec: StreamSpec) -> Design:
     from bitwright.rtl.pe import streaming
 
-    one = type(spec).step_cycles is StreamSpec.step_cycles
     timing = {
         "latency_cycles": spec.timing.latency_cycles,
-        "cycles_a_step": 1 if one else "decided by the step's codes, see the description",
+        **_cycles(*spec.cycles_range),
         "macs_a_step": spec.macs_per_step,
     }
     payloads = {"step__payload": [*spec.step_fields, *_FLAGS], "sum__payload": list(spec.sum_fields)}
@@ -204,6 +203,7 @@ def _stream(name: str, spec: StreamSpec) -> Design:
 
 
 def _own_streams(name: str, spec: pe.PESpec) -> Design:
+    from bitwright.arch.pe.terms import Encoding
     from bitwright.rtl.pe import streaming
     from bitwright.rtl.pe.bit_serial import SLICE, BitSerial
 
@@ -211,11 +211,19 @@ def _own_streams(name: str, spec: pe.PESpec) -> Design:
     for member, place in SLICE:
         lanes = getattr(place.shape, "length", 1)
         fields.append(Field(member, place.width // lanes, lanes))
-    timing = {"latency_cycles": spec.timing.latency_cycles, "cycles_a_step": "terms of the slice's encoding, 2 to 4"}
+    terms = [encoding.terms for encoding in Encoding]
+    cycles = _cycles(min(terms), max(terms), "terms of the slice's encoding")
+    timing = {"latency_cycles": spec.timing.latency_cycles, **cycles}
     payloads = {"slice__payload": fields, "column__payload": [Field("fp32", 32)]}
     text = streaming.verilog(spec)
     what = f"{_doc(BitSerial)}\n\n{_doc(type(spec))}"
     return Design(name, spec.module_stem, "unit-stream", dict(spec.params), text, timing, payloads, what)
+
+
+def _cycles(least: int, most: int, rule: str = "decided by the step's codes, see the description") -> dict[str, Any]:
+    """How many cycles a step occupies: the number if it is always the same, else what decides; and the bounds."""
+    always = least if least == most else rule
+    return {"cycles_a_step": always, "min_cycles_a_step": least, "max_cycles_a_step": most}
 
 
 def _doc(cls: type) -> str:

@@ -280,6 +280,10 @@ class Lut(StreamSpec):
         """One cycle a bit plane."""
         return np.asarray(self._top_planes(steps) + 1)
 
+    @property
+    def cycles_range(self) -> tuple[int, int]:
+        return 1, self.weight_bits
+
     def _top_planes(self, steps: Steps) -> IntArray:
         if self.plane_bits:
             return np.asarray(steps["top_plane"], dtype=np.int64)

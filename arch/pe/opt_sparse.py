@@ -49,6 +49,13 @@ class _Serial(CarrySave):
             return super().step_cycles(steps)
         return serial_cycles(self.encoding, steps["wgt"])
 
+    @property
+    def cycles_range(self) -> tuple[int, int]:
+        if not self.encodes:
+            return super().cycles_range
+        cycles = serial_cycles(self.encoding, np.arange(-128, 128))
+        return int(cycles.min()), int(cycles.max())
+
     def quantised(self, act: npt.NDArray[np.float32], wgt: npt.NDArray[np.float32]) -> Steps:
         """Rows scaled to int8 by their largest magnitude; `sum_lanes` rows of act share the first's row of wgt."""
         rows = self.sum_lanes

@@ -144,6 +144,10 @@ class OutlierVictim(StreamSpec):
         return 1 + np.asarray(steps["wide"], dtype=np.int64)
 
     @property
+    def cycles_range(self) -> tuple[int, int]:
+        return 1, 2
+
+    @property
     def macs_per_step(self) -> int:
         """Of a narrow step; a wide one has half of them."""
         return 2 * self.lanes

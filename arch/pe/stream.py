@@ -124,6 +124,11 @@ class StreamSpec(PESpec):
         """Cycles that each step occupies, int64 [n]: one unless told otherwise."""
         return np.ones(len(steps[FIRST]), dtype=np.int64)
 
+    @property
+    def cycles_range(self) -> tuple[int, int]:
+        """The fewest and the most cycles that a legal step occupies."""
+        return 1, 1
+
     def corners(self) -> Mapping[str, tuple[int, ...]]:
         """Codes of each field worth trying often: the ends of its range, 0, 1 and -1."""
         found = {}

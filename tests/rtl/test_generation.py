@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bitwright import rtl
 from bitwright.arch import pe
 from bitwright.arch.errors import ConfigError
+from bitwright.rtl.bench.stream.stimulus import random_steps
 from bitwright.rtl.bench.verilator import lint
 from bitwright.rtl.generation import design_of, packing
 from bitwright.rtl.pe.emit import plain
@@ -72,7 +74,9 @@ def test_every_parameter_is_in_the_module_name() -> None:
 def test_the_sidecar_tells_ports_fields_latency_and_reset(tmp_path: Path) -> None:
     rtl.generate("int8-mac:lanes=4,pipeline=1", tmp_path / "x.v")
     facts = json.loads((tmp_path / "x.json").read_text())
-    assert facts["timing"] == {"latency_cycles": 2, "cycles_a_step": 1, "macs_a_step": 4}
+    assert facts["timing"] == {
+        "latency_cycles": 2, "cycles_a_step": 1, "min_cycles_a_step": 1, "max_cycles_a_step": 1, "macs_a_step": 4,
+    }  # fmt: skip
     ports = {row["name"]: row for row in facts["ports"]}
     assert ports["step__payload"] == {
         "name": "step__payload",
@@ -89,6 +93,25 @@ def test_the_sidecar_tells_ports_fields_latency_and_reset(tmp_path: Path) -> Non
         "clk", "rst", "step__payload", "step__ready", "step__valid", "sum__payload", "sum__ready", "sum__valid",
     ]  # fmt: skip
     assert facts["reset"]["port"] == "rst"
+
+
+@pytest.mark.parametrize(
+    ("name", "cycles"),
+    [("bit-serial", [2, 4]), ("lut:weight_bits=3", [1, 3]), ("outlier-victim", [1, 2]), ("opt3", [1, 4])],
+)
+def test_the_sidecar_tells_the_fewest_and_the_most_cycles_of_a_step(name: str, cycles: list[int]) -> None:
+    timing = design_of(name).timing
+    assert [timing["min_cycles_a_step"], timing["max_cycles_a_step"]] == cycles
+    assert isinstance(timing["cycles_a_step"], str)
+
+
+def test_the_cycles_of_random_steps_are_the_range_of_every_spec() -> None:
+    for name in pe.stream_names():
+        for params in type(pe.stream(name)).variants:
+            spec = pe.stream(name, **params)
+            steps = random_steps(spec, np.ones(4000, dtype=np.int64), seed=1, corner_share=0.3)
+            cycles = spec.step_cycles(steps)
+            assert (cycles.min(), cycles.max()) == spec.cycles_range, spec.module_stem
 
 
 @pytest.mark.parametrize("name", DESIGNS)
