@@ -43,7 +43,7 @@ def load(path: Path, stem: str, wanted: Mapping[str, UserPort]) -> tuple[str, st
 
     The PE is the module called `stem` if the file has one, else the file's only module; its parameters keep their
     defaults. Files that it includes are looked for beside it. Raises ConfigError for a file that cannot be read or
-    that Verilator refuses, and for modules or ports that are not those of `wanted`.
+    that Verilator refuses, for a wire with several drivers, and for modules or ports that are not those of `wanted`.
     """
     try:
         path.read_bytes()
@@ -52,6 +52,8 @@ def load(path: Path, stem: str, wanted: Mapping[str, UserPort]) -> tuple[str, st
     text = _verilator(path, "-E", "-P")
     module = _module(path, text, stem)
     _require_ports(path, module, ports(path, module), wanted)
+    # Two assignments of one wire: simulators do not agree on its value.
+    _verilator(path, "--lint-only", "-Werror-MULTIDRIVEN", "--top-module", module)
     top = f"{module}_bench"
     return _shell(top, module, wanted) + "\n" + text, top
 

@@ -241,6 +241,18 @@ def test_a_file_that_no_tool_reads_is_refused(tmp_path: Path) -> None:
     assert refused(path) == f"rtl = {path}: Verilator refuses it: %Error: {said}"
 
 
+def test_a_wire_with_two_drivers_is_refused(tmp_path: Path) -> None:
+    """Verilator would take the last one, Icarus x where they differ."""
+    path = tmp_path / "mine.v"
+    body = "  assign sum__valid = step__valid;\n  assign sum__valid = sum__ready;\nendmodule"
+    path.write_text(PORTS.format(name="mine").replace("endmodule", body))
+    assert re.match(
+        rf"rtl = {re.escape(str(path))}: Verilator refuses it: %Error-MULTIDRIVEN: mine\.v:\d+:\d+: Bit \[0\] of signal "
+        r"'sum__valid' have multiple combinational drivers\.",
+        refused(path),
+    )
+
+
 @pytest.mark.skipif(not HAS_ICARUS, reason="iverilog is not installed")
 def test_a_file_that_icarus_alone_refuses_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.sv"
