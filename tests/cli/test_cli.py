@@ -54,6 +54,15 @@ def test_lists_are_arrays_of_named_objects(what: str) -> None:
     assert bitwright("list", what).stdout.splitlines()[0].startswith("name")
 
 
+def test_the_formats_of_a_listed_pe_are_those_of_the_parameters_beside_them() -> None:
+    rows = {row["name"]: row for row in json.loads(bitwright("list", "pes", "--json").stdout)}
+    row = rows["shift-add"]
+    assert "zero_points=False" in row["params"]
+    assert sorted({*row["cell_formats"]} - {*row["formats"]}) == ["int2_asym", "int3_asym", "int4_asym"]
+    assert (row["templates"], row["dataflows"]) == (["stream", "systolic"], ["ws", "os"])
+    assert rows["bit-serial"]["cell_formats"] == []
+
+
 def test_simulate_prints_a_row_whose_parts_sum() -> None:
     done = bitwright("simulate", "int8-32x32", "smollm2-135m", "--prompt-tokens", "8", "--output-tokens", "2", "--json")
     assert done.returncode == 0, done.stderr
