@@ -247,8 +247,8 @@ def test_a_wire_with_two_drivers_is_refused(tmp_path: Path) -> None:
     body = "  assign sum__valid = step__valid;\n  assign sum__valid = sum__ready;\nendmodule"
     path.write_text(PORTS.format(name="mine").replace("endmodule", body))
     assert re.match(
-        rf"rtl = {re.escape(str(path))}: Verilator refuses it: %Error-MULTIDRIVEN: mine\.v:\d+:\d+: Bit \[0\] of signal "
-        r"'sum__valid' have multiple combinational drivers\.",
+        rf"rtl = {re.escape(str(path))}: Verilator refuses it: %Error-MULTIDRIVEN: mine\.v:\d+:\d+: Bit \[0\] of "
+        r"signal 'sum__valid' have multiple combinational drivers\.",
         refused(path),
     )
 
