@@ -80,8 +80,8 @@ class Place(NamedTuple):
 class Device:
     """One channel (of HBM: one pseudo channel): its banks, its timing, and how bursts lie in it.
 
-    Burst number x of a channel (its bytes / burst_bytes), from the fastest changing part: bank group, column, bank, row.
-    Bursts one after another so go to all bank groups in turn, which lets them follow at ccd_s.
+    Burst number x of a channel (its bytes / burst_bytes), from the fastest changing part: bank group, column, bank,
+    row. Bursts one after another so go to all bank groups in turn, which lets them follow at ccd_s.
 
     ConfigError for a part below 1, and for timings for which the rules of `sim.dram` do not hold:
     ccd_s >= burst; ccd_l >= ccd_s; rrd_l >= rrd_s; bank_groups * ccd_s >= ccd_l (bursts in turn keep ccd_l by

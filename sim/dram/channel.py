@@ -1,14 +1,14 @@
 """One DRAM channel as a function of whole runs: in every clock and count that of `sim.dram.reference`, only faster.
 
-State: the open row of every bank, and for each rule of `arch.dram.Timing` the first clock that it allows, kept where the
-rule looks: bank (PRE, ACT), bank group and channel (RD, WR, ACT), the last four ACT; RD and WR of the last bursts, as
-pieces with a constant distance, for the window; the clock of the next refresh.
+State: the open row of every bank, and for each rule of `arch.dram.Timing` the first clock that it allows, kept where
+the rule looks: bank (PRE, ACT), bank group and channel (RD, WR, ACT), the last four ACT; RD and WR of the last bursts,
+as pieces with a constant distance, for the window; the clock of the next refresh.
 
 Where a run costs a step of `_serve_one`, and where it does not:
     within a stripe (the same rows of one bank in every group; Device.stripe_bursts) only its first bursts, one a bank
-        group, and the run's first, one a bank group, can miss a row or meet a turnaround. Each later one comes ccd_s after
-        the one before: bursts i and i - bank_groups are of one bank, so that i keeps ccd_l (bank_groups * ccd_s >= ccd_l),
-        rcd, wtr_l and rtw because i - bank_groups and i - 1 did. What lies between is one sum.
+        group, and the run's first, one a bank group, can miss a row or meet a turnaround. Each later one comes ccd_s
+        after the one before: bursts i and i - bank_groups are of one bank, so that i keeps ccd_l (as bank_groups *
+        ccd_s >= ccd_l), rcd, wtr_l and rtw because i - bank_groups and i - 1 did. What lies between is one sum.
     from one refresh to the next: REF closes every row, and nothing before it binds any more (rfc is the longest time).
         What follows depends only on the clocks to the next due refresh and on the place of the run's next burst among
         the banks; it is worked out once and kept (`_intervals`), for all channels of one device.
@@ -272,7 +272,7 @@ class Channel:
             self._restart += interval.to_restart
 
     def _interval(self, burst: int, to_due: int, write: bool) -> _Interval:
-        """Bursts without end from `burst` on in a channel whose refresh ended at clock 0, to the end of the next one."""
+        """Bursts without end from `burst` on, in a channel whose refresh ended at clock 0, to the next one's end."""
         channel = Channel(self._device)
         channel._due = to_due
         served = channel._to_refresh(burst, 1 << 62, write, 0) - burst

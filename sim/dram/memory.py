@@ -56,20 +56,22 @@ class DramChannels:
         """
         if size_bytes < 1 or address < 0 or address + size_bytes > self.dram.capacity_bytes:
             raise ConfigError(
-                f"transfer of {size_bytes} bytes at {address}: must be 1 or more bytes in 0..{self.dram.capacity_bytes} "
-                f"of {self.dram.name}"
+                f"transfer of {size_bytes} bytes at {address}: must be 1 or more bytes in "
+                f"0..{self.dram.capacity_bytes} of {self.dram.name}"
             )
         assert now >= self._now, f"a transfer at cycle {now} after one at {self._now}"
         self._now = now
         clock = -(-now * self._up // self._down)
         entered = finish = 0
         groups: list[_Group] = []
-        cuts = self._cuts(address, size_bytes)
+        parts = self._parts(address, size_bytes)
         for group in self._groups:
             first, channel = group.first, group.channel
-            for cut in (*(cut for cut in cuts if group.first < cut < group.end), group.end):
+            for end, burst, count in parts:
+                cut = min(end, group.end)
+                if cut <= first:
+                    continue
                 mine = channel if cut == group.end else channel.copy()
-                burst, count = self._part(first, address, size_bytes)
                 if count:
                     before = mine.counts
                     took, done = mine.serve(Run(burst, count, write, clock))
@@ -102,12 +104,18 @@ class DramChannels:
     def _cycles(self, clock: int) -> int:
         return -(-clock * self._down // self._up)
 
-    def _cuts(self, address: int, size_bytes: int) -> list[int]:
-        """Channels between which the parts of a transfer differ; between two of them all are equal."""
-        ends = {
-            block // self.dram.interleave_bytes % self.dram.channels for block in (address, address + size_bytes - 1)
-        }
-        return sorted(ends | {end + 1 for end in ends})
+    def _parts(self, address: int, size_bytes: int) -> list[tuple[int, int, int]]:
+        """Ranges of channels with an equal part of a transfer: (end of the range, first burst, bursts)."""
+        ends = {byte // self.dram.interleave_bytes % self.dram.channels for byte in (address, address + size_bytes - 1)}
+        parts: list[tuple[int, int, int]] = []
+        first = 0
+        for end in sorted((ends | {end + 1 for end in ends} | {self.dram.channels}) - {0}):
+            part = (end, *self._part(first, address, size_bytes))
+            if parts and parts[-1][1:] == part[1:]:
+                parts.pop()
+            parts.append(part)
+            first = end
+        return parts
 
     def _part(self, channel: int, address: int, size_bytes: int) -> tuple[int, int]:
         """(first burst, bursts) of a transfer in one channel."""

@@ -7,9 +7,9 @@ consecutive bursts, all of a run there at its `now`). Open page.
     ACT, PRE   in order of the bursts that need them, each at the first legal clock at which the burst is in the window:
                burst i enters when it is there, RD or WR of burst i - window_bursts has been issued, and no refresh is
                under way. So rows open while earlier bursts move their data.
-    REF        all banks; number k falls due at k * refi. A burst whose RD or WR would be at or after the due clock waits
-               with its PRE and ACT too: first PREA (if a row is open) and REF come, each at the first legal clock from the
-               due one on. An idle channel refreshes on time, and this is counted when the next burst comes.
+    REF        all banks; number k falls due at k * refi. A burst whose RD or WR would be at or after the due clock
+               waits with its PRE and ACT too: first PREA (if a row is open) and REF come, each at the first legal clock
+               from the due one on. An idle channel refreshes on time; this is counted when the next burst comes.
 
 Not modelled: the one command bus of DDR4 and LPDDR5, on which a PRE or ACT can push a RD or WR by a clock; LPDDR5's CAS
 command; reordering of bursts (FR-FCFS), write buffering, refresh by bank, power-down, several ranks; the row buses that
