@@ -94,6 +94,9 @@ campaign-netlists: $(STAMP) ## every PE mapped to Nangate45 under its bench (hal
 campaign-proofs: $(STAMP) ## the formal proofs of every PE (half an hour)
 	$(BIN)/bitwright prove all --write
 
+campaign-dram: $(STAMP) ## row hits and bandwidth against Ramulator 2.1, built from RAMULATOR=folder (apt: cmake libyaml-cpp-dev libfmt-dev; 10 minutes)
+	$(BIN)/python tests/sim/dram/campaign_dram.py $(RAMULATOR)
+
 campaign-fuzz: $(STAMP) ## damaged files against every reader (FUZZ_SECONDS=600, FUZZ_SEED=1)
 	$(BIN)/python tests/workloads/campaign_fuzz_files.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
@@ -119,4 +122,4 @@ picture: $(STAMP) ## the README's picture, from the report of `make sweep`
 clean: ## remove what make made, but .venv and results
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-proofs campaign-fuzz docs accuracy picture clean
+.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-proofs campaign-dram campaign-fuzz docs accuracy picture clean

@@ -85,8 +85,8 @@ class Device:
 
     ConfigError for a part below 1, and for timings for which the rules of `sim.dram` do not hold:
     ccd_s >= burst; ccd_l >= ccd_s; rrd_l >= rrd_s; bank_groups * ccd_s >= ccd_l (bursts in turn keep ccd_l by
-    themselves); rfc >= every other time (nothing older than a refresh binds); refi > rfc + closing + rcd + burst
-    (every interval serves a burst).
+    themselves); rtw >= read_latency + burst - write_latency (data do not meet); rfc >= every other time (nothing older
+    than a refresh binds); refi > rfc + closing + rcd + burst (every interval serves a burst).
     """
 
     bank_groups: int
@@ -98,8 +98,9 @@ class Device:
     window_bursts: int = WINDOW_BURSTS
 
     def __post_init__(self) -> None:
-        own = {member.name: getattr(self, member.name) for member in fields(self) if member.name != "timing"}
-        for name, value in own.items() | {(m.name, getattr(self.timing, m.name)) for m in fields(Timing)}:
+        parts = [(self, member.name) for member in fields(self) if member.name != "timing"]
+        for owner, name in (*parts, *((self.timing, member.name) for member in fields(Timing))):
+            value = getattr(owner, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"dram.{name} = {value!r}: must be a whole number of 1 or more")
         if self.page_bytes % self.burst_bytes:
@@ -120,6 +121,7 @@ class Device:
             ("ccd_l", t.ccd_l, "ccd_s", t.ccd_s),
             ("rrd_l", t.rrd_l, "rrd_s", t.rrd_s),
             ("bank_groups * ccd_s", self.bank_groups * t.ccd_s, "ccd_l", t.ccd_l),
+            ("rtw", t.rtw, "read_latency + burst - write_latency", t.read_latency + t.burst - t.write_latency),
             ("rfc", t.rfc, "every other time, the longest of which", longest),
             ("refi", t.refi, "the least", t.rfc + t.closing + max(t.rcd_read, t.rcd_write) + t.burst + 1),
         )

@@ -17,7 +17,10 @@ Where a run costs a step of `_serve_one`, and where it does not:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from bitwright.arch.dram import Device
@@ -31,6 +34,13 @@ class _Interval(NamedTuple):
     to_restart: int
     closed: int
     conflicts: int
+    pieces: list[tuple[int, int]]
+
+
+def _in_pieces(pieces: list[tuple[int, int]], burst: int, spacing: int) -> int:
+    """RD or WR of a burst, of pieces (first burst, its clock) in which bursts are `spacing` apart."""
+    first, column = pieces[bisect_right(pieces, burst, key=itemgetter(0)) - 1]
+    return column + (burst - first) * spacing
 
 
 class Channel:
@@ -48,6 +58,7 @@ class Channel:
         "_four",
         "_intervals",
         "_last",
+        "_log",
         "_pieces",
         "_pre_bank",
         "_pre_next",
@@ -65,6 +76,7 @@ class Channel:
     def __init__(self, device: Device, intervals: dict[tuple[int, int, bool], _Interval] | None = None) -> None:
         self._device = device
         self._intervals = {} if intervals is None else intervals
+        self._log: list[tuple[int, int]] | None = None  # pieces of the run, (first burst, its RD or WR), if asked for
         self._due = device.timing.refi
         self._reads = self._writes = self._closed = self._conflicts = self._refreshes = 0
         self._close_all(0)
@@ -105,20 +117,34 @@ class Channel:
 
     def serve(self, run: Run) -> tuple[int, int]:
         """(clock at which the last burst enters the window, clock after its last data); as the reference's."""
+        entered, finish, _ = self.serve_marked(run, ())
+        return entered, finish
+
+    def serve_marked(self, run: Run, marks: Sequence[int]) -> tuple[int, int, list[int]]:
+        """The same, and the clock after the data of the run's first m bursts for each m of `marks` (rising, from 1)."""
         timing = self._device.timing
         burst, end, write, now = run.burst, run.burst + run.count, run.write, run.now
+        data = (timing.write_latency if write else timing.read_latency) + timing.burst
+        columns: list[int] = []
         if write:
             self._writes += run.count
         else:
             self._reads += run.count
         while True:
-            burst = self._to_refresh(burst, end, write, now)
+            self._log = [] if marks else None
+            before, burst = burst, self._to_refresh(burst, end, write, now)
+            if self._log is not None and burst > before:
+                for mark in marks[len(columns) :]:
+                    if run.burst + mark > burst:
+                        break
+                    columns.append(_in_pieces(self._log, run.burst + mark - 1, timing.ccd_s))
             if burst == end:
                 break
             if now <= self._restart:
-                burst = self._whole_intervals(burst, end, write)
+                burst = self._whole_intervals(burst, end, write, [run.burst + m - 1 for m in marks], columns)
+        self._log = None
         entered = max(now, self._restart, self._column_of(self._bursts - 1 - self._device.window_bursts))
-        return entered, self._last + (timing.write_latency if write else timing.read_latency) + timing.burst
+        return entered, self._last + data, [column + data for column in columns]
 
     def _to_refresh(self, burst: int, end: int, write: bool, now: int) -> int:
         """Serve bursts up to `end`, or up to the next refresh and it too; the first burst not served."""
@@ -177,6 +203,8 @@ class Channel:
             self._four.append(activate)
             self._pre_bank[bank] = activate + t.ras
         self._pieces.append((self._bursts, self._bursts + 1, column))
+        if self._log is not None:
+            self._log.append((burst, column))
         self._bursts += 1
         self._moved(group, bank, column, write)
         self._after(column, write)
@@ -209,6 +237,8 @@ class Channel:
         device, spacing = self._device, self._device.timing.ccd_s
         groups = device.bank_groups
         self._pieces.append((self._bursts, self._bursts + count, self._last + spacing))
+        if self._log is not None:
+            self._log.append((burst, self._last + spacing))
         self._bursts += count
         bank = burst // device.stripe_bursts % device.banks_per_group * groups
         last = self._last + count * spacing
@@ -253,8 +283,11 @@ class Channel:
         self._bursts = 0
         self._pieces: deque[tuple[int, int, int]] = deque()  # from, to (of the bursts since), first RD or WR
 
-    def _whole_intervals(self, burst: int, end: int, write: bool) -> int:
-        """After a refresh, the run being there: serve as many whole intervals of it as there are; the next burst."""
+    def _whole_intervals(self, burst: int, end: int, write: bool, marked: list[int], columns: list[int]) -> int:
+        """After a refresh, the run being there: serve as many whole intervals of it as there are; the next burst.
+
+        RD or WR of each burst of `marked` that is among them is added to `columns`, which has those before.
+        """
         device = self._device
         around = device.stripe_bursts * device.banks_per_group
         while True:
@@ -264,6 +297,9 @@ class Channel:
                 interval = self._intervals[key] = self._interval(*key)
             if end - burst <= interval.bursts:
                 return burst
+            while len(columns) < len(marked) and marked[len(columns)] < burst + interval.bursts:
+                offset = marked[len(columns)] - burst
+                columns.append(self._restart + _in_pieces(interval.pieces, offset, device.timing.ccd_s))
             burst += interval.bursts
             self._closed += interval.closed
             self._conflicts += interval.conflicts
@@ -275,5 +311,7 @@ class Channel:
         """Bursts without end from `burst` on, in a channel whose refresh ended at clock 0, to the next one's end."""
         channel = Channel(self._device)
         channel._due = to_due
+        channel._log = log = []
         served = channel._to_refresh(burst, 1 << 62, write, 0) - burst
-        return _Interval(served, channel._restart, channel._closed, channel._conflicts)
+        pieces = [(first - burst, column) for first, column in log]
+        return _Interval(served, channel._restart, channel._closed, channel._conflicts, pieces)

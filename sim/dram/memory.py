@@ -35,7 +35,7 @@ class DramChannels:
     wait, the caller says who is first (house rule, as in sim.engine: loads before stores). A burst that a transfer
     covers in part moves whole. Channels whose state and work are equal are worked out once.
 
-    One call costs about 10 microseconds for each stripe or refresh interval not seen before (docs/dram.md).
+    Cost of a call: docs/dram.md.
     Not modelled: see sim.dram.reference; and time between the accelerator and the memory.
     """
 
@@ -54,6 +54,22 @@ class DramChannels:
 
         ConfigError for bytes outside the memory and for a size below 1.
         """
+        accepts_next, finishes = self._move(address, size_bytes, size_bytes, write, now)
+        return Served(accepts_next, finishes[-1])
+
+    def stream(self, address: int, size_bytes: int, piece_bytes: int, write: bool, now: int) -> tuple[int, list[int]]:
+        """One transfer in pieces of `piece_bytes`, the last one shorter: (accepts_next, the finish of every piece).
+
+        The same as a transfer a piece, all asked for in cycle `now`: right for loads that are asked for before the
+        memory has time for them. Far faster than a call a piece.
+        ConfigError for pieces that are no multiple of channels * interleave_bytes, and as for `transfer`.
+        """
+        whole = self.dram.channels * self.dram.interleave_bytes
+        if piece_bytes < 1 or piece_bytes % whole:
+            raise ConfigError(f"piece_bytes = {piece_bytes}: must be a multiple of {whole} for {self.dram.name}")
+        return self._move(address, size_bytes, piece_bytes, write, now)
+
+    def _move(self, address: int, size_bytes: int, piece_bytes: int, write: bool, now: int) -> tuple[int, list[int]]:
         if size_bytes < 1 or address < 0 or address + size_bytes > self.dram.capacity_bytes:
             raise ConfigError(
                 f"transfer of {size_bytes} bytes at {address}: must be 1 or more bytes in "
@@ -62,29 +78,46 @@ class DramChannels:
         assert now >= self._now, f"a transfer at cycle {now} after one at {self._now}"
         self._now = now
         clock = -(-now * self._up // self._down)
-        entered = finish = 0
+        pieces = -(-size_bytes // piece_bytes)
+        entered, finishes = 0, [0] * pieces
         groups: list[_Group] = []
-        parts = self._parts(address, size_bytes)
+        parts = self._parts(address, size_bytes, min(piece_bytes, size_bytes))
         for group in self._groups:
             first, channel = group.first, group.channel
-            for end, burst, count in parts:
+            for end, burst, count, in_first in parts:
                 cut = min(end, group.end)
                 if cut <= first:
                     continue
                 mine = channel if cut == group.end else channel.copy()
                 if count:
                     before = mine.counts
-                    took, done = mine.serve(Run(burst, count, write, clock))
+                    run = Run(burst, count, write, clock)
+                    if pieces == 1:
+                        took, done = mine.serve(run)
+                        finishes[0] = max(finishes[0], done)
+                    else:
+                        took = self._pieces(mine, run, in_first, piece_bytes, finishes)
+                    entered = max(entered, took)
                     moved = zip(self._counts, before, mine.counts, strict=True)
                     self._counts = tuple(all_ + (new - old) * (cut - first) for all_, old, new in moved)
-                    entered, finish = max(entered, took), max(finish, done)
                 if groups and groups[-1].channel.same_state(mine):
                     groups[-1] = _Group(groups[-1].first, cut, groups[-1].channel)
                 else:
                     groups.append(_Group(first, cut, mine))
                 first = cut
         self._groups = groups
-        return Served(self._cycles(entered), self._cycles(finish))
+        return self._cycles(entered), [self._cycles(finish) for finish in finishes]
+
+    def _pieces(self, channel: Channel, run: Run, in_first: int, piece_bytes: int, finishes: list[int]) -> int:
+        """Serve a run of one channel, of which `in_first` bursts are in the first piece; raises `finishes`."""
+        step = piece_bytes // (self.dram.channels * self.dram.device.burst_bytes)
+        ends = [min(in_first + piece * step, run.count) for piece in range(len(finishes))]
+        marks = sorted(set(ends) - {0})
+        took, _, clocks = channel.serve_marked(run, marks)
+        at = dict(zip(marks, clocks, strict=True))
+        for piece, end in enumerate(ends):
+            finishes[piece] = max(finishes[piece], at.get(end, 0))
+        return took
 
     @property
     def counts(self) -> Counts:
@@ -104,13 +137,16 @@ class DramChannels:
     def _cycles(self, clock: int) -> int:
         return -(-clock * self._down // self._up)
 
-    def _parts(self, address: int, size_bytes: int) -> list[tuple[int, int, int]]:
-        """Ranges of channels with an equal part of a transfer: (end of the range, first burst, bursts)."""
-        ends = {byte // self.dram.interleave_bytes % self.dram.channels for byte in (address, address + size_bytes - 1)}
-        parts: list[tuple[int, int, int]] = []
+    def _parts(self, address: int, size_bytes: int, piece_bytes: int) -> list[tuple[int, int, int, int]]:
+        """Ranges of channels with an equal part: (end of range, first burst, bursts, of these in the first piece)."""
+        channels, block = self.dram.channels, self.dram.interleave_bytes
+        edges = {at // block % channels for at in (address, address + piece_bytes - 1, address + size_bytes - 1)}
+        parts: list[tuple[int, int, int, int]] = []
         first = 0
-        for end in sorted((ends | {end + 1 for end in ends} | {self.dram.channels}) - {0}):
-            part = (end, *self._part(first, address, size_bytes))
+        for end in sorted((edges | {edge + 1 for edge in edges} | {channels}) - {0}):
+            burst, count = self._part(first, address, size_bytes)
+            in_first = count if piece_bytes == size_bytes else self._part(first, address, piece_bytes)[1]
+            part = (end, burst, count, in_first)
             if parts and parts[-1][1:] == part[1:]:
                 parts.pop()
             parts.append(part)

@@ -90,6 +90,7 @@ def test_an_unknown_name_is_refused() -> None:
         ({"rrd_l": 3}, "dram timing rrd_l = 3: must not be below rrd_s = 4"),
         ({"rfc": 90}, "dram timing rfc = 90: must not be below every other time, the longest of which = 98"),
         ({"refi": 600}, "dram timing refi = 600: must not be below the least = 692"),
+        ({"rtw": 11}, "dram timing rtw = 11: must not be below read_latency + burst - write_latency = 12"),
         ({"rp": 0}, "dram.rp = 0: must be a whole number of 1 or more"),
     ],
 )

@@ -67,6 +67,39 @@ def test_channels_equal_one_reference_each_in_every_cycle_and_count(
         assert fast.counts == slow.counts
 
 
+@settings(max_examples=80, deadline=None)
+@given(
+    name=st.sampled_from(dram.names()),
+    start=st.integers(0, 3000),
+    burst=st.integers(0, 9000),
+    pieces=st.integers(1, 5),
+    size=st.integers(1, 3_000_000),
+    write=st.booleans(),
+    now=st.sampled_from([0, 777, 12_000]),
+)
+def test_a_stream_equals_a_transfer_a_piece(
+    name: str, start: int, burst: int, pieces: int, size: int, write: bool, now: int
+) -> None:
+    memory = dram.load(name)
+    piece = memory.channels * memory.interleave_bytes * pieces * 3
+    address = burst * memory.device.burst_bytes
+    one, many = DramChannels(memory, 1_000_000), DramChannels(memory, 1_000_000)
+    for channels in (one, many):
+        channels.transfer(start, 5000, not write, 0)
+    accepts, finishes = one.stream(address, size, piece, write, now)
+    served = [many.transfer(address + done, min(piece, size - done), write, now) for done in range(0, size, piece)]
+    assert finishes == [transfer.finish for transfer in served]
+    assert accepts == max(transfer.accepts_next for transfer in served)
+    assert one.counts == many.counts
+    assert one.transfer(0, 9000, write, now) == many.transfer(0, 9000, write, now)
+
+
+def test_pieces_that_do_not_go_over_all_channels_are_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        DramChannels(dram.load("hbm3"), 1_000_000).stream(0, 1 << 20, 4096, False, 0)
+    assert str(caught.value) == "piece_bytes = 4096: must be a multiple of 8192 for hbm3"
+
+
 @pytest.mark.parametrize("name", dram.names())
 def test_a_stream_is_near_the_peak_and_never_above_it(name: str) -> None:
     memory = dram.load(name)
