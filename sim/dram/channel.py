@@ -73,6 +73,23 @@ class Channel:
         "_writes",
     )
 
+    # Set by _close_all.
+    _restart: int
+    _rows: list[int]
+    _pre_bank: list[int]
+    _act_bank: list[int]
+    _rd_group: list[int]
+    _wr_group: list[int]
+    _act_group: list[int]
+    _rd_next: int
+    _wr_next: int
+    _act_next: int
+    _pre_next: int
+    _last: int
+    _four: deque[int]
+    _bursts: int
+    _pieces: deque[tuple[int, int, int]]  # from, to (of the bursts since), first RD or WR
+
     def __init__(self, device: Device, intervals: dict[tuple[int, int, bool], _Interval] | None = None) -> None:
         self._device = device
         self._intervals = {} if intervals is None else intervals
@@ -281,7 +298,7 @@ class Channel:
         self._rd_next = self._wr_next = self._act_next = self._pre_next = self._last = NEVER
         self._four = deque([NEVER] * 4, maxlen=4)
         self._bursts = 0
-        self._pieces: deque[tuple[int, int, int]] = deque()  # from, to (of the bursts since), first RD or WR
+        self._pieces = deque()
 
     def _whole_intervals(self, burst: int, end: int, write: bool, marked: list[int], columns: list[int]) -> int:
         """After a refresh, the run being there: serve as many whole intervals of it as there are; the next burst.
@@ -311,7 +328,8 @@ class Channel:
         """Bursts without end from `burst` on, in a channel whose refresh ended at clock 0, to the next one's end."""
         channel = Channel(self._device)
         channel._due = to_due
-        channel._log = log = []
+        log: list[tuple[int, int]] = []
+        channel._log = log
         served = channel._to_refresh(burst, 1 << 62, write, 0) - burst
         pieces = [(first - burst, column) for first, column in log]
         return _Interval(served, channel._restart, channel._closed, channel._conflicts, pieces)

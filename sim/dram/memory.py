@@ -46,7 +46,7 @@ class DramChannels:
         self._up, self._down = 10**9, clock_khz * dram.clock_ps  # clocks = cycles * up / down
         self._intervals: dict[tuple[int, int, bool], _Interval] = {}
         self._groups = [_Group(0, dram.channels, Channel(dram.device, self._intervals))]
-        self._counts = (0,) * 6
+        self._counts: tuple[int, ...] = (0,) * 6
         self._now = 0
 
     def transfer(self, address: int, size_bytes: int, write: bool, now: int) -> Served:
