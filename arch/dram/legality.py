@@ -19,14 +19,14 @@ POSTPONED = 8
 
 
 class Violation(NamedTuple):
-    """Command number `index` came `clocks` after command number `earlier` (-1: none); `rule` asks for `needed`.
+    """Command number `number` came `clocks` after command number `earlier` (-1: none); `rule` asks for `needed`.
 
     For `faw` `earlier` is the fourth ACT before. Of a rule about state (`open`, `closed`, `order`) needed is 0. For
     `refi` the two are clocks: that by which a refresh was due at the latest, and that of the command.
     """
 
     rule: str
-    index: int
+    number: int
     earlier: int
     needed: int
     clocks: int

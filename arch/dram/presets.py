@@ -100,7 +100,7 @@ class Device:
     def __post_init__(self) -> None:
         parts = [(self, member.name) for member in fields(self) if member.name != "timing"]
         for owner, name in (*parts, *((self.timing, member.name) for member in fields(Timing))):
-            value = getattr(owner, name)
+            value: object = getattr(owner, name)
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"dram.{name} = {value!r}: must be a whole number of 1 or more")
         if self.page_bytes % self.burst_bytes:
@@ -199,7 +199,7 @@ def _clocks(name: str, entry: dict[str, Any], clock_ps: int) -> int:
     least = int(entry.get("clocks", 0))
     if "ns" not in entry:
         return least
-    time_ps = round(entry["ns"] * 1000)
+    time_ps = round(float(entry["ns"]) * 1000)
     return time_ps // clock_ps if name == "refi" else max(least, -(-time_ps // clock_ps))
 
 

@@ -140,25 +140,25 @@ class Channel:
     def serve_marked(self, run: Run, marks: Sequence[int]) -> tuple[int, int, list[int]]:
         """The same, and the clock after the data of the run's first m bursts for each m of `marks` (rising, from 1)."""
         timing = self._device.timing
-        burst, end, write, now = run.burst, run.burst + run.count, run.write, run.now
+        burst, end, write, now = run.first, run.first + run.bursts, run.write, run.now
         data = (timing.write_latency if write else timing.read_latency) + timing.burst
         columns: list[int] = []
         if write:
-            self._writes += run.count
+            self._writes += run.bursts
         else:
-            self._reads += run.count
+            self._reads += run.bursts
         while True:
             self._log = [] if marks else None
             before, burst = burst, self._to_refresh(burst, end, write, now)
             if self._log is not None and burst > before:
                 for mark in marks[len(columns) :]:
-                    if run.burst + mark > burst:
+                    if run.first + mark > burst:
                         break
-                    columns.append(_in_pieces(self._log, run.burst + mark - 1, timing.ccd_s))
+                    columns.append(_in_pieces(self._log, run.first + mark - 1, timing.ccd_s))
             if burst == end:
                 break
             if now <= self._restart:
-                burst = self._whole_intervals(burst, end, write, [run.burst + m - 1 for m in marks], columns)
+                burst = self._whole_intervals(burst, end, write, [run.first + m - 1 for m in marks], columns)
         self._log = None
         entered = max(now, self._restart, self._column_of(self._bursts - 1 - self._device.window_bursts))
         return entered, self._last + data, [column + data for column in columns]

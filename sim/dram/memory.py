@@ -111,7 +111,7 @@ class DramChannels:
     def _pieces(self, channel: Channel, run: Run, in_first: int, piece_bytes: int, finishes: list[int]) -> int:
         """Serve a run of one channel, of which `in_first` bursts are in the first piece; raises `finishes`."""
         step = piece_bytes // (self.dram.channels * self.dram.device.burst_bytes)
-        ends = [min(in_first + piece * step, run.count) for piece in range(len(finishes))]
+        ends = [min(in_first + piece * step, run.bursts) for piece in range(len(finishes))]
         marks = sorted(set(ends) - {0})
         took, _, clocks = channel.serve_marked(run, marks)
         at = dict(zip(marks, clocks, strict=True))

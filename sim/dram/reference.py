@@ -27,10 +27,10 @@ NEVER = -(1 << 60)
 
 
 class Run(NamedTuple):
-    """`count` consecutive bursts of a channel from number `burst`, there at clock `now`."""
+    """`bursts` consecutive bursts of a channel from number `first`, there at clock `now`."""
 
-    burst: int
-    count: int
+    first: int
+    bursts: int
     write: bool
     now: int
 
@@ -90,7 +90,7 @@ class ReferenceChannel:
         """(clock at which the last burst enters the window, clock after its last data)."""
         t = self.device.timing
         entered = run.now
-        for burst in range(run.burst, run.burst + run.count):
+        for burst in range(run.first, run.first + run.bursts):
             entered = self._burst(burst, run.write, run.now)
         data = t.write_latency if run.write else t.read_latency
         return entered, self._columns[-1] + data + t.burst
@@ -152,6 +152,7 @@ class ReferenceChannel:
         read, written = max(self._reads.values(), default=NEVER), max(self._writes.values(), default=NEVER)
         read_same, written_same = self._reads.get(group, NEVER), self._writes.get(group, NEVER)
         data_end = t.write_latency + t.burst
+        legal: tuple[int, ...]
         if write:
             legal = (activated + t.rcd_write, written + t.ccd_s, written_same + t.ccd_l, read + t.rtw)
         else:

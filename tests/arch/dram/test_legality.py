@@ -92,7 +92,7 @@ def test_one_clock_less_is_illegal_and_the_timing_itself_legal(
     illegal = violations([*before, Command(last + apart - 1, kind, *place)], device)
     wanted = {"ccd_s": {"ccd_s"}, "rrd_s": {"rrd_s"}}.get(rule, {rule})
     assert {violation.rule for violation in illegal} == wanted
-    assert all(violation.clocks == violation.needed - 1 and violation.index == len(before) for violation in illegal)
+    assert all(violation.clocks == violation.needed - 1 and violation.number == len(before) for violation in illegal)
 
 
 def test_every_timing_has_a_case() -> None:

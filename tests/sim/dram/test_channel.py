@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 RUNS = st.lists(
     st.builds(
         Run,
-        burst=st.one_of(st.integers(0, 8), st.integers(0, 300), st.integers(0, 1 << 20)),
-        count=st.one_of(st.integers(1, 6), st.integers(1, 150), st.integers(1, 900)),
+        first=st.one_of(st.integers(0, 8), st.integers(0, 300), st.integers(0, 1 << 20)),
+        bursts=st.one_of(st.integers(1, 6), st.integers(1, 150), st.integers(1, 900)),
         write=st.booleans(),
         now=st.sampled_from([0, 0, 0, 1, 17, 80, 700, 25_000]),  # after the run before
     ),
@@ -86,7 +86,7 @@ def test_a_run_equals_its_bursts_in_every_clock_and_count(device: Device, runs: 
 def test_every_trace_is_legal_and_no_refresh_is_late_by_an_interval(device: Device, runs: list[Run]) -> None:
     channel = ReferenceChannel(device)
     for run in _in_time(runs):
-        channel.serve(run._replace(count=min(run.count, 60)))
+        channel.serve(run._replace(bursts=min(run.bursts, 60)))
     assert dram.violations(channel.trace, device) == []
     refreshes = [command.clock for command in channel.trace if command.kind is Kind.REFRESH]
     for number, clock in enumerate(refreshes, start=1):
