@@ -18,6 +18,7 @@ class Catalogue(StrEnum):
     MODELS = "models"
     NODES = "nodes"
     DRAMS = "drams"
+    PAPERS = "papers"
 
 
 _JSON_ONLY = ("options", "scale_rule", "cell_formats")
@@ -26,7 +27,7 @@ LIST_SHAPE = (4096, 4096)  # the matrix whose bits a value are listed, in the fo
 
 
 def list_(
-    what: Annotated[Catalogue, typer.Argument(help="formats, pes, machines, models, nodes or drams")],
+    what: Annotated[Catalogue, typer.Argument(help="formats, pes, machines, models, nodes, drams or papers")],
     json: Annotated[bool, typer.Option("--json", help="An array of objects with `name`.")] = False,
 ) -> None:
     """What bitwright knows by name.
@@ -44,6 +45,7 @@ def list_(
         Catalogue.MODELS: _models,
         Catalogue.NODES: _nodes,
         Catalogue.DRAMS: _drams,
+        Catalogue.PAPERS: _papers,
     }[what]()
     if json:
         print_json(rows)
@@ -166,6 +168,12 @@ def _drams() -> list[dict[str, Any]]:
     from bitwright.arch import costs
 
     return [asdict(costs.dram(name)) for name in costs.dram_names()]
+
+
+def _papers() -> list[dict[str, Any]]:
+    from bitwright.reports import papers
+
+    return papers.listing()
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:

@@ -1,7 +1,7 @@
 """Published simulators, reproduced: their model from the spec, their figures, ours beside them, and why they differ.
 
-`names()` lists the papers; the modules `bitmod_answer`, `mixpe_answer` and `scale_sim` compute. Every published figure is data in
-`published.json` with its source; what the authors' own models say is computed.
+`names()` lists the papers; the modules `bitmod_answer`, `mixpe_answer` and `scale_sim` compute. Every published
+figure is data in `published.json` with its source; what the authors' own models say is computed.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ def refetches(layer: Layer, rules: Rules, lanes: int) -> tuple[int, int]:
 
 
 def _psum_tiles(layer: Layer, lanes: int) -> list[tuple[int, int]]:
-    """(f_w, f_i) of tiles whose sums wait in the activation buffer while double-buffered slices of both operands pass."""
+    """(f_w, f_i) of tiles whose sums wait in the activation buffer while slices of both operands pass, two of each."""
     depth = min(layer.reduction, max(GROUP, lanes))
     found = []
     for pieces in range(1, layer.tokens + 1):

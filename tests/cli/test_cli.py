@@ -34,7 +34,9 @@ def test_version_is_printed() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, metadata.version("bitwright"))
 
 
-COMMANDS = ["doctor", "list", "quantize", "simulate", "sweep", "report", "generate", "verify", "synthesize"]
+COMMANDS = [
+    "doctor", "list", "quantize", "simulate", "sweep", "report", "generate", "verify", "synthesize", "reproduce",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -44,7 +46,7 @@ def test_every_command_has_examples(command: str) -> None:
     assert done.stdout.count("bitwright " + command) >= 2
 
 
-@pytest.mark.parametrize("what", ["formats", "pes", "machines", "models", "nodes", "drams"])
+@pytest.mark.parametrize("what", ["formats", "pes", "machines", "models", "nodes", "drams", "papers"])
 def test_lists_are_arrays_of_named_objects(what: str) -> None:
     done = bitwright("list", what, "--json")
     assert done.returncode == 0, done.stderr
