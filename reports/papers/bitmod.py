@@ -236,8 +236,8 @@ def _attention(
         latency = serial_cycles(kv_bits)
     if rules.real_attention:
         rows, count = tokens * shape.heads // shape.kv_heads, shape.layers * shape.kv_heads
-        sizes = ((TOKENS, shape.head_dim), (shape.head_dim, TOKENS))
-        return [Layer(n, k, k, rows, count, kv_bits, kv_bits, latency=latency) for n, k in sizes]
+        real = ((TOKENS, shape.head_dim), (shape.head_dim, TOKENS))
+        return [Layer(n, k, k, rows, count, kv_bits, kv_bits, latency=latency) for n, k in real]
     # The authors' roles: query or scores stand still, K or V stream; the width is a fraction where heads do not divide.
     width = math.ceil(shape.hidden * shape.kv_heads / shape.heads)
     scores = shape.heads * tokens

@@ -9,30 +9,35 @@ import sys
 import pytest
 
 
-def bitwright(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bitwright.cli", *arguments], capture_output=True, text=True, timeout=120
-    )
+def reproduce(arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bitwright.cli", "reproduce", *arguments.split()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_scale_sim_row() -> None:
-    done = bitwright(
-        *"reproduce scale-sim --gemm 1,4096,4096 --rows 128 --cols 128 --dataflow ws --json".split()
+    done = reproduce(
+        "scale-sim --gemm 1,4096,4096 --rows 128 --cols 128 --dataflow ws --json"
     )  # 392,191: peers.md, finding 3
     assert json.loads(done.stdout)["cycles"] == 392191
 
 
 def test_bitmod_row() -> None:
-    done = bitwright(*"reproduce bitmod --model llama-2-7b --accelerator olive --task prefill --json".split())
+    done = reproduce("bitmod --model llama-2-7b --accelerator olive --task prefill --json")
     row = json.loads(done.stdout)
     # published-systems.md section 1.6
     assert (row["cycles"], round(row["energy_uj"])) == (1768062976, 6898215)
     assert {"compute_cycles", "dram_cycles", "ours", "differences", "published_cycles", "notes"} <= set(row)
 
 
+def test_mixpe_row() -> None:
+    row = json.loads(reproduce("mixpe --model opt-6.7b --accelerator ant --json").stdout)
+    assert row["compute_cycles"] == 207_618_048  # published-systems.md section 2.2
+    assert {"cycles", "dram_cycles", "energy_uj", "ours", "differences", "notes"} <= set(row)
+
+
 def test_text_shows_published_ours_and_every_difference() -> None:
-    done = bitwright(*"reproduce bitmod --model llama-2-7b --accelerator olive --task prefill".split())
-    assert "published_cycles     1768062976" in done.stdout
+    done = reproduce("bitmod --model llama-2-7b --accelerator olive --task prefill")
+    assert "published_cycles 1768062976" in " ".join(done.stdout.split())
     for name in ("as published", "selector bits charged", "better tiling", "all of them"):
         assert f"  - {name}: " in done.stdout
 
@@ -70,17 +75,25 @@ SCALE_SIM = "--gemm 1,4,4 --rows 8 --cols 8 --dataflow ws"
         ("bitmod --rows 4", "--rows = 4: not an option of bitmod; leave it out; the command line"),
         (
             "bitmod --model phi-2 --task decode",
-            "--accelerator: missing; bitmod takes --model NAME --accelerator NAME --task prefill|decode, or none of them "
-            "for all that is published; the command line",
+            "--accelerator: missing; bitmod takes --model NAME --accelerator NAME --task prefill|decode, or none of "
+            "them for all that is published; the command line",
         ),
     ],
 )  # fmt: skip
 def test_refusals(arguments: str, message: str) -> None:
-    done = bitwright("reproduce", *arguments.split())
+    done = reproduce(arguments)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"bitwright: {message}\n")
 
 
+def test_without_a_model_all_that_is_published() -> None:
+    row = json.loads(reproduce("bitmod --json").stdout)
+    assert len(row["rows"]) == 50 + 10
+    assert {item["difference_cycles"] for item in row["rows"]} == {0}
+    assert max(abs(item["energy_percent"]) for item in row["rows"]) < 1
+    assert row["headline"]["lossless_over_fp16_prefill"] == pytest.approx(1.989, abs=5e-4)
+
+
 def test_an_unknown_model_is_refused_with_the_nearest() -> None:
-    done = bitwright(*"reproduce bitmod --model llama-2-8b --accelerator fp16 --task decode".split())
+    done = reproduce("bitmod --model llama-2-8b --accelerator fp16 --task decode")
     assert done.returncode == 2
     assert done.stderr.startswith("bitwright: model = 'llama-2-8b': no such shape; did you mean 'llama-")
