@@ -110,6 +110,7 @@ docs: $(STAMP) ## write the generated pages and schemas again
 	$(BIN)/python docs/pes.py > build/pes.md && mv build/pes.md docs/pes.md
 	$(BIN)/python docs/pe_library.py > build/pe-library.md && mv build/pe-library.md docs/pe-library.md
 	$(BIN)/python docs/qsnr.py > build/qsnr.md && mv build/qsnr.md docs/qsnr.md
+	$(BIN)/python docs/reproductions.py > build/reproductions.md && mv build/reproductions.md docs/reproductions.md
 
 accuracy: $(STAMP) ## perplexity of SmolLM2 under 62 format policies: docs/accuracy.md and its picture (15 minutes; goes on)
 	@mkdir -p build

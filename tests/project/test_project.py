@@ -66,7 +66,7 @@ def test_committed_json_schema_is_the_generated_one(name: str, model: type[BaseM
     assert committed == model.model_json_schema(), "run `make docs`"
 
 
-@pytest.mark.parametrize("page", ["format-list.md", "isa.md", "one-layer.md", "pes.md", "qsnr.md"])
+@pytest.mark.parametrize("page", ["format-list.md", "isa.md", "one-layer.md", "pes.md", "qsnr.md", "reproductions.md"])
 def test_generated_page_has_not_aged(page: str) -> None:
     script = ROOT / "docs" / f"{page.removesuffix('.md').replace('-', '_')}.py"
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=ROOT, env=os.environ)
