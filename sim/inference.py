@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -26,9 +26,12 @@ from bitwright.sim.costs import check_clock, machine_costs, table
 from bitwright.sim.counters import Counters
 from bitwright.sim.energy import Energy, operator_energy, vector_energy
 from bitwright.workloads import mapping, models
-from bitwright.workloads.operators import Gemm, Step, VectorWork, step
+from bitwright.workloads.attended import kept_tokens
+from bitwright.workloads.operators import Gemm, VectorWork, Work, work_of
 from bitwright.workloads.policy import FormatPolicy
 from bitwright.workloads.shapes import ModelShape
+from bitwright.workloads.steps import static
+from bitwright.workloads.traffic import cache_bits
 
 NOT_MODELLED = (
     "DRAM runs at peak bandwidth: rows, banks and refresh are not modelled; while its channel is idle it is "
@@ -155,10 +158,11 @@ def simulate(
         raise ConfigError(f"output_tokens = {output_tokens}: must be a whole number of at least 0; the workload")
     check_clock(machine, installed(policy))
     _engine(engine)
-    prefill = _phase(machine, step(shape, policy, prompt_tokens, 0, batch), policy, engine)
+    first, *later = [work_of(shape, policy, step) for step in static(prompt_tokens, output_tokens, batch)]
+    prefill = _phase(machine, first, policy, engine)
     decode = Phase()
-    for index in range(output_tokens):
-        decode += _phase(machine, step(shape, policy, 1, prompt_tokens + index, batch), policy, engine)
+    for work in later:
+        decode += _phase(machine, work, policy, engine)
     unit_costs = machine_costs(machine, installed(policy), policy.weights)
     areas = {
         "array": unit_costs.array_um2,
@@ -178,7 +182,7 @@ def simulate(
         prefill,
         decode,
         areas,
-        _peak_memory_bytes(shape, policy, prompt_tokens, last_context, batch),
+        _peak_memory_bytes(shape, policy, first, last_context, batch),
     )
 
 
@@ -248,11 +252,11 @@ def _bytes(bits: int) -> int:
     return -(-bits // 8)
 
 
-def _phase(machine: Machine, work: Step, policy: FormatPolicy, engine: str) -> Phase:
+def _phase(machine: Machine, work: Work, policy: FormatPolicy, engine: str) -> Phase:
     """One forward pass: every operator, then the element-wise work."""
     total = Phase()
     for gemm in work.gemms:
-        total += _repeat(_operator(machine, gemm, installed(policy), engine), gemm.count)
+        total += _repeat(_operator(machine, replace(gemm, count=1), installed(policy), engine), gemm.count)
     unit = machine_costs(machine, installed(policy), policy.weights)
     cycles = sum(vector_cycles(machine, item) * item.count for item in work.vector)
     lane_ops = sum(item.lane_ops for item in work.vector)
@@ -277,14 +281,18 @@ def _repeat(phase: Phase, count: int) -> Phase:
     return Phase(**values, energy=phase.energy.times(count), by_kind=by_kind)
 
 
-def _peak_memory_bytes(shape: ModelShape, policy: FormatPolicy, prompt_tokens: int, context: int, batch: int) -> int:
-    """DRAM that the run needs: weights, fp16 embedding table (once where the head is that table), KV cache at its
-    longest, the widest activations twice."""
-    work = step(shape, policy, prompt_tokens, 0, batch)
-    weights = sum(gemm.count * gemm.weight_bits(gemm.n, gemm.k) for gemm in work.gemms if gemm.kind != "attention")
-    cache = formats.get(policy.kv).storage_bits((batch * context * shape.kv_heads, shape.head_dim), None).total
+def _peak_memory_bytes(shape: ModelShape, policy: FormatPolicy, first: Work, context: int, batch: int) -> int:
+    """DRAM that the run needs: weights, fp16 tables of tokens (once where the head is that table) and positions, KV
+    cache at its longest, the widest activations of the first step twice."""
+    weights = 0
+    for item in shape.matmuls():
+        head = item.name == "head"
+        stored = formats.get(policy.head_format if head else policy.weights)
+        weights += item.count * stored.storage_bits((item.n, item.k), policy.group_size).total
     shared = shape.tied_embeddings and policy.head_format == "fp16"
-    embedding = 0 if shared else 16 * shape.vocab * shape.hidden
+    tables = 16 * shape.hidden * ((0 if shared else shape.vocab) + shape.positions)
+    kept = {window: kept_tokens(context, window, shape.sink_tokens) for window in shape.windows()}
+    cache = sum(count * cache_bits(shape, policy, batch * kept[window]) for window, count in shape.windows().items())
     act_bits = 16 if policy.acts == "fp16" else 8
-    widest = max(max(gemm.m * gemm.k, gemm.m * gemm.n) for gemm in work.gemms)
-    return _bytes(weights + 2 * shape.layers * cache + embedding + 2 * widest * act_bits)
+    widest = max(max(gemm.m * gemm.k, gemm.m * gemm.n) for gemm in first.gemms)
+    return _bytes(weights + cache + tables + 2 * widest * act_bits)

@@ -22,7 +22,7 @@ from bitwright.arch.space import Point, Space
 from bitwright.sim.accuracy import accuracy_identity, code_hash, measure_accuracy
 from bitwright.sim.store import Store, content_hash
 from bitwright.sim.workers import killed, worker_pool
-from bitwright.workloads import mapping, models, operators
+from bitwright.workloads import mapping, models, operators, steps
 from bitwright.workloads.policy import FormatPolicy
 
 if TYPE_CHECKING:
@@ -97,8 +97,9 @@ def check_point(point: Point, policy: FormatPolicy) -> None:
     check_clock(point.machine, installed(policy))
     shape = models.shape_of(point.model)
     work = point.workload
-    for new_tokens, context in ((work.prompt_tokens, 0), (1, work.prompt_tokens + max(0, work.output_tokens - 1))):
-        for gemm in operators.step(shape, policy, new_tokens, context, work.batch).gemms:
+    last = work.prompt_tokens + max(0, work.output_tokens - 1)
+    for step in (steps.prefill(work.prompt_tokens, work.batch), steps.decode(last, work.batch)):
+        for gemm in operators.work_of(shape, policy, step).gemms:
             mapping.check_one_tile(point.machine, gemm)
 
 

@@ -13,9 +13,10 @@ from bitwright.sim import fast
 from bitwright.sim.inference import dram_port, edge_latency_cycles, vector_cycles
 from bitwright.sim.intervals import Interval
 from bitwright.workloads import mapping
-from bitwright.workloads.operators import Gemm, step
+from bitwright.workloads.operators import Gemm, work_of
 from bitwright.workloads.policy import FormatPolicy
 from bitwright.workloads.shapes import ModelShape
+from bitwright.workloads.steps import static
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,17 @@ def timeline(
     machine: Machine, shape: ModelShape, policy: FormatPolicy, *, prompt_tokens: int, output_tokens: int, batch: int
 ) -> list[Operator]:
     """Prefill, and the decode step that follows it if `output_tokens` is not 0."""
-    phases = [("prefill", prompt_tokens, 0)]
-    phases += [("decode", 1, prompt_tokens)] if output_tokens else []
     operators: list[Operator] = []
     at = 0
-    for phase, new_tokens, context in phases:
-        work = step(shape, policy, new_tokens, context, batch)
+    for step in static(prompt_tokens, min(output_tokens, 1), batch):
+        phase, work = step.sequences[0].phase, work_of(shape, policy, step)
         for gemm in work.gemms:
             intervals = _gemm(machine, gemm)
             end = at + max(item.end_cycle for item in intervals)
             moved = tuple(item.moved(at) for item in intervals)
             operators.append(Operator(phase, gemm.name, gemm.count, at, end, moved))
             at = end
-        for item in (item for item in work.vector if item.count):
+        for item in work.vector:
             end = at + vector_cycles(machine, item)
             busy = (Interval("vector", item.name, at, end),)
             operators.append(Operator(phase, item.name, item.count, at, end, busy))

@@ -120,8 +120,8 @@ def simulated_cycles(shape: ModelShape, job: Task) -> int:
     from bitwright.arch.dram_port import DramPort
     from bitwright.arch.machine import Array, Buffers, Dataflow, Machine
     from bitwright.sim import engine
-    from bitwright.workloads import mapping
-    from bitwright.workloads.operators import step
+    from bitwright.workloads import mapping, steps
+    from bitwright.workloads.operators import work_of
     from bitwright.workloads.policy import FormatPolicy
 
     rows, cols = ACCELERATORS["fp16"].array(job)
@@ -133,9 +133,9 @@ def simulated_cycles(shape: ModelShape, job: Task) -> int:
         clock_mhz=1000,
     )
     port = DramPort(mbytes_per_s=bitmod.DRAM_BYTES_PER_CYCLE * 1000, clock_khz=1_000_000, latency_cycles=0)
-    new, context = (bitmod.TOKENS, 0) if job is Task.PREFILL else (1, bitmod.TOKENS)
+    step = steps.prefill(bitmod.TOKENS) if job is Task.PREFILL else steps.decode(bitmod.TOKENS)
     cycles = 0
-    for gemm in step(shape, FormatPolicy(), new, context, 1).gemms:
+    for gemm in work_of(shape, FormatPolicy(), step).gemms:
         program = mapping.compile_gemm(machine, gemm, port)
         cycles += gemm.count * engine.run(program, mapping.array_shape(machine), port, 1).cycles
     return cycles
