@@ -17,7 +17,10 @@ def simulate(
     machine: Annotated[str, typer.Argument(metavar="MACHINE", help="Name, pattern (int8-16x16-os) or YAML file.")],
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="A name (bitwright list models), a Hugging Face folder or a .gguf file."),
+        typer.Argument(
+            metavar="MODEL",
+            help="A name (bitwright list models), a Hugging Face folder or config.json, or a .gguf file.",
+        ),
     ] = None,
     gemm: Annotated[
         str | None, typer.Option(metavar="M,K,N", help="In MODEL's place: one product, on the whole accelerator.")

@@ -41,11 +41,11 @@ ARCHITECTURES = {
     "qwen2": Architecture("Qwen2ForCausalLM", True, False, False, None, "asked"),
     "qwen3": Architecture("Qwen3ForCausalLM", None, False, True, 128, "asked"),
 }
-_MOST_LAYERS = 4096
+MOST_LAYERS = 4096
 _REQUIRED = object()
 
 
-class _Config:
+class Config:
     """Typed look-ups in config.json; every error names the file and the key."""
 
     def __init__(self, path: Path, entries: Mapping[str, Any], prefix: str = "") -> None:
@@ -75,7 +75,7 @@ class _Config:
 
 def architecture(path: Path, entries: Mapping[str, Any]) -> Architecture:
     """The architecture that config.json at `path` names. Raises CheckpointError for one that is not known."""
-    config = _Config(path, entries)
+    config = Config(path, entries)
     kind = entries.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         config.refuse("model_type", kind, f"no such architecture here; {suggest(str(kind), ARCHITECTURES)}")
@@ -92,13 +92,13 @@ def shape(name: str, path: Path, entries: Mapping[str, Any]) -> ModelShape:
     Raises CheckpointError for another architecture, a missing or impossible value, or what the forward pass lacks.
     """
     known = architecture(path, entries)
-    config = _Config(path, entries)
+    config = Config(path, entries)
     act = entries.get("hidden_act", "silu")
     if act != "silu":
         config.refuse("hidden_act", act, "must be 'silu'")
     layers, heads = config.whole("num_hidden_layers"), config.whole("num_attention_heads")
-    if layers > _MOST_LAYERS:
-        config.refuse("num_hidden_layers", layers, f"must be at most {_MOST_LAYERS}")
+    if layers > MOST_LAYERS:
+        config.refuse("num_hidden_layers", layers, f"must be at most {MOST_LAYERS}")
     kv_heads = heads
     if entries.get("num_key_value_heads", None if known.class_name.startswith("Llama") else _REQUIRED) is not None:
         kv_heads = config.whole("num_key_value_heads")
@@ -130,12 +130,15 @@ def shape(name: str, path: Path, entries: Mapping[str, Any]) -> ModelShape:
             sliding_window=window,
             sliding_layers=sliding_layers,
             rope_scaling=scaling,
+            max_context=config.whole("max_position_embeddings")
+            if entries.get("max_position_embeddings") is not None
+            else None,
         )
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
 
-def _head_dim(config: _Config, known: Architecture, heads: int) -> int:
+def _head_dim(config: Config, known: Architecture, heads: int) -> int:
     hidden, given = config.whole("hidden_size"), config.entries.get("head_dim", known.head_dim)
     if given is None:
         if hidden % heads:
@@ -146,14 +149,14 @@ def _head_dim(config: _Config, known: Architecture, heads: int) -> int:
     return given
 
 
-def _rope(config: _Config) -> tuple[float, RopeScaling | None]:
+def _rope(config: Config) -> tuple[float, RopeScaling | None]:
     """Base and scaling of the rotary frequencies: `rope_parameters` (transformers 5), `rope_scaling`, `rope_theta`."""
     key = "rope_scaling" if config.entries.get("rope_scaling") else "rope_parameters"
     entries = config.entries.get(key)
     entries = {} if entries is None else entries
     if not isinstance(entries, dict):
         config.refuse(key, entries, "must be a map or null")
-    rope = _Config(config.path, entries, f"{key}.")
+    rope = Config(config.path, entries, f"{key}.")
     nested = sorted(name for name, value in entries.items() if isinstance(value, dict))
     if nested:
         rope.refuse(nested[0], entries[nested[0]], "frequencies that differ from layer to layer are not supported")
@@ -184,7 +187,7 @@ def _rope(config: _Config) -> tuple[float, RopeScaling | None]:
         raise CheckpointError(f"{config.path}: {error}") from None
 
 
-def _windows(config: _Config, known: Architecture, layers: int) -> tuple[int | None, tuple[int, ...] | None]:
+def _windows(config: Config, known: Architecture, layers: int) -> tuple[int | None, tuple[int, ...] | None]:
     """The sliding window and the layers that have it (None: all)."""
     wanted = known.windows == "always" or (known.windows == "asked" and config.flag("use_sliding_window"))
     window = None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from bitwright.arch.errors import CheckpointError, shown
-from bitwright.workloads import hf_config, json_text, tokenizer
+from bitwright.workloads import config_shape, hf_config, json_text, tokenizer
 from bitwright.workloads.checkpoint import Checkpoint, matrices_of, sha256_of, unknown_weight
 from bitwright.workloads.safetensors_file import SafetensorsFile, TensorInfo
 from bitwright.workloads.shapes import ModelShape
@@ -156,7 +156,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def shape_of(path: Path, config: Mapping[str, Any] | None = None) -> ModelShape:
     """The sizes that config.json of the folder `path` states; no weight file is looked at."""
     config = read_config(path) if config is None else config
-    return hf_config.shape(name_of(path), path / _CONFIG, config)
+    return config_shape.shape(name_of(path), path / _CONFIG, config)
 
 
 def name_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A model by name or by the path of its folder or .gguf file: its shape, and the hash of weights that are here."""
+"""A model by name or by the path of its folder, config.json or .gguf file: its shape, and the hash of its weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WITH_WEIGHTS = ("smollm2-135m",)  # named models whose checkpoint a package carr
 
 
 def shape_of(model: str) -> ModelShape:
-    """Shape of a named model, or of the checkpoint at the path `model` (of a Hugging Face folder by its config.json).
+    """Shape of a named model, or of what stands at the path `model`: a Hugging Face folder, its config.json, a GGUF.
 
     Raises ConfigError for an unknown name, CheckpointError for a folder or file that is no such model.
     """
@@ -22,9 +22,14 @@ def shape_of(model: str) -> ModelShape:
 
         return hf_folder.shape_of(Path(model))
     if model.endswith(".gguf"):
-        from bitwright.workloads import checkpoint
+        from bitwright.workloads import gguf_shape
 
-        return checkpoint.load(model).shape
+        return gguf_shape.shape_of(Path(model))
+    if model.endswith(".json"):
+        from bitwright.workloads import config_shape, json_text
+
+        path = Path(model)
+        return config_shape.shape(path.resolve().parent.name or "model", path, json_text.read(path))
     return shapes.get(model)
 
 
