@@ -12,8 +12,11 @@ from bitwright.arch.errors import ConfigError
 from bitwright.sim.costs import machine_costs
 from bitwright.sim.energy import Energy
 from bitwright.sim.inference import Phase, default_policy, policy_for, simulate
+from bitwright.workloads.operators import work_of
 from bitwright.workloads.policy import FormatPolicy
+from bitwright.workloads.shape_parts import Experts, LatentAttention
 from bitwright.workloads.shapes import ModelShape
+from bitwright.workloads.steps import static
 from hypothesis import given, settings
 
 SMALL = ModelShape(
@@ -74,6 +77,41 @@ def test_every_multiply_add_of_the_model_is_counted() -> None:
     head = 96 * 300
     assert result.prefill.macs == 5 * linear + head + 2 * (2 * 5 * 5 * 96)
     assert result.decode.macs == linear + head + 2 * (2 * 1 * 6 * 96)
+
+
+WINDOWED = dataclasses.replace(SMALL, sliding_window=4, sliding_layers=(1,), sink_tokens=1)
+MIXTURE = dataclasses.replace(SMALL, layers=3, experts=Experts(8, 2, 40, shared_width=48, dense_layers=1))
+LATENT = dataclasses.replace(SMALL, kv_heads=4, latent=LatentAttention(30, 32, nope=16, rope=8, value=10))
+
+
+@pytest.mark.parametrize("shape", [WINDOWED, MIXTURE, LATENT])
+@pytest.mark.parametrize("machine", ["int8-8x8", "shift-add-4x4-os"])
+def test_every_kind_of_decoder_runs(shape: ModelShape, machine: str) -> None:
+    result = simulate(machine, shape, prompt_tokens=9, output_tokens=2, batch=2)
+    check(result.prefill)
+    check(result.decode)
+    first, *later = [work_of(shape, result.policy, step) for step in static(9, 2, 2)]
+    assert result.prefill.macs == first.macs
+    assert result.decode.macs == sum(work.macs for work in later)
+
+
+def test_memory_of_a_window_and_of_latents() -> None:
+    def cache_bytes(shape: ModelShape) -> int:
+        longer = simulate("fp16-8x8", shape, prompt_tokens=9, output_tokens=3).peak_memory_bytes
+        return longer - simulate("fp16-8x8", shape, prompt_tokens=9, output_tokens=0).peak_memory_bytes
+
+    assert cache_bytes(SMALL) == 3 * 2 * 2 * 2 * 48
+    assert cache_bytes(WINDOWED) == 3 * 2 * 2 * 48  # layer 1 keeps 3 + 1 tokens whatever comes
+    assert cache_bytes(LATENT) == 3 * 2 * 2 * (32 + 8)
+
+
+def test_a_run_longer_than_the_model_was_made_for_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        simulate("int8", "gpt2", prompt_tokens=1000, output_tokens=25)
+    assert str(caught.value) == (
+        "context = 1025 tokens: gpt2 was made for at most max_context = 1024; shorten the prompt or the output; "
+        "the workload"
+    )
 
 
 def test_first_decode_step_stands_at_the_prompt_length() -> None:
