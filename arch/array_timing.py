@@ -12,8 +12,8 @@ output-stationary (m <= R): element j is accepted in S(t)+j, with E(t) = S(t) + 
     output row i valid in E(t) + m(t) + P - 1 + i.
 broadcast tile (m <= R; n = ceil(k / lanes) steps of c cycles): step j is offered in S(t) + j c and accepted c - 1
     cycles later, but the last one, accepted in E(t), is offered no earlier than E(t) - c + 1,
-    S(t) = max(ready, E(t-1) + 1),  E(t) = max(S(t) + n c - 1, E(t-1) + m(t-1)),
-    output row i valid in E(t) + latency + 1 + i.
+    S(t) = max(ready, E(t-1) + 1),  E(t) = max(S(t) + n c - 1, E(t-1) + max(m(t-1), b)),
+    output row i valid in E(t) + latency + 1 + i; b: least cycles between two sums, 1 but of PEs that scale them.
 
 Exact against the RTL of `rtl/array` (tests/cross/test_array_cycles.py, tests/rtl/array/test_broadcast.py): difference
 0 cycles. Not modelled: operand streams that stall in mid-pass; a pass starts when all its operands are in the buffers
@@ -67,12 +67,14 @@ class BroadcastShape:
         lanes : elements of the reduction a step
         step_cycles : of a step, which the weights' format decides
         latency : of its PE, from a sum's last step accepted to the sum on offer
+        sum_cycles : least cycles from a sum's last step to the next one's
     """
 
     rows: int
     lanes: int
     step_cycles: int
     latency: int
+    sum_cycles: int = 1
 
     @property
     def weight_stationary(self) -> bool:
@@ -134,7 +136,7 @@ def step(shape: Shape, state: ArrayState, ready: int, m: int, k: int) -> tuple[A
     if isinstance(shape, BroadcastShape):
         start = max(ready, state.stream_free)
         end = max(start + shape.cycles(k) - 1, state.drain_free)
-        return ArrayState(end + 1, end + 1, end + m), start, end + shape.latency + m
+        return ArrayState(end + 1, end + 1, end + max(m, shape.sum_cycles)), start, end + shape.latency + m
     if shape.weight_stationary:
         load = max(ready, state.weights_free)
         stream = max(load + 1, state.stream_free)

@@ -6,8 +6,8 @@ array. Every block of a channel is contiguous in memory and whole beats long, so
     region 0   activations: for each m block, for each k block, its vectors as Execute wants them
     region 1   for each n block, for each k block: the codes of its tiles, then (where a group begins) its tiles' scales
                and zero points
-    region 2   token scales of each m block, padded to beats where a Vector ends; then biases of each n block, a row a
-               tile
+    region 2   token scales of each m block, padded to beats where a Vector ends; then of each n block the scales of its
+               columns (where the PE takes 8-bit ones of groups) and its biases, a row a tile
     region 3   results: a row a token, in it a padded row for each tile
 
 What fills up is zero: columns beyond n have code 0 and scale 0, lanes beyond a slice hold 0.
@@ -101,8 +101,13 @@ class Job:
         return self.limits.beats(self.limits.cols * self.output_bits)
 
     @property
-    def bias_row_beats(self) -> int:
-        """Beats of a tile's biases."""
+    def by_column(self) -> bool:
+        """Whether there are scales of columns."""
+        return self.limits.scales_by_column
+
+    @property
+    def column_row_beats(self) -> int:
+        """Beats of a tile's biases, or of its columns' scales."""
         return self.limits.beats(self.limits.cols * FP32_BITS)
 
     def tiles(self, n: int) -> int:
@@ -137,9 +142,9 @@ class Job:
         whole, rest = divmod(m, self.store_rows)
         return whole * self.limits.beats(self.store_rows * FP32_BITS) + self.limits.beats(rest * FP32_BITS)
 
-    def bias_beats(self, n: int) -> int:
-        """Beats of the biases of n outputs."""
-        return self.tiles(n) * self.bias_row_beats if self.biased else 0
+    def column_beats(self, n: int) -> int:
+        """Beats of the scales and biases of n outputs."""
+        return self.tiles(n) * self.column_row_beats * (self.by_column + self.biased)
 
     def needs(self, m: int, k: int, n: int) -> dict[Channel, int]:
         """What a block takes of a slot of each channel."""
@@ -148,7 +153,7 @@ class Job:
             Channel.ACT: self.act_beats(m, k),
             Channel.WGT: tiles * self.tile_beats(k),
             Channel.PAR: tiles * self.par_beats(k),
-            Channel.VEC: self.scale_beats(m) + self.bias_beats(n),
+            Channel.VEC: self.scale_beats(m) + self.column_beats(n),
             Channel.ACC: m * tiles,
             Channel.OUT: self.out_row_beats,
         }
@@ -251,7 +256,7 @@ class Layout:
 
     Members
         m_spans, k_spans, n_spans : the blocks along each axis
-        acts[m0, k0], codes[k0, n0], scales[m0], biases[n0] : Place of the block that begins there
+        acts[m0, k0], codes[k0, n0], scales[m0], columns[n0] : Place of the block that begins there
         pars[g, n0] : Place of the scales and zero points of a k block whose first group is g
         region_beats : size of the four regions
     """
@@ -265,7 +270,7 @@ class Layout:
         self.codes: dict[tuple[int, int], Place] = {}
         self.pars: dict[tuple[int, int], Place] = {}
         self.scales: dict[int, Place] = {}
-        self.biases: dict[int, Place] = {}
+        self.columns: dict[int, Place] = {}
         ends = [0, 0, 0]
 
         def place(region: int, beats: int) -> Place:
@@ -281,7 +286,7 @@ class Layout:
                 self.codes[k0, n0] = place(WGT_REGION, job.tiles(n) * job.tile_beats(k))
                 if (k0 // job.group, n0) not in self.pars:
                     self.pars[k0 // job.group, n0] = place(WGT_REGION, job.tiles(n) * job.par_beats(k))
-            self.biases[n0] = place(VEC_REGION, job.bias_beats(n))
+            self.columns[n0] = place(VEC_REGION, job.column_beats(n))
         self.region_beats = (*ends, job.m * self.pitch)
 
     @property
@@ -321,10 +326,11 @@ class Layout:
     def weight_image(
         self,
         codes: NDArray[np.uint8] | NDArray[np.uint16],
-        scales: NDArray[np.float16] | None,
+        scales: NDArray[np.float16] | NDArray[np.uint8] | None,
         zeros: NDArray[np.uint8] | None,
     ) -> Bytes:
-        """Region 1 of codes [n, k] of elements and, for a format that has them, scales and zero points [n, groups]."""
+        """Region 1 of codes [n, k] of elements and, for a format that has them, scales and zero points or selectors
+        [n, groups]."""
         image, job = self._zeros(WGT_REGION), self.job
         for n0, n in self.n_spans:
             for k0, k in self.k_spans:
@@ -338,13 +344,12 @@ class Layout:
                     entries = []
                     for first in self._firsts(n0, job.tiles(n)):
                         codes_of_zero = None if zeros is None else self._columns(zeros, first, g, count)
-                        tile = self._columns(scales, first, g, count)
-                        entries.append(pack_par(tile, codes_of_zero, job.form.zero_bits))
+                        entries.append(_entries(job.form, self._columns(scales, first, g, count), codes_of_zero))
                     self._fill(image, self.pars[g, n0], entries)
         return image.reshape(-1)
 
-    def vec_image(self, scales: NDArray[np.float32] | None, biases: NDArray[np.float32] | None) -> Bytes:
-        """Region 2 of token scales [m] and biases [n]."""
+    def vec_image(self, scales: NDArray[np.float32] | None, *columns: NDArray[np.float32] | None) -> Bytes:
+        """Region 2 of token scales [m] and numbers of columns [n]: their scales, biases."""
         image, job = self._zeros(VEC_REGION), self.job
         if scales is not None:
             for m0, m in self.m_spans:
@@ -354,11 +359,11 @@ class Layout:
                     row = scales[m0 + first : m0 + first + size].astype("<f4").tobytes()
                     self._fill(image, Place(at, beats), [row])
                     at += beats
-        if biases is not None:
-            for n0, n in self.n_spans:
-                firsts = self._firsts(n0, job.tiles(n))
-                rows = [biases[first : first + job.limits.cols].astype("<f4").tobytes() for first in firsts]
-                self._fill(image, self.biases[n0], rows)
+        present = [numbers.astype("<f4") for numbers in columns if numbers is not None]
+        for n0, n in self.n_spans if present else ():
+            firsts = self._firsts(n0, job.tiles(n))
+            rows = [numbers[first : first + job.limits.cols].tobytes() for numbers in present for first in firsts]
+            self._fill(image, self.columns[n0], rows)
         return image.reshape(-1)
 
     def out_image(self) -> Bytes:
@@ -392,3 +397,13 @@ class Layout:
         target = image[place.offset : place.offset + place.beats].reshape(len(parts), -1)
         for row, part in zip(target, parts, strict=True):
             row[: len(part)] = np.frombuffer(part, np.uint8)
+
+
+def _entries(
+    form: TileFormat, scales: NDArray[np.float16] | NDArray[np.uint8], others: NDArray[np.uint8] | None
+) -> bytes:
+    """Entries of the par channel: fp16 scales and zero point codes, or 8-bit scales and selectors."""
+    if scales.dtype == np.float16:
+        return pack_par(scales.astype(np.float16, copy=False), others, form.zero_bits)
+    above = 0 if others is None else others.astype(np.uint16) << np.uint16(form.scale_bits)
+    return pack(scales.astype(np.uint16) | above, form.par_bits)

@@ -88,7 +88,7 @@ def lower(
     """act[M, K] . weights[N, K] on a machine.
 
     Parameters
-        weights : codes and group parameters, in a format of the machine
+        weights : codes and group parameters, in a format of the machine and encoded with `limits.scale_format`
         acts : `linear`'s operand: int8 codes with a scale a token, or fp16 values without scales; for outlier-victim
             the integers of a pair format, of the width of the weights' format
         bias : fp32 [N], added after the token scale
@@ -104,7 +104,7 @@ def lower(
     memory = (
         layout.act_image(_act_codes(job, acts)),
         layout.weight_image(weight_elements(limits.tile, weights), scales, zeros),
-        layout.vec_image(token_scales, bias),
+        layout.vec_image(token_scales, _column_scales(job, weights), bias),
         layout.out_image(),
     )
     return Lowered(layout, tuple(program(layout)), memory)
@@ -213,41 +213,44 @@ def _executes(layout: Layout, block: _Block, after: _Block | None) -> Iterator[E
 
 def _vec_key(job: Job, block: _Block) -> Hashable:
     """Blocks with the same key share what Vector reads."""
-    return block.m0 if job.scaled else None, block.n0 if job.biased else None
+    return block.m0 if job.scaled else None, block.n0 if job.biased or job.by_column else None
 
 
 def _vec_loads(layout: Layout, before: _Block | None, block: _Block) -> Iterator[Load]:
-    """Token scales and biases, unless the results before have the same."""
+    """Scales and biases, unless the results before have the same."""
     job = layout.job
     if before is not None and _vec_key(job, before) == _vec_key(job, block):
         return
-    scales, biases = layout.scales[block.m0], layout.biases[block.n0]
+    scales, columns = layout.scales[block.m0], layout.columns[block.n0]
     if scales.beats:
-        yield _load(Buffer.VEC, scales, hand=not biases.beats)
-    if biases.beats:
-        yield _load(Buffer.VEC, biases, at=scales.beats)
+        yield _load(Buffer.VEC, scales, hand=not columns.beats)
+    if columns.beats:
+        yield _load(Buffer.VEC, columns, at=scales.beats)
 
 
 def _drain(layout: Layout, block: _Block, after: _Block | None) -> Iterator[Vector | Store]:
     """Accumulators to results, an out slot at a time, tile after tile."""
     job, limits = layout.job, layout.job.limits
-    free_vec = (job.scaled or job.biased) and (after is None or _vec_key(job, after) != _vec_key(job, block))
+    reads = job.scaled or job.by_column or job.biased
+    free_vec = reads and (after is None or _vec_key(job, after) != _vec_key(job, block))
     tiles, row = job.tiles(block.n), job.out_row_beats
     for tile in range(tiles):
-        scale_at = 0
+        scale_at = tile * job.column_row_beats if job.by_column else 0
+        biases_at = job.scale_beats(block.m) + tiles * job.column_row_beats * job.by_column
         for first, m in spans(block.m, job.store_rows):
             is_last = tile == tiles - 1 and first + m == block.m
             yield Vector(
                 m=m,
                 acc_at=tile * block.m + first,
                 to=job.to,
-                scale=job.scaled,
+                scale=job.scaled or job.by_column,
                 bias=job.biased,
                 scale_at=scale_at,
-                bias_at=job.scale_beats(block.m) + tile * job.bias_row_beats if job.biased else 0,
+                bias_at=biases_at + tile * job.column_row_beats if job.biased else 0,
                 hand=True,
                 free_acc=is_last,
                 free_vec=free_vec and is_last,
+                by_column=job.by_column,
             )
             scale_at += limits.beats(m * FP32_BITS) if job.scaled else 0
             column = block.n0 // limits.cols + tile
@@ -298,10 +301,21 @@ def _job(weights: Encoded, acts: Operand, limits: Limits, bias: F32 | None, to: 
     return Job(limits, m, elements[0], n, number, elements[1], acts.scales is not None, bias is not None, to)
 
 
-def _parameters(job: Job, weights: Encoded) -> tuple[NDArray[np.float16] | None, NDArray[np.uint8] | None]:
-    """Scales and zero point codes [n, groups], of a format that has them."""
+def _parameters(
+    job: Job, weights: Encoded
+) -> tuple[NDArray[np.float16] | NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
+    """Scales and zero point codes (8-bit scales and selectors) [n, groups], of a format that has them."""
     if not job.form.scale:
         return None, None
+    if job.by_column:
+        if weights.scale_codes is None:
+            raise FormatError(
+                f"weights.scale_format = {weights.scale_format}: {job.limits.pe.name} takes 8-bit scales of groups "
+                "(encode with scale_format='int8')"
+            )
+        each = job.n, job.groups(job.k)
+        others = None if weights.selectors is None else np.broadcast_to(weights.selectors, each)
+        return np.broadcast_to(weights.scale_codes, each), others
     assert weights.scales is not None, f"{weights.format} has scales"
     if weights.scales.dtype != np.float16:
         raise FormatError(
@@ -311,6 +325,14 @@ def _parameters(job: Job, weights: Encoded) -> tuple[NDArray[np.float16] | None,
     zeros = weights.zeros if formats.get(weights.format).zero_bits else None
     scales = np.broadcast_to(tile_scales(job.limits.tile, weights.format, weights.scales.astype(np.float16)), shape)
     return scales, None if zeros is None else np.broadcast_to(zeros, shape)
+
+
+def _column_scales(job: Job, weights: Encoded) -> F32 | None:
+    """Scales of columns [n], where groups have 8-bit ones."""
+    if not job.by_column:
+        return None
+    assert weights.channel_scales is not None, "scales of two levels"
+    return weights.channel_scales.astype(np.float32).reshape(job.n)
 
 
 def _act_codes(job: Job, acts: Operand) -> NDArray[np.int8] | NDArray[np.float16]:

@@ -7,7 +7,7 @@ elements. For each slice in order
     fp16-mac      p = the PE's fp32 sum from +0 in ascending order; acc <- fp32(acc + p). With a scale the
                   weights are fp16((code - zero) * scale), made before the array.
     broadcast     p = the PE's sum, which of outlier-victim may saturate; acc <- fp32(acc + fp32(scale * p)), of lut
-                  with the zero point taken off (`arch.pe.broadcast`).
+                  with the zero point taken off (`arch.pe.broadcast`); of bit-serial p is the PE's fp32 part, scaled.
 
 Why no step of the PE is repeated here. An integer slice is never longer than the PE's longest exact sum, so its golden
 sum does not wrap and its order does not matter: a float64 product finds it, below 2**53. A float slice is summed by
@@ -26,7 +26,6 @@ from bitwright.arch.isa.activation import activate
 from bitwright.arch.isa.instructions import NumberType, Vector
 from bitwright.arch.isa.limits import Limits, TileFormat
 from bitwright.arch.pe.base import PESpec
-from bitwright.arch.pe.broadcast import Family
 from bitwright.arch.pe.fp16_mac import Fp16Mac, canonical
 from bitwright.arch.pe.units import GroupDequantiser, WeightDequantiser, edge_unit
 from bitwright.arch.pe.weight_codes import weight_code
@@ -75,12 +74,13 @@ class Tile:
     Members
         acts : int8 (of outlier-victim the bits of a byte) or fp16 [k, m]
         codes : unsigned [k, cols]
-        scales : fp16 [groups, cols], zeros : unsigned [groups, cols]; None, None for a format without scale
+        scales : fp16 [groups, cols], zeros : unsigned [groups, cols]; None, None for a format without scale. Where the
+            PE scales (`Family.scales_inside`): unsigned 8-bit scales and selectors.
     """
 
     acts: NDArray[np.int8] | NDArray[np.float16]
     codes: NDArray[np.uint16]
-    scales: NDArray[np.float16] | None
+    scales: NDArray[np.float16] | NDArray[np.uint16] | None
     zeros: NDArray[np.uint16] | None
 
 
@@ -88,23 +88,12 @@ def execute(limits: Limits, form: TileFormat, tile: Tile, slices: Cut, start: F3
     """`start` [m, cols] plus the tile's products."""
     total = np.array(start, dtype=np.float32)
     family = limits.tile
-    parts = _parts(limits.pe, form, tile, slices) if family is None else _tile_parts(family, form, tile, slices)
+    parts = _parts(limits.pe, form, tile, slices) if family is None else family.parts(tile, slices, form.name)
     with np.errstate(all="ignore"):
         for part in parts:
             for addend in part:
                 total += addend
     return canonical(total)
-
-
-def _tile_parts(family: Family, form: TileFormat, tile: Tile, slices: Cut) -> Iterator[F32]:
-    """As `_parts`, of a broadcast tile, a slice at a time."""
-    assert tile.scales is not None, "a broadcast tile has formats with scales"
-    acts = tile.acts.view(np.uint8) if family.spec.act.kind == "code" else tile.acts
-    for number, group in enumerate(slices.slice_group):
-        mine = slices.of == number
-        sums = family.sums(acts[mine].astype(np.int64), tile.codes[mine].astype(np.int64), form.name)
-        zeros = None if tile.zeros is None else tile.zeros[group].astype(np.int64)
-        yield family.scaled(sums, tile.scales[group], zeros, form.name)[np.newaxis]
 
 
 def _parts(spec: PESpec, form: TileFormat, tile: Tile, slices: Cut) -> Iterator[F32]:
@@ -170,7 +159,8 @@ def _sequential(acts: F32, wgts: F32) -> F32:
 
 @dataclass(frozen=True)
 class Extras:
-    """What Vector reads beside the accumulators: scales [m], biases [cols], residuals [m, cols], fp32 or None."""
+    """What Vector reads beside the accumulators: scales [m] or by column [cols], biases [cols], residuals [m, cols],
+    fp32 or None."""
 
     scales: F32 | None = None
     biases: F32 | None = None
@@ -185,7 +175,7 @@ def vector(instruction: Vector, accumulators: F32, extras: Extras) -> NDArray[np
     values = accumulators
     with np.errstate(all="ignore"):
         if extras.scales is not None:
-            values = canonical(values * extras.scales[:, np.newaxis])
+            values = canonical(values * (extras.scales if instruction.by_column else extras.scales[:, np.newaxis]))
         if extras.biases is not None:
             values = canonical(values + extras.biases)
         values = activate(instruction.function, values)

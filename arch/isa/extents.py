@@ -111,7 +111,8 @@ def _vector(vector: Vector, limits: Limits) -> Iterator[Use]:
     row = limits.beats(limits.cols * FP32_BITS)
     wanted = []
     if vector.scale:
-        wanted.append(Extent("scales", vector.scale_at, limits.beats(vector.m * FP32_BITS)))
+        scales = row if vector.by_column else limits.beats(vector.m * FP32_BITS)
+        wanted.append(Extent("scales", vector.scale_at, scales))
     if vector.bias:
         wanted.append(Extent("biases", vector.bias_at, row))
     if vector.residual:

@@ -138,7 +138,7 @@ _VECTOR = (
     Field("acc_at", 14, "rows", "first accumulator row in the acc slot"),
     Field("to", 2, CHOICE, "number type of the results", choices=NumberType),
     Field("function", 3, CHOICE, "activation function", choices=Function),
-    _flag("scale", "multiply row j by the j-th fp32 scale"),
+    _flag("scale", "multiply row j by the j-th fp32 scale; with by_column, column c by the c-th"),
     _flag("bias", "add to column c the c-th fp32 bias"),
     _flag("residual", "add a row of fp32 values to each row"),
     Field("scale_at", 16, "beats", "first scale in the vec slot", only_with="scale"),
@@ -148,6 +148,7 @@ _VECTOR = (
     _flag("hand", "the out slot goes to Store when this instruction is done"),
     _flag("free_acc", "the acc slot goes back to Execute when this instruction is done"),
     _flag("free_vec", "the vec slot goes back to Load when this instruction is done; 0 if nothing of it is read"),
+    Field("by_column", 1, FLAG, "the scales are one a column, not one a row", only_with="scale"),
 )
 
 _STORE = (

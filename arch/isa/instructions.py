@@ -102,6 +102,7 @@ class Vector:
     hand: bool = False
     free_acc: bool = False
     free_vec: bool = False
+    by_column: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from bitwright.arch.isa.arithmetic import Extras, Tile, cut, execute, vector
 from bitwright.arch.isa.extents import FP32_BITS, VALUE_BITS, act_vectors
 from bitwright.arch.isa.faults import Outcome
 from bitwright.arch.isa.instructions import Execute, Instruction, Load, Store, Vector
-from bitwright.arch.isa.limits import REGIONS, Channel, Limits
+from bitwright.arch.isa.limits import REGIONS, Channel, Limits, TileFormat
 from bitwright.arch.isa.network import SLOTS, Program, walk
-from bitwright.arch.isa.packing import unpack, unpack_par
+from bitwright.arch.isa.packing import SCALE_BITS, unpack, unpack_par
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
@@ -104,10 +104,10 @@ class Machine:
         if form.scale:
             count = -(-k // instruction.group) * cols
             entries = self._from(Channel.PAR, slots, instruction.par_at)[: -(-count * form.par_bits // 8)]
-            scales, zeros = unpack_par(entries.tobytes(), form.zero_bits, count)
-            scales, zeros = scales.reshape(-1, cols), zeros.reshape(-1, cols)
+            scales, zeros = _parameters(form, entries.tobytes(), count)
+            scales, zeros = scales.reshape(-1, cols), None if zeros is None else zeros.reshape(-1, cols)
         acts = self._acts(instruction, slots, slices.of, slices.lane)
-        tile = Tile(acts, codes.reshape(k, cols), scales, zeros if form.zero else None)
+        tile = Tile(acts, codes.reshape(k, cols), scales, zeros)
         rows = self._acc[slots[Channel.ACC], instruction.acc_at : instruction.acc_at + instruction.m]
         start = np.zeros_like(rows) if instruction.first else rows
         rows[:] = execute(limits, form, tile, slices, start)
@@ -132,7 +132,7 @@ class Machine:
         accumulators = self._acc[slots[Channel.ACC], instruction.acc_at : instruction.acc_at + m]
         scales = biases = residuals = None
         if instruction.scale:
-            scales = self._fp32(slots, instruction.scale_at, m)
+            scales = self._fp32(slots, instruction.scale_at, cols if instruction.by_column else m)
         if instruction.bias:
             biases = self._fp32(slots, instruction.bias_at, cols)
         if instruction.residual:
@@ -166,3 +166,14 @@ class Machine:
     def _fp32(self, slots: Mapping[Channel, int], at_beats: int, count: int) -> NDArray[np.float32]:
         words = self._from(Channel.VEC, slots, at_beats)[: 4 * count]
         return words.view("<f4").astype(np.float32, copy=False)
+
+
+def _parameters(
+    form: TileFormat, entries: bytes, count: int
+) -> tuple[NDArray[np.float16] | NDArray[np.uint16], NDArray[np.uint16] | None]:
+    """Scales of groups and beside them zero point codes or selectors, if the format has some."""
+    if form.scale_bits == SCALE_BITS:
+        scales, zeros = unpack_par(entries, form.zero_bits, count)
+        return scales, zeros if form.zero else None
+    fields = unpack(entries, form.par_bits, count)
+    return fields & np.uint16((1 << form.scale_bits) - 1), fields >> np.uint16(form.scale_bits)

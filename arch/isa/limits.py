@@ -20,6 +20,7 @@ from typing import Literal, get_args
 from bitwright.arch import formats as number_formats
 from bitwright.arch.array_timing import ArrayShape, BroadcastShape, Shape
 from bitwright.arch.errors import ConfigError
+from bitwright.arch.formats.scales import SCALE_BITS
 from bitwright.arch.isa.fields import BY_OP
 from bitwright.arch.isa.instructions import Op
 from bitwright.arch.machine import Machine, Port
@@ -27,7 +28,6 @@ from bitwright.arch.pe import broadcast
 from bitwright.arch.pe.base import PESpec
 from bitwright.arch.pe.int8_mac import Int8Mac
 from bitwright.arch.pe.shift_add import ShiftAdd
-from bitwright.arch.pe.stream import StreamSpec
 from bitwright.arch.pe.weight_codes import decodable, weight_code
 
 PORT_BYTES: tuple[int, ...] = get_args(Port.model_fields["bytes"].annotation)
@@ -59,14 +59,18 @@ class TileFormat:
     Members
         name : of `arch.formats`
         bits : of an element's code; an element is a value, on machines of outlier-victim a byte of values
-        scale : each group has an fp16 scale in the par channel
+        scale : each group has a scale in the par channel
         zero : beside the scale stands a zero point code
+        scale_bits : 16, fp16; 8, unsigned, where the PE scales
+        selector_bits : of the group's special value, above an 8-bit scale
     """
 
     name: str
     bits: int
     scale: bool
     zero: bool
+    scale_bits: int = 16
+    selector_bits: int = 0
 
     @property
     def zero_bits(self) -> int:
@@ -76,7 +80,7 @@ class TileFormat:
     @property
     def par_bits(self) -> int:
         """Bits of one entry of the par channel; 0 for a format without scale."""
-        return 16 + self.zero_bits if self.scale else 0
+        return self.scale_bits + self.zero_bits + self.selector_bits if self.scale else 0
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,7 @@ class Limits:
     @property
     def tile(self) -> broadcast.Family | None:
         """What a broadcast tile's PE tells of itself; None for a systolic array."""
-        is_tile = isinstance(self.pe, StreamSpec) and broadcast.TEMPLATE in self.pe.templates
-        return broadcast.family(self.pe) if isinstance(self.pe, StreamSpec) and is_tile else None
+        return _tile(self.pe)
 
     @property
     def template(self) -> Literal["systolic", "broadcast"]:
@@ -118,6 +121,16 @@ class Limits:
     def lanes(self) -> int:
         """Elements of the reduction that the array takes at once; a group that ends inside k has a multiple."""
         return 1 if self.tile is None else self.tile.lanes
+
+    @property
+    def scale_format(self) -> str | None:
+        """How weights are encoded for this machine (`formats.encode`); None: as each format is by default."""
+        return "int8" if self.scales_by_column else None
+
+    @property
+    def scales_by_column(self) -> bool:
+        """Whether a column has an fp16 scale of its own, which Vector multiplies by: scales of two levels."""
+        return self.tile is not None and self.tile.scales_inside
 
     @property
     def act_bits(self) -> int:
@@ -143,8 +156,8 @@ class Limits:
     def array_shape(self, form: TileFormat) -> Shape:
         """What the array's timing depends on while its weights are of one format."""
         if self.tile is not None:
-            latency = self.pe.timing.latency_cycles
-            return BroadcastShape(self.rows, self.lanes, self.tile.step_cycles(form.name), latency)
+            tile, cycles = self.tile, self.tile.step_cycles(form.name)
+            return BroadcastShape(self.rows, self.lanes, cycles, tile.latency_cycles, tile.sum_cycles)
         physical = self.cols + (1 if self.pe.zero_point_column else 0)
         return ArrayShape(self.rows, physical, self.stationary == "ws")
 
@@ -167,10 +180,10 @@ class Limits:
 def limits(machine: Machine, *, port_bytes: int | None = None, formats: Sequence[str] | None = None) -> Limits:
     """What `machine` allows, with a memory port of `port_bytes` and these weight formats, in this order.
 
-    None: the machine's own; without such, of the formats those of USUAL_FORMATS that its PE takes. ConfigError: a port
-    width that does not exist; a format that the PE refuses, or with parameters that the par channel does not carry;
-    none, or more than the field `format` can select; a slot too small for one vector or row, or beyond its address
-    fields; a tile whose sums could wrap.
+    None: the machine's own; without such, of the formats those of USUAL_FORMATS that its PE takes, or a tile's own.
+    ConfigError: a port width that does not exist; a format that the PE refuses, or with parameters that the par channel
+    does not carry; none, or more than the field `format` can select; a slot too small for one vector or row, or beyond
+    its address fields; a tile whose sums could wrap.
     """
     where = f"machine '{machine.name}'"
     port_bytes = machine.port.bytes if port_bytes is None else port_bytes
@@ -178,7 +191,7 @@ def limits(machine: Machine, *, port_bytes: int | None = None, formats: Sequence
     if port_bytes not in PORT_BYTES:
         raise ConfigError(f"port_bytes = {port_bytes!r}: must be 8, 16, 32 or 64; {where}")
     spec = machine.spec
-    asked = [name for name in USUAL_FORMATS if _accepts(spec, name)] if formats is None else list(formats)
+    asked = _usual(spec) if formats is None else list(formats)
     most = _values(Op.EXECUTE, "format")
     if not 1 <= len(asked) <= most:
         raise ConfigError(f"formats: {len(asked)} given, must be 1..{most} (an Execute selects one); {where}")
@@ -215,8 +228,9 @@ def tile_format(spec: PESpec, name: str, where: str) -> TileFormat:
     if not accepted:
         raise ConfigError(f"formats: {name}: {accepted.reason}; {where}")
     form = number_formats.get(name)
-    if isinstance(spec, StreamSpec):
-        return _broadcast_format(broadcast.family(spec), name, where)
+    tile = _tile(spec)
+    if tile is not None:
+        return _broadcast_format(tile, name, where)
     if not decodable(name):
         return TileFormat(name, form.bits, scale=False, zero=False)
     if form.selector_bits or form.default_scale_format != "fp16" or weight_code(name).fraction_bits > 1:
@@ -226,10 +240,12 @@ def tile_format(spec: PESpec, name: str, where: str) -> TileFormat:
 
 def _broadcast_format(tile: broadcast.Family, name: str, where: str) -> TileFormat:
     form, reason = number_formats.get(name), tile.refusal(name)
-    if form.selector_bits or form.default_scale_format != "fp16":
+    if not tile.scales_inside and (form.selector_bits or form.default_scale_format != "fp16"):
         reason = _OTHER_PARAMETERS
     if reason:
         raise ConfigError(f"formats: {name}: {reason}; {where}")
+    if tile.scales_inside:
+        return TileFormat(name, tile.element_bits(name), True, False, SCALE_BITS["int8"], form.selector_bits)
     return TileFormat(name, tile.element_bits(name), scale=True, zero=form.zero_bits > 0)
 
 
@@ -238,6 +254,19 @@ def longest_sum(spec: PESpec) -> int | None:
     if isinstance(spec, Int8Mac):
         return spec.exact_products
     return spec.group if isinstance(spec, ShiftAdd) else None
+
+
+def _tile(spec: PESpec) -> broadcast.Family | None:
+    """What a broadcast tile's PE tells of itself; None for a PE of no tile."""
+    return broadcast.family(spec) if broadcast.TEMPLATE in spec.templates else None
+
+
+def _usual(spec: PESpec) -> list[str]:
+    """The formats of a machine that is not told any."""
+    tile = _tile(spec)
+    if tile is not None and tile.usual is not None:
+        return list(tile.usual)
+    return [name for name in USUAL_FORMATS if _accepts(spec, name)]
 
 
 def _accepts(spec: PESpec, name: str) -> bool:

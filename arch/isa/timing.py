@@ -56,4 +56,5 @@ def vector_lanes(limits: Limits) -> int:
 def vector_slots(vector: Vector, limits: Limits) -> int:
     """Cycles in which a Vector reads; the last is that many after its start."""
     chunks = -(-limits.cols // vector_lanes(limits))
-    return vector.m * (vector.scale + chunks * max(1, vector.bias + vector.residual))
+    a_row, a_chunk = vector.scale and not vector.by_column, vector.by_column + vector.bias + vector.residual
+    return vector.m * (a_row + chunks * max(1, a_chunk))

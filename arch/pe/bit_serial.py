@@ -58,8 +58,8 @@ class BitSerial(PESpec):
     act: ClassVar[OperandType] = OperandType("fp16", 16, "float")
     wgt: ClassVar[OperandType] = OperandType("code", 8, "code")
     dataflows: ClassVar[tuple[Dataflow, ...]] = ()
-    templates: ClassVar[tuple[str, ...]] = ("bit-serial",)
-    edge_unit: ClassVar[str] = "bit-serial column accumulator"
+    templates: ClassVar[tuple[str, ...]] = ("bit-serial", "broadcast")
+    edge_unit: ClassVar[str] = "fp32-accumulator"
     lanes: ClassVar[int] = 4
     scale_bits: ClassVar[int] = 8
     shortest_group: ClassVar[int] = 1
@@ -102,6 +102,11 @@ class BitSerial(PESpec):
     def timing(self) -> Timing:  # type: ignore[override]
         """Latency: from a channel's last slice taken to its sum on offer, when no group before it holds it up."""
         return Timing(latency_cycles=15 + self.pipeline, initiation_interval_cycles=2)
+
+    @property
+    def cell_latency_cycles(self) -> int:
+        """In a broadcast tile: from a group's last slice taken to its scaled fp32 sum on offer."""
+        return 13 + self.pipeline
 
     @property
     def psum(self) -> OperandType:
@@ -191,10 +196,14 @@ class BitSerial(PESpec):
             acc = self.accumulate(acc, *part, encoding=encoding, selector=selector, specials=specials)
         return acc
 
+    def scaled(self, acc: npt.ArrayLike, scale: npt.ArrayLike) -> FloatArray:
+        """What a group adds to the column's sum, float32: acc float64 as of `group_sum`, scale 0..255."""
+        product = np.asarray(acc, np.float64) * np.asarray(scale, np.float64)
+        return np.asarray(product.astype(np.float32))
+
     def dequantise(self, column: npt.ArrayLike, acc: npt.ArrayLike, scale: npt.ArrayLike) -> FloatArray:
         """The column's fp32 sum after a group: column float32, acc float64 as of `group_sum`, scale 0..255."""
-        part = (np.asarray(acc, np.float64) * np.asarray(scale, np.float64)).astype(np.float32)
-        return canonical(np.asarray(np.asarray(column, np.float32) + part))
+        return canonical(np.asarray(np.asarray(column, np.float32) + self.scaled(acc, scale)))
 
     def channel_sum(
         self,

@@ -1,15 +1,14 @@
 """PEs of a broadcast tile: what its instructions, its timing and its hardware need to know of each family.
 
 A broadcast tile has R x C places; place (r, c) sums token r by column c. In a step all places of row r get the same
-`lanes` activations, all of column c the same `lanes` weights. Either a place is one PE (outlier-victim), or one PE is
-the whole tile (lut). An *element* is what an activation vector and a row of weights have one of: a byte of
-outlier-victim, a value of lut. In the step that ends a reduction, elements that are missing count as code 0, of both
+`lanes` activations, all of column c the same `lanes` weights. Either a place is one PE (outlier-victim, bit-serial), or
+one PE is the whole tile (lut). An *element* is what an activation vector and a row of weights have one of: a byte of
+outlier-victim, else a value. In the step that ends a reduction, elements that are missing count as code 0, of both
 operands.
 """
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,14 +18,17 @@ import numpy as np
 import numpy.typing as npt
 from bitwright.arch import formats
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.pe.base import IntArray
+from bitwright.arch.pe.base import IntArray, PESpec
+from bitwright.arch.pe.bit_serial import BitSerial
+from bitwright.arch.pe.bit_serial_tile import BitSerialFamily
 from bitwright.arch.pe.fixed_point_unit import FixedPointDequantiser, below
 from bitwright.arch.pe.fp16_mac import FloatArray
 from bitwright.arch.pe.lut import Lut
 from bitwright.arch.pe.lut_tables import ROWS_RANGE
 from bitwright.arch.pe.outlier_victim import OutlierVictim
 from bitwright.arch.pe.pair_codes import narrow_pairs, wide_values
-from bitwright.arch.pe.stream import Field, StreamSpec, row_flags
+from bitwright.arch.pe.stream import row_flags
+from bitwright.arch.pe.tile_family import Family, StreamFamily, Sums
 from bitwright.arch.pe.units import GroupDequantiser, edge_unit
 from bitwright.arch.pe.weight_codes import decodable, weight_code
 
@@ -36,107 +38,7 @@ _LANES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Sums:
-    """The sums of a slice of a tile: `psum` [m, n], and `act_sum` [m] for zero points where the family has them."""
-
-    psum: IntArray
-    act_sum: IntArray | None = None
-
-
-@dataclass(frozen=True)
-class Family(abc.ABC):
-    """A tile's PE, whatever its family.
-
-    Fields
-        spec : StreamSpec        One PE of the tile.
-    Class data
-        whole : bool             The spec is the whole tile, of m x n places; else it is one place.
-        fixed : parameters of the spec that follow from the tile: for people, what each follows from.
-    A format is always the weights'; `mode` is a step's mode for it, and a step takes mode + 1 cycles.
-    """
-
-    spec: StreamSpec
-
-    whole: ClassVar[bool]
-    fixed: ClassVar[Mapping[str, str]]
-
-    @classmethod
-    @abc.abstractmethod
-    def made(cls, rows: int, cols: int, params: Mapping[str, Any]) -> StreamSpec:
-        """The spec for a tile of rows x cols; ConfigError for parameters that no tile has."""
-
-    @property
-    @abc.abstractmethod
-    def lanes(self) -> int:
-        """Elements of the reduction a step."""
-
-    @property
-    def code_bits(self) -> int:
-        """Width of an element of weights where the tile takes it; one of a format may be shorter, zeros above."""
-        return self.spec.wgt.bits
-
-    @property
-    def mode_field(self) -> Field | None:
-        """The field of a step that tells the mode; None where there is one mode only."""
-        fields = {item.name: item for item in self.spec.step_fields}
-        return fields[self.spec.modes[0]] if self.spec.modes else None
-
-    @property
-    def longest_elements(self) -> int | None:
-        """Elements of the longest sum that surely does not wrap; None where none wraps."""
-        return None
-
-    @property
-    def zero_shift(self) -> int:
-        """By how many places `zero_points` shifts a zero point code, before it adds what the format decides."""
-        return 0
-
-    def zero_points(self, zeros: IntArray | None, format_name: str) -> IntArray:
-        """What the result unit takes as `zero`, of zero point codes; one number where the format has none."""
-        return np.zeros(1, dtype=np.int64) if zeros is None else zeros
-
-    @property
-    def has_act_sum(self) -> bool:
-        """Whether the sum of a row's activations comes with its sums."""
-        return any(item.name == "act_sum" for item in self.spec.sum_fields)
-
-    @abc.abstractmethod
-    def refusal(self, format_name: str) -> str:
-        """What keeps a format that the PE accepts out of the tile's programs; empty when nothing does."""
-
-    @abc.abstractmethod
-    def element_bits(self, format_name: str) -> int:
-        """Bits of an element of weights in memory."""
-
-    @abc.abstractmethod
-    def mode(self, format_name: str) -> int:
-        """The mode of each step."""
-
-    def values(self, format_name: str) -> int:
-        """Values that an element stands for."""
-        return 1
-
-    @abc.abstractmethod
-    def sums(self, acts: IntArray, codes: IntArray, format_name: str) -> Sums:
-        """The PE's sums of a slice, bit-exact: acts [n, m] as they enter the PE, codes [n, cols] as in memory."""
-
-    @abc.abstractmethod
-    def scaled(
-        self, sums: Sums, scales: npt.NDArray[np.float16], zeros: IntArray | None, format_name: str
-    ) -> FloatArray:
-        """What the result unit adds to the accumulators: fp32 [m, cols]; scales and zero point codes [cols]."""
-
-    def step_cycles(self, format_name: str) -> int:
-        """Cycles of a step."""
-        return self.mode(format_name) + 1
-
-    def whole_steps(self, elements: IntArray) -> IntArray:
-        """Elements [n, ...] with code 0 up to whole steps."""
-        return np.pad(elements, [(0, -len(elements) % self.lanes), *[(0, 0)] * (elements.ndim - 1)])
-
-
-@dataclass(frozen=True)
-class PairFamily(Family):
+class PairFamily(StreamFamily):
     """outlier-victim: an element is a byte of pairs, its mode `wide` for 8-bit values.
 
     A value's width is the weights': 4-bit formats need activations in 4-bit pairs, 8-bit formats in 8-bit ones. The
@@ -144,9 +46,6 @@ class PairFamily(Family):
     """
 
     spec: OutlierVictim
-
-    whole: ClassVar[bool] = False
-    fixed: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def made(cls, rows: int, cols: int, params: Mapping[str, Any]) -> OutlierVictim:
@@ -206,7 +105,7 @@ def _pair_values(elements: IntArray, normal: str, wide: int) -> IntArray:
 
 
 @dataclass(frozen=True)
-class LutFamily(Family):
+class LutFamily(StreamFamily):
     """lut: an element is a value; weights stand in memory in the variant's stored form, their mode is the top plane.
 
     A format's code is read as the unsigned q of B bits: a signed code with its sign bit inverted, of zero point
@@ -308,7 +207,11 @@ class LutFamily(Family):
         return 1 << (formats.get(format_name).bits - 1)
 
 
-_FAMILIES: dict[type[StreamSpec], type[Family]] = {OutlierVictim: PairFamily, Lut: LutFamily}
+_FAMILIES: dict[type[PESpec], type[Family]] = {
+    OutlierVictim: PairFamily,
+    Lut: LutFamily,
+    BitSerial: BitSerialFamily,
+}
 _BY_NAME: dict[str, type[Family]] = {cls.name: family for cls, family in _FAMILIES.items()}
 
 
@@ -318,13 +221,13 @@ def names() -> list[str]:
 
 
 @lru_cache(maxsize=64)
-def family(spec: StreamSpec) -> Family:
+def family(spec: PESpec) -> Family:
     """What a tile needs to know of its PE. The spec is one of the template's."""
     assert TEMPLATE in spec.templates, f"{spec.name}: no broadcast tile takes it"
     return _FAMILIES[type(spec)](spec)
 
 
-def tile_spec(name: str, rows: int, cols: int, params: Mapping[str, Any]) -> StreamSpec:
+def tile_spec(name: str, rows: int, cols: int, params: Mapping[str, Any]) -> PESpec:
     """The spec of PE `name` (one of `names`) for a tile of rows x cols.
 
     ConfigError: a parameter out of range, or one that follows from the tile.

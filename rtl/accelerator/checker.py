@@ -184,7 +184,7 @@ class Checker(wiring.Component):
         residual = _stage(m, "residual", value["m"] * row)
         results = _stage(m, "results", value["m"] * Array(result_rows)[value["to"]])
         wanted = {
-            "scale": value["scale_at"] + self._beats(value["m"] * FP32_BITS),
+            "scale": value["scale_at"] + Mux(value["by_column"], row, self._beats(value["m"] * FP32_BITS)),
             "bias": value["bias_at"] + row,
             "residual": value["residual_at"] + residual,
         }

@@ -14,17 +14,18 @@ from bitwright.arch.isa.fields import WORD_BITS
 from bitwright.arch.isa.instructions import Op
 from bitwright.arch.isa.limits import Channel, Limits
 from bitwright.arch.pe import Evidence
-from bitwright.arch.pe.stream import StreamSpec
+from bitwright.arch.pe.bit_serial import BitSerial
+from bitwright.arch.pe.terms import format_specials
 from bitwright.rtl import pe as cells
 from bitwright.rtl.accelerator.collector import FP32_BITS, Collector, acc_port, has_act_sum
 from bitwright.rtl.accelerator.column_decoder import column_decoder_verilog, column_unit_verilog, unsigned_codes
 from bitwright.rtl.accelerator.feeders import ActFeeder, WeightFeeder, bank_read, banks, chosen
 from bitwright.rtl.accelerator.interfaces import UNIT_CHANNELS, field
 from bitwright.rtl.accelerator.slices import Slices
+from bitwright.rtl.array.bit_serial_tile import BitSerialTile, specials_value
 from bitwright.rtl.array.broadcast import BroadcastTile
 from bitwright.rtl.array.sequencer import TILE_BITS
 from bitwright.rtl.array.systolic import SystolicArray
-from bitwright.rtl.pe import streaming
 
 
 class ExecuteEngine(wiring.Component):
@@ -145,6 +146,8 @@ class ExecuteEngine(wiring.Component):
         ]
         if has_act_sum(self.limits):
             m.d.comb += collector.act_sum.eq(array.act_sum)
+        if isinstance(array, BitSerialTile):
+            m.d.comb += array.par_data.eq(weights.wgt_par)
         if isinstance(array, BroadcastTile):
             self._mode(m, array)
         elif array.has_unsigned_mode:
@@ -155,25 +158,28 @@ class ExecuteEngine(wiring.Component):
         family = tile.family
         if family.mode_field is None:
             return
-        modes = [family.mode(form.name) for form in self.limits.formats]
-        mode = Signal(family.mode_field.bits, reset_less=True)
-        with m.If(self.start):
-            m.d.sync += mode.eq(chosen(m, field(self.word, Op.EXECUTE, "format"), modes, "mode_now"))
-        m.d.comb += getattr(tile, family.mode_field.name).eq(mode)
+        told = {family.mode_field.name: [family.mode(form.name) for form in self.limits.formats]}
+        if isinstance(tile, BitSerialTile):
+            told["specials"] = [specials_value(format_specials(form.name)) for form in self.limits.formats]
+        for name, values in told.items():
+            held = Signal(len(getattr(tile, name)), name=f"{name}_held", reset_less=True)
+            with m.If(self.start):
+                m.d.sync += held.eq(chosen(m, field(self.word, Op.EXECUTE, "format"), values, f"{name}_now"))
+            m.d.comb += getattr(tile, name).eq(held)
 
 
 def array_of(limits: Limits) -> SystolicArray | BroadcastTile:
     """The array of a machine."""
     if limits.tile is None:
         return SystolicArray(limits.pe, limits.rows, limits.cols, limits.stationary)
-    assert isinstance(limits.pe, StreamSpec), "a tile's PE has streams"
-    return BroadcastTile(limits.pe, limits.rows, limits.cols)
+    kind = BitSerialTile if isinstance(limits.pe, BitSerial) else BroadcastTile
+    return kind(limits.pe, limits.rows, limits.cols)
 
 
 def execute_verilog(engine: ExecuteEngine) -> str:
     """The modules that an engine instantiates by name, once each: cell, column decoder, unit below a column."""
     limits, array = engine.limits, engine.array
     if isinstance(array, BroadcastTile):
-        return "\n".join([streaming.verilog(array.spec), column_unit_verilog(limits)[1]])
+        return "\n".join([array.places_verilog(), column_unit_verilog(limits)[1]])
     cell = cells.verilog(limits.pe.name, array.dataflow, **limits.pe.params)
     return "\n".join([cell, column_decoder_verilog(limits)[1], column_unit_verilog(limits)[1]])

@@ -28,6 +28,7 @@ from bitwright.rtl.accelerator.interfaces import field
 from bitwright.rtl.accelerator.legality import quotient
 from bitwright.rtl.accelerator.row_reader import RowReader, lanes
 from bitwright.rtl.accelerator.slices import K_BITS, Slices
+from bitwright.rtl.array.bit_serial_tile import PAR_BITS
 from bitwright.rtl.array.sequencer import TILE_BITS
 
 SCALE_BITS = 16
@@ -50,7 +51,9 @@ def banks(limits: Limits) -> dict[Channel, int]:
 
 
 def weight_par(limits: Limits) -> list[TileFormat | None]:
-    """Of each format itself if its decoder takes scales or zero points, else None."""
+    """Of each format itself if its decoder takes scales or zero points, or the PE its scales, else None."""
+    if limits.scales_by_column:
+        return list(limits.formats)
     scales = weight_scale(limits)
     wanted = [(form.scale if scales else form.zero) and decoder(limits, form) is not None for form in limits.formats]
     return [form if wants else None for form, wants in zip(limits.formats, wanted, strict=True)]
@@ -175,8 +178,9 @@ class WeightFeeder(wiring.Component):
         start, word, wgt_slot, par_slot : In   Takes an Execute; only while `busy` is low. The slots count with `start`.
         busy : Out(1)            The array has not taken the last row yet.
         wgt : Out(bank_read)     Of the wgt slots.
-        par : Out(bank_read)     Of the par slots; only if some decoder takes scales or zero points.
+        par : Out(bank_read)     Of the par slots; only if some decoder takes scales or zero points, or the PE scales.
         wgt_valid, wgt_ready, wgt_data : Out(1), In(1), Out   To the array.
+        wgt_par : Out            With wgt_data: each column's entry of the par channel; only if the PE takes scales.
     Timing       start in cycle s: the first row is offered in s + EXECUTE_FILL (4), every other in the cycle after the
                  one before was taken; `wgt_valid` is high from s + 4 until the last row is taken, `busy` from s + 1 to
                  then.
@@ -201,6 +205,8 @@ class WeightFeeder(wiring.Component):
         }
         if any(self.par_users):
             ports["par"] = Out(bank_read(bits * count[Channel.PAR]))
+        if limits.scales_by_column:
+            ports["wgt_par"] = Out(limits.cols * PAR_BITS)
         super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
@@ -253,13 +259,13 @@ class WeightFeeder(wiring.Component):
             reader.job_choice.eq(of_word),
             reader.job_count.eq(field(self.word, Op.EXECUTE, "k")),
             reader.job_group.eq(group),
-            ends.eq((left == 1) | rows.row_last),
+            ends.eq((left <= self.limits.lanes) | rows.row_last),
             reader.row_ready.eq(take & of_row & ends),
         ]
         with m.If(self.start):
             m.d.sync += [whole_group.eq(group), left.eq(group)]
         with m.Elif(take):
-            m.d.sync += left.eq(Mux(ends, whole_group, left - 1))
+            m.d.sync += left.eq(Mux(ends, whole_group, left - self.limits.lanes))
         return par_lanes(self.limits, self.par_users, reader), reader.row_valid | ~of_row
 
     def _decode(self, m: Module, rows: RowReader, take: Value, entries: list[Value]) -> None:
@@ -268,9 +274,10 @@ class WeightFeeder(wiring.Component):
         if limits.tile is not None:
             bits = [form.bits for form in limits.formats]
             stored = lanes(rows.row_data, rows.row_choice, bits, limits.lanes * limits.cols)
-            zeros = Const(0, self._weight_bits)  # where no format of the machine has the PE's widest codes
             with m.If(take):
-                m.d.sync += self.wgt_data.eq(Cat(Cat(code, zeros)[: self._weight_bits] for code in stored))
+                m.d.sync += self.wgt_data.eq(Cat(self._element(code, rows.row_choice) for code in stored))
+                if limits.scales_by_column:
+                    m.d.sync += self.wgt_par.eq(Cat(Cat(entry, Const(0, PAR_BITS))[:PAR_BITS] for entry in entries))
             return
         made = ColumnDecoder(limits)
         weights = [Signal(limits.pe.wgt.bits, name=f"weight_c{col}") for col in range(limits.cols)]
@@ -291,6 +298,18 @@ class WeightFeeder(wiring.Component):
             m.d.comb += self.wgt_data.eq(Cat(weight ^ offset for weight in weights))
         else:
             m.d.comb += self.wgt_data.eq(Cat(*weights))
+
+
+    def _element(self, code: Value, choice: Value) -> Value:
+        """A stored code as wide as a tile's PE takes it: zeros above, or copies of its top bit."""
+        tile, bits = self.limits.tile, self._weight_bits
+        assert tile is not None, "elements are a tile's"
+        value: Value = Cat(code, Const(0, bits))[:bits]  # also where no format of the machine is as wide
+        for index, form in enumerate(self.limits.formats):
+            if tile.sign_extended(form.name):
+                extended = Cat(code[: form.bits], code[form.bits - 1].replicate(bits - form.bits))
+                value = Mux(choice == index, extended, value)
+        return value
 
 
 class ActFeeder(wiring.Component):

@@ -75,8 +75,8 @@ class VectorEngine(wiring.Component):
         out_w_en, out_w_slot, out_w_beat, out_w_data : Out(1), Out(1), Out(16), Out(P)   Of the results.
     Timing       start in cycle s: one slot of work a cycle from s + 1 to s + D, D = timing.vector_slots; done in
                  s + D + VECTOR_DRAIN, with the write of the last beat; ready is low from s + 1 to there.
-                 Slots of a row: its scale, if it has one; for each chunk of columns its bias and its residual, or one
-                 without a read of vec. The accumulators are read in the row's first slot.
+                 Slots of a row: its scale, if it has one; for each chunk of columns its scales (by_column), its bias
+                 and its residual, or one without a read of vec. The accumulators are read in the row's first slot.
     Arithmetic   bit-exact with arch.isa.arithmetic.vector; a step that the instruction leaves out is done with a
                  number that changes nothing (x 1, + -0).
     Reset        synchronous; an instruction in flight is lost, and nothing more is written.
@@ -89,7 +89,7 @@ class VectorEngine(wiring.Component):
     evidence: ClassVar[tuple[Evidence, ...]] = (
         Evidence(
             "every write and every cycle of every kind of instruction equal interpreter and timing, 4 machines",
-            384,
+            576,
             "tests/rtl/accelerator/test_vector.py",
         ),
     )
@@ -138,7 +138,7 @@ class VectorEngine(wiring.Component):
         with m.Elif(self.done):
             m.d.sync += busy.eq(0)
         taken: dict[str, Signal] = {}
-        for name in ("to", "function", "scale", "bias", "residual", "bias_at"):
+        for name in ("to", "function", "scale", "bias", "residual", "by_column", "scale_at", "bias_at"):
             bits = BY_OP[int(Op.VECTOR)].field(name).bits
             taken[name] = Signal(bits, name=f"taken_{name}", reset_less=True)
             with m.If(self.start):
@@ -158,8 +158,9 @@ class VectorEngine(wiring.Component):
 
     def _work(self, m: Module, taken: dict[str, Signal]) -> _Work:
         """The slots of work, one a cycle, and what they read."""
-        # `scale_slot` is high only while `working`.
+        # `scale_slot` is high only while `working`, and by column never.
         working, scale_slot, second = Signal(name="working"), Signal(name="scale_slot"), Signal(name="second_slot")
+        scaled = Signal(name="chunk_scaled")  # by column: the chunk's scales are read
         row_start = Signal(name="row_start", reset_less=True)
         rows_left = Signal(len(self._field("m")), name="rows_left", reset_less=True)
         chunk = Signal(bits_for(self.chunks - 1), name="chunk", reset_less=True)
@@ -168,26 +169,35 @@ class VectorEngine(wiring.Component):
             Signal(ADDRESS_BITS, name=name, reset_less=True)
             for name in ("acc_row", "scale_beat", "bias_beat", "residual_beat")
         )
-        bias, residual, column, row_end, end = (
-            Signal(name=f"{name}_now") for name in ("bias", "residual", "column", "row_end", "end")
+        scales, bias, residual, column, row_end, end = (
+            Signal(name=f"{name}_now") for name in ("scales", "bias", "residual", "column", "row_end", "end")
         )
         chunk_slot = working & ~scale_slot
+        others = chunk_slot & ~scales
         m.d.comb += [
-            bias.eq(chunk_slot & taken["bias"] & ~second),
-            residual.eq(chunk_slot & taken["residual"] & (second | ~taken["bias"])),
-            column.eq(chunk_slot & (second | ~(taken["bias"] & taken["residual"]))),
+            scales.eq(chunk_slot & taken["by_column"] & ~scaled),
+            bias.eq(others & taken["bias"] & ~second),
+            residual.eq(others & taken["residual"] & (second | ~taken["bias"])),
+            column.eq(
+                Mux(
+                    scales,
+                    ~(taken["bias"] | taken["residual"]),
+                    chunk_slot & (second | ~(taken["bias"] & taken["residual"])),
+                )
+            ),
             row_end.eq(column & (chunk == self.chunks - 1)),
             end.eq(row_end & (rows_left == 1)),
             self.v_r_en.eq(working & row_start),
             self.v_r_row.eq(row),
-            self.vec_r_en.eq(scale_slot | bias | residual),
-            self.vec_r_beat.eq(Mux(scale_slot, scale_beat, Mux(residual, residual_beat, bias_beat))),
+            self.vec_r_en.eq(scale_slot | scales | bias | residual),
+            self.vec_r_beat.eq(Mux(scale_slot | scales, scale_beat, Mux(residual, residual_beat, bias_beat))),
         ]
         m.d.sync += row_start.eq(row_end)
         with m.If(scale_slot):
             m.d.sync += [scale_slot.eq(0), Cat(scale_lane, scale_beat).eq(Cat(scale_lane, scale_beat) + 1)]
         with m.Elif(working):
-            m.d.sync += [second.eq(~column), residual_beat.eq(residual_beat + residual)]
+            m.d.sync += [second.eq(~column & ~scales), residual_beat.eq(residual_beat + residual)]
+            m.d.sync += [scaled.eq(~column), scale_beat.eq(scale_beat + scales)]
         with m.If(column):
             m.d.sync += [chunk.eq(chunk + 1), bias_beat.eq(bias_beat + 1)]
         with m.If(row_end):
@@ -196,14 +206,17 @@ class VectorEngine(wiring.Component):
                 bias_beat.eq(taken["bias_at"]),
                 row.eq(row + 1),
                 rows_left.eq(rows_left - 1),
-                scale_slot.eq(taken["scale"] & ~end),
+                scale_slot.eq(taken["scale"] & ~taken["by_column"] & ~end),
                 working.eq(~end),
             ]
+            with m.If(taken["by_column"]):
+                m.d.sync += scale_beat.eq(taken["scale_at"])
         with m.If(self.start):
             m.d.sync += [
                 working.eq(1),
-                scale_slot.eq(self._field("scale")),
+                scale_slot.eq(self._field("scale") & ~self._field("by_column")),
                 second.eq(0),
+                scaled.eq(0),
                 row_start.eq(1),
                 rows_left.eq(self._field("m")),
                 chunk.eq(0),
@@ -213,7 +226,7 @@ class VectorEngine(wiring.Component):
                 bias_beat.eq(self._field("bias_at")),
                 residual_beat.eq(self._field("residual_at")),
             ]
-        return _Work(scale_slot, bias, residual, column, chunk, row_end, end, scale_lane)
+        return _Work(scale_slot | scales, bias, residual, column, chunk, row_end, end, scale_lane)
 
     def _lanes(self, m: Module, taken: dict[str, Signal], work: _Work) -> list[Value]:
         """The results of a chunk, VECTOR_DRAIN cycles after its last slot of work."""
@@ -224,7 +237,9 @@ class VectorEngine(wiring.Component):
         m.d.sync += acc.eq(_chosen(self.v_r_data, self.port_bits, chunk))
         # A number lives in its register from the cycle after it was read to the last chunk that needs it.
         row_scale = _chosen(self.vec_r_data, FP32_BITS, lane)
-        scale = self._operand(m, "scale", work.scale, row_scale, Const(FP32_ONE, FP32_BITS))
+        row_scales = Mux(taken["by_column"], self.vec_r_data, row_scale.replicate(self.lanes))
+        ones = Const(FP32_ONE, FP32_BITS).replicate(self.lanes)
+        scale = self._operand(m, "scale", work.scale, row_scales, ones)
         nothing = Const(FP32_MINUS_ZERO, FP32_BITS).replicate(self.lanes)
         bias = self._operand(m, "bias", work.bias, self.vec_r_data, nothing)
         residual = self._operand(m, "residual", work.residual, self.vec_r_data, nothing)
@@ -237,7 +252,7 @@ class VectorEngine(wiring.Component):
                 i_clk=ClockSignal(),
                 i_rst=ResetSignal(),
                 i_acc=acc[place],
-                i_scale=scale,
+                i_scale=scale[place],
                 i_bias=bias[place],
                 i_residual=residual[place],
                 i_activation=taken["function"][:ACTIVATION_BITS],

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -16,13 +17,33 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 from bitwright.arch.array_timing import BroadcastShape
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.pe import Evidence, StreamSpec, broadcast
+from bitwright.arch.pe import Evidence, PESpec, StreamSpec, broadcast
 from bitwright.rtl.array.sequencer import TILE_BITS
 from bitwright.rtl.array.skew import delay_data
 from bitwright.rtl.array.systolic import MAX_SIDE
 from bitwright.rtl.pe import streaming
 
 Place = tuple[Sequence[int], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the tile.
+
+    Members
+        offered : its operands are there, and it may go on in this cycle
+        accept : it does, for the last time: its beats are taken
+        first, last : the first and the last one of a tile
+        rest : elements of the tile from this step on
+        ready : Signal for the places to drive: this cycle is the step's last
+    """
+
+    offered: Value
+    accept: Value
+    first: Value
+    last: Value
+    rest: Value
+    ready: Signal
 
 
 class BroadcastTile(wiring.Component):
@@ -34,7 +55,7 @@ class BroadcastTile(wiring.Component):
     registers, from which they leave row by row beside the next tile's steps.
 
     Parameters
-        spec : StreamSpec        PE of a place, or of the whole tile (lut: its m and n are rows and cols).
+        spec : PESpec            PE of a place, or of the whole tile (lut: its m and n are rows and cols).
         rows, cols : int, 1..256
     Members (A, W, P: bits of an activation, of a weight element's widest code, and of psum; lowest bits first)
         tile_valid, tile_ready, tile_m, tile_k : In, Out, In(16), In(16)   One command a tile: 1 <= m <= rows, 1 <= k.
@@ -69,7 +90,7 @@ class BroadcastTile(wiring.Component):
         ),
     )
 
-    def __init__(self, spec: StreamSpec, rows: int, cols: int) -> None:
+    def __init__(self, spec: PESpec, rows: int, cols: int) -> None:
         for what, value in (("rows", rows), ("cols", cols)):
             if not 1 <= value <= MAX_SIDE:
                 raise ConfigError(f"array.{what} = {value}: must be in 1..{MAX_SIDE}")
@@ -95,13 +116,13 @@ class BroadcastTile(wiring.Component):
             "act_ready": Out(1),
             "act_data": In(lanes * self.rows * self.spec.act.bits),
             "psum_valid": Out(1),
-            "psum_data": Out(self.cols * self.spec.psum.bits),
+            "psum_data": Out(self.cols * self.family.psum_bits),
             "psum_last": Out(1),
         }
         if mode is not None:
             ports[mode.name] = In(mode.bits)
         if self.family.has_act_sum:
-            ports["act_sum"] = Out(self.spec.psum.bits)
+            ports["act_sum"] = Out(self.family.psum_bits)
         return ports
 
     @property
@@ -111,60 +132,84 @@ class BroadcastTile(wiring.Component):
 
     def shape(self, mode: int) -> BroadcastShape:
         """The timing of tiles of one mode."""
-        return BroadcastShape(self.rows, self.family.lanes, mode + 1, self.spec.timing.latency_cycles)
+        return BroadcastShape(self.rows, self.family.lanes, mode + 1, self.family.latency_cycles)
+
+    def places_verilog(self) -> str:
+        """Verilog of the modules that the tile instantiates."""
+        assert isinstance(self.spec, StreamSpec), "other tiles have places of their own"
+        return streaming.verilog(self.spec)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        mode = Const(0, 1) if self.family.mode_field is None else getattr(self, self.family.mode_field.name)
-        lanes, drain_bits = self.family.lanes, bits_for(self.rows)
+        step = self._sequence(m)
+        acts, wgts = self._operands(m, step.rest)
+        taken, rows = self._sums(m, step, acts, wgts)
+        tokens = delay_data(m, "tile_m", self.tile_m[: bits_for(self.rows)], self.family.latency_cycles)
+        self._drain(m, taken, tokens, rows)
+        return m
+
+    def _sequence(self, m: Module) -> Step:
+        """Takes commands and beats; the places drive the step's `ready`."""
+        lanes, apart = self.family.lanes, self.family.sum_cycles
         element, rest = Signal(TILE_BITS), Signal(TILE_BITS)
-        wait = Signal(drain_bits)
+        wait = Signal(bits_for(max(self.rows, apart)))
         ready, go, accept = Signal(name="places_ready"), Signal(), Signal()
         first, last = Signal(), Signal()
+        both = self.wgt_valid & self.act_valid
         m.d.comb += [
             rest.eq(self.tile_k - element),
             first.eq(~element.any()),
             last.eq(rest <= lanes),
-            go.eq(self.tile_valid & (~last | (wait <= mode))),
+            go.eq(self.tile_valid & (~last | (wait <= self._last_cycle(m)))),
             self.act_ready.eq(go & self.wgt_valid & ready),
             self.wgt_ready.eq(go & self.act_valid & ready),
-            accept.eq(go & self.wgt_valid & self.act_valid & ready),
+            accept.eq(go & both & ready),
             self.tile_ready.eq(accept & last),
         ]
         with m.If(accept):
             m.d.sync += element.eq(Mux(last, 0, element + lanes))
-        # E[t] + m[t] less this cycle: a step on offer now is accepted `mode` cycles later.
+        # E[t] + max(m[t], b) less this cycle: a step on offer now is accepted c - 1 cycles later.
         with m.If(accept & last):
-            m.d.sync += wait.eq(self.tile_m - 1)
+            m.d.sync += wait.eq((self.tile_m if apart == 1 else Mux(self.tile_m > apart, self.tile_m, apart)) - 1)
         with m.Elif(wait.any()):
             m.d.sync += wait.eq(wait - 1)
+        return Step(go & both, accept, first, last, rest, ready)
 
-        acts, wgts = self._operands(m, rest)
-        offered = go & self.wgt_valid & self.act_valid
-        sums: list[Value] = []
+    def _last_cycle(self, m: Module) -> Value:
+        """Cycles of a step, less 1."""
+        return self._mode
+
+    @property
+    def _mode(self) -> Value:
+        return Const(0, 1) if self.family.mode_field is None else getattr(self, self.family.mode_field.name)
+
+    def _sums(
+        self, m: Module, step: Step, acts: list[list[Value]], wgts: list[list[Value]]
+    ) -> tuple[Value, list[Value]]:
+        """The places: when their sums are on offer, and of each row its sums."""
+        assert isinstance(self.spec, StreamSpec), "other tiles have places of their own"
+        lanes, sums = self.family.lanes, []
         taken = Signal(name="sums_valid")
         for index, (rows, cols) in enumerate(self._places()):
             operands = [acts[row][lane] for row in rows for lane in range(lanes)]
             operands += [wgts[col][lane] for col in cols for lane in range(lanes)]
-            operands += [] if self.family.mode_field is None else [mode]
+            operands += [] if self.family.mode_field is None else [self._mode]
             payload = Signal(sum(field.bits * field.lanes for field in self.spec.sum_fields), name=f"sum_{index}")
             # All places do the same in every cycle: the first one speaks for them.
-            said = [Signal(name=f"{what}_{index}") for what in ("ready", "sum_valid")] if index else [ready, taken]
+            said = [Signal(name=f"{what}_{index}") for what in ("ready", "sum_valid")] if index else [step.ready, taken]
             m.submodules[f"pe_{index}"] = Instance(
                 self.spec.module_stem,
                 i_clk=ClockSignal(),
                 i_rst=ResetSignal(),
-                i_step__valid=offered,
-                i_step__payload=Cat(*operands, first, last),
+                i_step__valid=step.offered,
+                i_step__payload=Cat(*operands, step.first, step.last),
                 i_sum__ready=Const(1, 1),
                 o_step__ready=said[0],
                 o_sum__valid=said[1],
                 o_sum__payload=payload,
             )
             sums.append(payload)
-        tokens = delay_data(m, "tile_m", self.tile_m[:drain_bits], self.spec.timing.latency_cycles)
-        self._drain(m, taken, tokens, self._rows_of(sums))
-        return m
+        return taken, self._rows_of(sums)
 
     def _places(self) -> Iterator[Place]:
         """The PEs: rows and columns of each."""
@@ -200,7 +245,7 @@ class BroadcastTile(wiring.Component):
 
     def _rows_of(self, sums: list[Value]) -> list[Value]:
         """Of each row its sums, column 0 lowest, and above them the sum of activations where there is one."""
-        bits, rows, cols = self.spec.psum.bits, self.rows, self.cols
+        bits, rows, cols = self.family.psum_bits, self.rows, self.cols
         if not self.family.whole:
             return [Cat(*(sums[row * cols + col][:bits] for col in range(cols))) for row in range(rows)]
         (payload,) = sums
@@ -219,7 +264,7 @@ class BroadcastTile(wiring.Component):
         with m.Elif(left.any()):
             m.d.sync += left.eq(left - 1)
             m.d.sync += [upper.eq(lower) for upper, lower in pairwise(registers)]
-        width = self.cols * self.spec.psum.bits
+        width = self.cols * self.family.psum_bits
         m.d.comb += [
             self.psum_valid.eq(left.any()),
             self.psum_last.eq(left == 1),
@@ -230,8 +275,8 @@ class BroadcastTile(wiring.Component):
 
 
 def tile_verilog(tile: BroadcastTile) -> str:
-    """Verilog of `tile`: exactly two modules, the tile's first, then its PE's; the same text in every run."""
+    """Verilog of `tile`: its own module first, then its places', each once; the same text in every run."""
     top: str = backend.convert(tile, name=tile.module_name, emit_src=False)
     modules = re.findall(r"^module (\S+?)\(", top, flags=re.MULTILINE)
     assert modules == [tile.module_name], f"expected the one module {tile.module_name}, got {modules}"
-    return top + "\n" + streaming.verilog(tile.spec)
+    return top + "\n" + tile.places_verilog()

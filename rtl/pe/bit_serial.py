@@ -5,14 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.data import ArrayLayout, StructLayout
 from amaranth.lib.wiring import In, Out
 from bitwright.arch.pe.bit_serial import BitSerial as Spec
+from bitwright.rtl.pe import bit_serial_pipeline as pipeline
 from bitwright.rtl.pe import bit_serial_stages as stages
+from bitwright.rtl.pe.bit_serial_pipeline import register, registers
 from bitwright.rtl.pe.bit_serial_stages import Float
-from bitwright.rtl.pe.floats import unpack
 from bitwright.rtl.pe.term_encoder import (
     SPECIAL_PORTS,
     Term,
@@ -33,7 +34,6 @@ SLICE = StructLayout(
         "channel_end": 1,
     }
 )
-_NAN = 0x7FC00000
 
 
 class BitSerial(wiring.Component):
@@ -86,8 +86,8 @@ class BitSerial(wiring.Component):
             with m.If(advance):
                 m.d.sync += after.eq(before)
         encoded = self._encode(m, advance, valids[0])
-        exponents = self._exponents(m, advance, encoded)
-        step = self._sum(m, advance, exponents)
+        aligned = pipeline.exponents(m, advance, encoded)
+        step = pipeline.lanes_total(m, self.spec, advance, aligned)
         acc, ends = self._accumulate(m, advance & valids[-1], step)
         self._scale(m, advance, valids[-1] & step["group_end"], acc, ends)
         with m.If(self.clear):
@@ -108,7 +108,7 @@ class BitSerial(wiring.Component):
         for index in range(self.spec.lanes):
             found = encode_lane(m, payload.code[index], payload.encoding, term, special, floating, f"code_{index}")
             lanes.append(
-                Term(*(_register(m, value, f"term_{index}_{name}", go) for name, value in vars(found).items()))
+                Term(*(register(m, value, f"term_{index}_{name}", go) for name, value in vars(found).items()))
             )
         # channel_end counts only together with group_end.
         ends = {"group_end": payload.group_end & whole, "channel_end": payload.channel_end}
@@ -120,74 +120,14 @@ class BitSerial(wiring.Component):
             m.d.sync += term.eq(0)
         return {
             "terms": lanes,
-            "acts": [_register(m, payload.act[i], f"act_{i}", go) for i in range(self.spec.lanes)],
-            **_registers(m, {"bsig": bit_significance(term, floating), "scale": payload.scale, **ends}, "encoded", go),
+            "acts": [register(m, payload.act[i], f"act_{i}", go) for i in range(self.spec.lanes)],
+            **registers(m, {"bsig": bit_significance(term, floating), "scale": payload.scale, **ends}, "encoded", go),
         }
-
-    def _exponents(self, m: Module, advance: Value, encoded: dict[str, Any]) -> dict[str, Any]:
-        """Registers each lane's sign, significand and distance from the largest exponent, and that exponent."""
-        numbers = [unpack(m, act, 5, f"act_{index}") for index, act in enumerate(encoded["acts"])]
-        terms = encoded["terms"]
-        found = [
-            stages.lane_exponent(m, number, term, f"lane_{i}")
-            for i, (number, term) in enumerate(_pairs(numbers, terms))
-        ]
-        low = stages.largest(m, found[0], found[1], "larger_of_0_1")
-        high = stages.largest(m, found[2], found[3], "larger_of_2_3")
-        top = stages.largest(m, low, high, "largest_exponent")
-        lanes = []
-        for index, (number, term) in enumerate(_pairs(numbers, terms)):
-            significand = number.significand & term.man.replicate(stages.SIGNIFICAND_BITS)
-            fields = {
-                "negative": number.sign ^ term.sign,
-                "significand": significand,
-                "places": stages.places(top, found[index]),
-            }
-            lanes.append(tuple(_registers(m, fields, f"lane_{index}", advance).values()))
-        passed = {name: encoded[name] for name in ("bsig", "scale", "group_end", "channel_end")}
-        passed |= {"top": top, "special": Cat(number.special for number in numbers).any()}
-        return {"lanes": lanes, **_registers(m, passed, "exponents", advance)}
-
-    def _sum(self, m: Module, advance: Value, before: dict[str, Any]) -> dict[str, Any]:
-        """Registers the sum of the lanes, then that sum as a normalised float."""
-        if self.spec.pipeline:
-            before = self._aligned(m, advance, before)
-        passed = {name: before[name] for name in ("scale", "group_end", "channel_end", "special")}
-        position = {"top": before["top"], "bsig": before["bsig"]}
-        summed = _registers(m, {**passed, **position}, "summed", advance)
-        total = Signal(signed(stages.SUM_BITS), name="summed_total", reset_less=True)
-        parts = before["lanes"] if self.spec.pipeline else stages.aligned_lanes(m, before["lanes"])
-        lanes_sum = stages.lanes_sum(m, parts)
-        with m.If(advance):
-            m.d.sync += total.eq(lanes_sum)
-        value = stages.normalised_step(m, total, summed["top"], summed["bsig"])
-        return _registers(m, {**vars(value), **{name: summed[name] for name in passed}}, "step", advance)
-
-    def _aligned(self, m: Module, advance: Value, before: dict[str, Any]) -> dict[str, Any]:
-        """Registers the aligned lanes, and passes on the rest."""
-        parts = stages.aligned_lanes(m, before["lanes"])
-        lanes = [Signal.like(part, name=f"aligned_lane_{i}", reset_less=True) for i, part in enumerate(parts)]
-        with m.If(advance):
-            m.d.sync += [lane.eq(part) for lane, part in zip(lanes, parts, strict=True)]
-        passed = {name: value for name, value in before.items() if name != "lanes"}
-        return {"lanes": lanes, **_registers(m, passed, "aligned", advance)}
 
     def _accumulate(self, m: Module, take: Value, step: dict[str, Any]) -> tuple[Float, dict[str, Value]]:
         """The accumulator; returns its next value and what goes with it at a group's end."""
-        fresh, dirty = Signal(init=1, name="group_fresh"), Signal(name="group_special", reset_less=True)
-        fields = {"sign": 1, "exponent": 8, "significand": self.spec.acc_bits}
-        held = {name: Signal(bits, name=f"acc_{name}", reset_less=True) for name, bits in fields.items()}
-        start = {name: value & (~fresh).replicate(len(value)) for name, value in held.items()}
-        addend = Float(step["sign"], step["exponent"], step["significand"])
-        acc = stages.add_floats(m, Float(**start), addend, "acc")
-        special = Signal(name="acc_special")
-        m.d.comb += special.eq(step["special"] | (dirty & ~fresh))
-        with m.If(take):
-            m.d.sync += [
-                *(register.eq(getattr(acc, name)) for name, register in held.items()),
-                dirty.eq(special),
-                fresh.eq(step["group_end"]),
-            ]
+        fresh = Signal(init=1, name="group_fresh")
+        acc, special = pipeline.accumulator(m, self.spec, take, fresh, step, fresh.eq(step["group_end"]))
         with m.If(self.clear):
             m.d.sync += fresh.eq(1)
         return acc, {"scale": step["scale"], "channel_end": step["channel_end"], "special": special}
@@ -201,7 +141,7 @@ class BitSerial(wiring.Component):
         product = Signal(spec.acc_bits + spec.scale_bits, name="product", reset_less=True)
         stepped = Signal(len(product), name="product_next")
         kept = {"sign": acc.sign, "exponent": acc.exponent, "special": ends["special"], "end": ends["channel_end"]}
-        group = _registers(m, {**kept, "significand": acc.significand}, "group", load)
+        group = registers(m, {**kept, "significand": acc.significand}, "group", load)
         done, done_ready = Signal(name="product_valid"), Signal(name="product_ready")
         m.d.comb += [
             stepped.eq(stages.scale_step(product, group["significand"])),
@@ -218,7 +158,7 @@ class BitSerial(wiring.Component):
             m.d.sync += busy.eq(load)
         leave = busy & whole & free
         fields = {name: group[name] for name in kept}
-        ready = _registers(m, {**fields, "product": stepped}, "scaled", leave)
+        ready = registers(m, {**fields, "product": stepped}, "scaled", leave)
         with m.If(~done | done_ready):
             m.d.sync += done.eq(leave)
         value = Float(ready["sign"], ready["exponent"], ready["product"])
@@ -235,14 +175,14 @@ class BitSerial(wiring.Component):
         fresh, dirty = Signal(init=1, name="column_fresh"), Signal(name="column_dirty", reset_less=True)
         offered, fp32 = Signal(32, name="offered", reset_less=True), Signal(32, name="column_fp32")
         take = done & done_ready
-        held = _registers(m, {**vars(part), "special": with_it["special"], "end": with_it["end"]}, "part", take)
+        held = registers(m, {**vars(part), "special": with_it["special"], "end": with_it["end"]}, "part", take)
         sums = {name: Signal(len(held[name]), name=f"column_{name}_held", reset_less=True) for name in vars(part)}
         start = {name: value & (~fresh).replicate(len(value)) for name, value in sums.items()}
         total = stages.add_floats(m, Float(**start), Float(*(held[name] for name in vars(part))), "column")
         special = Signal(name="column_special")
         m.d.comb += [
             special.eq(held["special"] | (dirty & ~fresh)),
-            fp32.eq(Mux(special, _NAN, stages.fp32(total))),
+            fp32.eq(Mux(special, pipeline.NAN, stages.fp32(total))),
             go.eq(valid & ~(held["end"] & self.column.valid & ~self.column.ready)),
             done_ready.eq(~valid | go),
             self.column.payload.eq(offered),
@@ -263,19 +203,3 @@ class BitSerial(wiring.Component):
 def stage_names(spec: Spec) -> tuple[str, ...]:
     """The stages that move together, up to the accumulator."""
     return ("encoded", "exponents", *(["aligned"] if spec.pipeline else []), "summed", "step")
-
-
-def _pairs(first: list[Any], second: list[Any]) -> Any:
-    return zip(first, second, strict=True)
-
-
-def _register(m: Module, value: Value, name: str, enable: Value) -> Signal:
-    """`value` as a data register without reset, loaded when `enable`."""
-    register = Signal(len(Value.cast(value)), name=name, reset_less=True)
-    with m.If(enable):
-        m.d.sync += register.eq(value)
-    return register
-
-
-def _registers(m: Module, values: dict[str, Value], name: str, enable: Value) -> dict[str, Any]:
-    return {key: _register(m, value, f"{name}_{key}", enable) for key, value in values.items()}

@@ -318,10 +318,11 @@ def _weights_stay(shape: Shape, weights: int, stream: int) -> tuple[int, int, in
 
 def _sums_stay(shape: Shape, element: int, last: int) -> tuple[int, int, int, int]:
     """A slice ends when the results of the slice before have made room; gives both clocks, ready again, last result."""
+    end = 0
     for cycles in shape.slices:
         end = max(element + cycles - 1, last)
-        element, last = end + 1, end + shape.work
-    return element, last, element, last
+        element, last = end + 1, end + shape.apart
+    return element, last, element, end + shape.work
 
 
 def run(

@@ -98,7 +98,7 @@ class Gemm:
         draw = np.random.default_rng(seed)
         weights = draw.normal(size=(self.n, self.k)).astype(np.float32)
         acts = draw.normal(size=(self.m, self.k)).astype(np.float32)
-        encoded = formats.get(self.fmt).encode(weights, group=self.group)
+        encoded = formats.get(self.fmt).encode(weights, group=self.group, scale_format=self.limits.scale_format)
         return lower(encoded, operand(self.limits, self.fmt, acts), self.limits, to=self.to)
 
     @property

@@ -99,6 +99,7 @@ class Shape:
         slices : of an Execute the cycles in which each takes its operands (ws: its rows of weights)
         work : of an Execute what a slice keeps from its end on: the stream (ws), the registers on the results' way out;
             cycles of a Vector
+        apart : of an Execute that is not weight-stationary, from a slice's end to the earliest end of the next
         memo : of an Execute: `fast.Array`
     """
 
@@ -111,6 +112,7 @@ class Shape:
     lengths: dict[int, list[int]] = field(default_factory=dict)
     slices: list[int] = field(default_factory=list)
     work: int = 0
+    apart: int = 0
     memo: dict[tuple[int, int], tuple[int, int, int, int]] = field(default_factory=dict)
 
 
@@ -159,8 +161,9 @@ class Shapes:
                 shape.work = instruction.m
                 if isinstance(array, BroadcastShape):
                     shape.slices = [-(-size // array.lanes) * array.step_cycles for size in shape.slices]
+                    shape.apart = max(shape.work, array.sum_cycles)
                 elif not array.weight_stationary:
-                    shape.work = 2 * instruction.m - 1
+                    shape.apart = shape.work = 2 * instruction.m - 1
             case Vector():
                 shape.work = timing.vector_slots(instruction, limits) + timing.VECTOR_DRAIN
         return shape

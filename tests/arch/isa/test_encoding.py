@@ -38,13 +38,13 @@ WIDTHS: dict[type[Any], tuple[int, str]] = {
     Vector: (
         3,
         "m:12 acc_at:14 to:2 function:3 scale:1 bias:1 residual:1 scale_at:16 bias_at:16 residual_at:16 out_at:16 "
-        "hand:1 free_acc:1 free_vec:1",
+        "hand:1 free_acc:1 free_vec:1 by_column:1",
     ),
     Store: (4, "region:2 rows:16 beats:16 tail_bytes:6 stride:24 offset:32 at:16 free_out:1"),
     End: (5, ""),
 }
 AT_LEAST_ONE = {"rows", "beats", "m", "k", "group"}
-NEEDS_FLAG = {"scale_at": "scale", "bias_at": "bias", "residual_at": "residual"}
+NEEDS_FLAG = {"by_column": "scale", "scale_at": "scale", "bias_at": "bias", "residual_at": "residual"}
 CHOICES = {"buffer": 4, "to": 3, "function": 4}
 
 
@@ -93,7 +93,7 @@ SAMPLES: tuple[Instruction, ...] = (
     Vector(m=4, to=NumberType.INT8, function=Function.RELU, scale=True, scale_at=7, out_at=3, hand=True, free_acc=True),
     Vector(
         m=4095, acc_at=16383, to=NumberType.FP16, function=Function.GELU, scale=True, bias=True, residual=True,
-        scale_at=65535, bias_at=65535, residual_at=65535, out_at=65535, hand=True, free_acc=True, free_vec=True,
+        scale_at=65535, bias_at=65535, residual_at=65535, out_at=65535, hand=True, free_acc=True, free_vec=True, by_column=True,
     ),
     Store(beats=2),
     Store(region=2, rows=9, beats=2, tail_bytes=5, stride=4, offset=1000, at=8, free_out=True),
@@ -258,7 +258,7 @@ def test_first_broken_rule_is_the_one_named() -> None:
     """Reserved bits before fields, fields in the table's order, missing flags last."""
     word = VECTOR ^ 1 << 3 | 3 << 29 | 9 << 53
     for flip, start in (
-        (1 << 104, "vector: reserved"),
+        (1 << 105, "vector: reserved"),
         (0, "vector.m = 0"),
         (1 << 3, "vector.to = 3"),
         (1 << 3 | 1 << 29, "vector.bias_at = 9"),

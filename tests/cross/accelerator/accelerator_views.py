@@ -125,7 +125,8 @@ def random_gemm(lim: Limits, seed: int) -> Lowered:
     once = 1 if lim.tile is None else lim.tile.lanes * lim.tile.values(form.name)
     groups = [None, draw.randint(1, k), 4] if once == 1 else [None, once, 2 * once]
     group = draw.choice(groups) if form.default_scale_format else None
-    encoded = form.encode(numbers.normal(size=(n, k)).astype(np.float32), group=group)
+    weights = numbers.normal(size=(n, k)).astype(np.float32)
+    encoded = form.encode(weights, group=group, scale_format=lim.scale_format)
     acts = operand(lim, form.name, numbers.normal(size=(m, k)).astype(np.float32))
     bias = numbers.normal(size=n).astype(np.float32) if draw.random() < 0.5 else None
     return lower(encoded, acts, lim, bias=bias)

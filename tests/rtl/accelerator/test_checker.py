@@ -131,7 +131,7 @@ def random_instruction(draw: Random, allowed: Limits) -> Instruction:
     values: dict[str, int] = {}
     for item in layout.fields:
         if item.flag:
-            value = draw.randint(0, 1)
+            value = draw.randint(0, 1) if not item.only_with or values[item.only_with] else 0
         elif item.choices is not None:
             value = int(draw.choice([*item.choices]))
         elif item.name == "format":

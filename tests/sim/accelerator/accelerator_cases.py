@@ -28,9 +28,11 @@ FORMATS = {
     "fp16-mac": ("fp16", "int4_asym", "int4"),
     "outlier-victim": ("ovp4", "ovp8"),
     "lut": ("int2", "int8", "int4_asym", "bipolar_int3"),
+    "bit-serial": ("bitmod_fp4", "int8", "bitmod_fp3", "int6", "int4"),
 }
 TILES: dict[str, list[dict[str, Any]]] = {
     "outlier-victim": [{}, {"lanes": 4, "pipeline": 1}, {"lanes": 6}],
+    "bit-serial": [{}, {"pipeline": 1}],
     "lut": [{"weight_bits": 8}, {"weight_bits": 8, "k": 2, "depth": 8192}, {"weight_bits": 8, "k": 3, "pipeline": 3}],
 }
 """Parameters of the PEs of broadcast tiles."""
@@ -76,7 +78,7 @@ def random_memory(draw: Random) -> FixedMemory:
 def random_limits(draw: Random, names: Sequence[str] = tuple(FORMATS)) -> Limits:
     """Slots from one tile to some."""
     name = draw.choice(names)
-    most = draw.choice([4, 9, 9, 24]) if name not in TILES else 6
+    most = draw.choice([4, 9, 9, 24]) if name not in TILES else 9 if name == "bit-serial" else 6
     rows, cols = draw.randint(1, most), draw.randint(1, most)
     spec = broadcast.tile_spec(name, rows, cols, draw.choice(TILES[name])) if name in TILES else pe.get(name)
     stationary: Any = "os" if name in TILES else draw.choice(["ws", "os"])
@@ -209,13 +211,15 @@ class _Maker:
     def _drain(self, m: int) -> Iterator[Instruction]:
         draw, lim = self.draw, self.limits
         scale, bias, residual = (draw.random() < 0.5 for _ in range(3))
+        by_column = scale and draw.random() < 0.3
         row = lim.beats(32 * lim.cols)
         to = draw.choice([*NumberType])
         out_row = lim.beats(lim.cols * {NumberType.FP32: 32, NumberType.FP16: 16, NumberType.INT8: 8}[to])
         while (m * out_row > lim.out_beats or (residual and m * row > lim.vec_beats)) and m > 1:
             m -= 1
-        extras = {"scale": scale, "bias": bias, "residual": residual}
-        needed = max(scale * lim.beats(32 * m), bias * row, residual * m * row)
+        extras = {"scale": scale, "bias": bias, "residual": residual, "by_column": by_column}
+        scales = row if by_column else scale * lim.beats(32 * m)
+        needed = max(scales, bias * row, residual * m * row)
         if needed > lim.vec_beats:
             extras, needed = {}, 0
         if needed:

@@ -55,10 +55,10 @@ class VectorEngine:
         if start is not None:
             assert self.ready
             for _ in range(start.m):
-                self.work.extend(["scale"] * start.scale)
+                self.work.extend(["scale"] * (start.scale and not start.by_column))
                 for _ in range(self.chunks):
-                    both = ["bias"] * start.bias + ["residual"] * start.residual
-                    self.work.extend(both or ["nothing"])
+                    read = ["scales"] * start.by_column + ["bias"] * start.bias + ["residual"] * start.residual
+                    self.work.extend(read or ["nothing"])
 
 
 class Link:

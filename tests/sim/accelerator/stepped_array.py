@@ -81,13 +81,17 @@ class BroadcastTile:
     """Steps of some cycles each; a tile's last waits until the registers of the results are free when it ends."""
 
     def __init__(self, limits: Limits) -> None:
-        self.latency, self.lanes = limits.pe.timing.latency_cycles, limits.lanes
-        self.step = self.cycle = self.rows_left = 0
+        assert limits.tile is not None
+        self.latency, self.lanes = limits.tile.latency_cycles, limits.lanes
+        self.busy = limits.tile.sum_cycles  # the places scale a sum
+        self.step = self.cycle = self.rows_left = self.scaling = 0
         self.drains: Tile | None = None
 
     def show(self, tile: Tile | None) -> None:
         self.takes = tile is not None and (
-            self.cycle > 0 or self.step < self.steps(tile) - 1 or self.rows_left <= tile.step_cycles
+            self.cycle > 0
+            or self.step < self.steps(tile) - 1
+            or max(self.rows_left, self.scaling) <= tile.step_cycles
         )
 
     def steps(self, tile: Tile) -> int:
@@ -96,6 +100,7 @@ class BroadcastTile:
     def clock(self, tile: Tile | None) -> tuple[bool, bool]:
         leaves = self.drains is not None and self.rows_left == 1 and self.drains.last
         self.rows_left -= self.rows_left > 0
+        self.scaling -= self.scaling > 0
         if not self.takes:
             return False, leaves
         assert tile is not None
@@ -104,7 +109,7 @@ class BroadcastTile:
             self.step = (self.step + 1) % self.steps(tile)
         ends = self.cycle == 0 and self.step == 0
         if ends:
-            self.drains, self.rows_left = tile, tile.m
+            self.drains, self.rows_left, self.scaling = tile, tile.m, self.busy
         return ends, leaves
 
 
