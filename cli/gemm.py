@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bitwright.arch import pe
 from bitwright.arch.errors import ConfigError, MismatchError, suggest
 
 if TYPE_CHECKING:
@@ -21,15 +22,18 @@ def gemm_row(machine: Machine, sizes: str, *, engine: str, weights: str | None, 
     if engine not in ENGINES:
         raise ConfigError(f"engine = {engine!r}: no such engine; {suggest(engine, ENGINES)}")
     m, k, n = _sizes(sizes)
-    from bitwright.sim.accelerator.gemm import Gemm, GemmResult, simulate_gemm
+    from bitwright.sim.accelerator.gemm import Gemm, GemmResult, simulate_gemm, usual_weights
     from bitwright.sim.inference import default_policy
 
-    if weights is None:
+    if weights is not None:
+        chosen = weights
+    elif machine.pe in pe.names():
         policy = default_policy(machine.pe)
         chosen = policy.weights
         group = policy.group if group is None and isinstance(policy.group, int) else group
     else:
-        chosen = weights
+        chosen, usual = usual_weights(machine)
+        group = usual if group is None else group
     if engine != "rtl":
         return simulate_gemm(machine, m, k, n, fmt=chosen, group=group, engine=engine).row()
     gemm = Gemm(machine, m, k, n, chosen, group)

@@ -35,7 +35,7 @@ Units meet in channels. A channel has two slots of a fixed size: while one is fi
 CHANNELS: list[list[object]] = [
     ["act", "Load", "Execute", "activation vectors, each padded to whole beats", "a vector; in `load`, a beat"],
     ["wgt", "Load", "Execute", "weight codes, dense", "a beat"],
-    ["par", "Load", "Execute", "fp16 scales, each with its zero point code where the format has one, dense", "a beat"],
+    ["par", "Load", "Execute", "scales of groups, each with its zero point code or selector where the format has one, dense", "a beat"],
     ["vec", "Load", "Vector", "fp32 scales, biases and residuals", "a beat"],
     ["acc", "Execute", "Vector", "fp32 accumulators", "a row: one word a column"],
     ["out", "Vector", "Store", "results", "a beat"],
@@ -60,8 +60,9 @@ Bit fields are dense, the lowest bit first: of fields of b bits, field i is bits
   tokens, and m is at most the rows of the array. What is in the lanes beyond a short slice, or beyond m, does not matter. A broadcast tile is
   output-stationary.
 - **wgt**: k rows, each of one code a column.
-- **par**: for every group, for every column, one field: the fp16 scale in its 16 lowest bits, the zero point code above it.
-- **vec**: token scales are dense; a bias is one fp32 a column; residual rows are padded to whole beats.
+- **par**: for every group, for every column, one field: the fp16 scale in its 16 lowest bits, the zero point code above it; for `bit-serial` the unsigned scale
+  in its 8 lowest bits, the selector of the group's special value above it.
+- **vec**: token scales are dense; a bias, or a scale `by_column`, is one fp32 a column; residual rows are padded to whole beats.
 - **out**: rows padded to whole beats.
 
 ## Arithmetic
@@ -69,7 +70,7 @@ Bit fields are dense, the lowest bit first: of fields of b bits, field i is bits
 `execute` sums a slice as the PE does, ascending, from its zero; a zero point is taken off exactly. Then acc = fp32(acc + fp32(scale x sum)), slice after
 slice; a float PE multiplies by weights fp16((code - zero) x scale), and acc = fp32(acc + sum). With `first`, acc starts from +0.
 
-A *broadcast tile* (machines of `outlier-victim` and `lut`) takes several elements of the reduction in a step: `lanes` of the PE, of lut its k. `group` must
+A *broadcast tile* (machines of `outlier-victim`, `lut` and `bit-serial`) takes several elements of the reduction in a step: `lanes` of the PE, of lut its k. `group` must
 be a multiple of them, or at least k, so that only the last step of an instruction may be short; what it misses counts as code 0, of both operands. Sums of
 groups are the PE's own, whole, whatever their length:
 
@@ -77,8 +78,10 @@ groups are the PE's own, whole, whatever their length:
   count bytes. Activations are pairs of the width of the weight format. A sum saturates as the PE's does; its overflow flag is not reported.
 - `lut`: weights stand in the stored form of the PE's variant (`Lut.stored`), folded step by step; of signed formats with the sign bit inverted. A zero point
   is taken off exactly, before the scale. The scale of a bipolar format is held twice as large.
+- `bit-serial`: activations are fp16. The PE scales a group itself (`BitSerial`), so acc = fp32(acc + fp32(scale x sum)) with its 8-bit scale; the fp16 scale of
+  the column comes last, in `vector` with `by_column`.
 
-`vector` takes y = acc and does what its flags say, each step rounded to fp32: y x scale, y + bias, the function, y + residual. Then it rounds once: to
+`vector` takes y = acc and does what its flags say, each step rounded to fp32: y x scale (its row's, or with `by_column` its column's), y + bias, the function, y + residual. Then it rounds once: to
 int8, to nearest even and saturated to -127..127; to fp16, with overflow to infinity. NaN comes out as the one canonical NaN, as int8 as 0.
 
 `relu` gives +0 where the sign is set. `silu` and `gelu` (with erf) give fp32(x gate): the gate, from 0 to 1 in steps of 2^-{GATE_BITS}, comes from {1 << SEGMENT_BITS}

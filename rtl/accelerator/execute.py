@@ -14,7 +14,6 @@ from bitwright.arch.isa.fields import WORD_BITS
 from bitwright.arch.isa.instructions import Op
 from bitwright.arch.isa.limits import Channel, Limits
 from bitwright.arch.pe import Evidence
-from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.terms import format_specials
 from bitwright.rtl import pe as cells
 from bitwright.rtl.accelerator.collector import FP32_BITS, Collector, acc_port, has_act_sum
@@ -22,7 +21,7 @@ from bitwright.rtl.accelerator.column_decoder import column_decoder_verilog, col
 from bitwright.rtl.accelerator.feeders import ActFeeder, WeightFeeder, bank_read, banks, chosen
 from bitwright.rtl.accelerator.interfaces import UNIT_CHANNELS, field
 from bitwright.rtl.accelerator.slices import Slices
-from bitwright.rtl.array.bit_serial_tile import BitSerialTile, specials_value
+from bitwright.rtl.array.bit_serial_tile import BitSerialTile, specials_value, tile_of
 from bitwright.rtl.array.broadcast import BroadcastTile
 from bitwright.rtl.array.sequencer import TILE_BITS
 from bitwright.rtl.array.systolic import SystolicArray
@@ -172,8 +171,7 @@ def array_of(limits: Limits) -> SystolicArray | BroadcastTile:
     """The array of a machine."""
     if limits.tile is None:
         return SystolicArray(limits.pe, limits.rows, limits.cols, limits.stationary)
-    kind = BitSerialTile if isinstance(limits.pe, BitSerial) else BroadcastTile
-    return kind(limits.pe, limits.rows, limits.cols)
+    return tile_of(limits.pe, limits.rows, limits.cols)
 
 
 def execute_verilog(engine: ExecuteEngine) -> str:

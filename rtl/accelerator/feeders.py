@@ -299,7 +299,6 @@ class WeightFeeder(wiring.Component):
         else:
             m.d.comb += self.wgt_data.eq(Cat(*weights))
 
-
     def _element(self, code: Value, choice: Value) -> Value:
         """A stored code as wide as a tile's PE takes it: zeros above, or copies of its top bit."""
         tile, bits = self.limits.tile, self._weight_bits

@@ -8,10 +8,12 @@ from functools import lru_cache
 
 import numpy as np
 from bitwright.arch.errors import MismatchError
-from bitwright.arch.pe import StreamSpec, broadcast
+from bitwright.arch.formats.scales import SCALE_BITS
+from bitwright.arch.pe import PESpec, StreamSpec, broadcast
 from bitwright.arch.pe.base import IntArray
 from bitwright.arch.pe.stream import row_flags
-from bitwright.rtl.array.broadcast import BroadcastTile, tile_verilog
+from bitwright.rtl.array.bit_serial_tile import PAR_BITS, tile_of
+from bitwright.rtl.array.broadcast import tile_verilog
 from bitwright.rtl.bench.array_stalls import stream_with_stalls
 from bitwright.rtl.bench.verilator import Captured, Compiled, Stream
 from bitwright.rtl.bench.words import Words, pack_lanes, to_integers, unpack_lanes
@@ -19,11 +21,16 @@ from bitwright.rtl.bench.words import Words, pack_lanes, to_integers, unpack_lan
 
 @dataclass(frozen=True)
 class TileWork:
-    """One tile: elements `act` [k, m] and `wgt` [k, cols] as codes, and the mode of its format."""
+    """One tile: elements `act` [k, m] and `wgt` [k, cols] as codes, and the mode of its format.
+
+    specials, par : of a `BitSerialTile` what these ports are driven with; par [cols].
+    """
 
     act: IntArray
     wgt: IntArray
     mode: int
+    specials: int = 0
+    par: IntArray | None = None
 
     @property
     def m(self) -> int:
@@ -48,9 +55,9 @@ class TileRun:
 
 
 @lru_cache(maxsize=16)
-def compiled_tile(spec: StreamSpec, rows: int, cols: int) -> Compiled:
+def compiled_tile(spec: PESpec, rows: int, cols: int) -> Compiled:
     """The tile as a shared library; kept on disk by content, and in this process."""
-    tile = BroadcastTile(spec, rows, cols)
+    tile = tile_of(spec, rows, cols)
     return Compiled(tile_verilog(tile), tile.module_name, optimise="-O1")
 
 
@@ -74,7 +81,7 @@ def golden(spec: StreamSpec, work: TileWork) -> tuple[IntArray, IntArray | None]
 
 
 def run_tiles(
-    spec: StreamSpec,
+    spec: PESpec,
     rows: int,
     cols: int,
     works: Sequence[TileWork],
@@ -126,11 +133,26 @@ def _streams(tile: broadcast.Family, rows: int, works: Sequence[TileWork]) -> tu
         command[tile.mode_field.name] = np.array([work.mode for work in works])
     data = [(np.concatenate(beats), bits) for beats, bits in ((wgts, wgt_bits), (acts, act_bits))]
     ports = [_port(pack_lanes(beats, bits), beats.shape[1] * bits) for beats, bits in data]
+    weights = {"wgt_data": ports[0]}
+    if tile.scales_inside:
+        command["specials"] = np.array([work.specials for work in works])
+        weights["par_data"] = _entries(tile, works)
     return (
         Stream("tile_valid", "tile_ready", command),
-        Stream("wgt_valid", "wgt_ready", {"wgt_data": ports[0]}),
+        Stream("wgt_valid", "wgt_ready", weights),
         Stream("act_valid", "act_ready", {"act_data": ports[1]}),
     )
+
+
+def _entries(tile: broadcast.Family, works: Sequence[TileWork]) -> IntArray | Words:
+    """Scales and selectors with every beat of weights; the scale is that only with a tile's last beat."""
+    rows = []
+    for work in works:
+        assert work.par is not None, "each column has an entry"
+        beats = np.tile(work.par, (-(-work.k // tile.lanes), 1))
+        beats[:-1] ^= (1 << SCALE_BITS["int8"]) - 1
+        rows.append(beats)
+    return _port(pack_lanes(np.concatenate(rows), PAR_BITS), rows[0].shape[1] * PAR_BITS)
 
 
 def _port(words: Words, bits: int) -> IntArray | Words:
@@ -152,7 +174,7 @@ def _check(top: str, works: Sequence[TileWork], seen: Captured, extra: int) -> N
 def _split(
     tile: broadcast.Family, cols: int, works: Sequence[TileWork], seen: Captured, streams: tuple[Stream, Stream, Stream]
 ) -> list[TileRun]:
-    bits = tile.spec.psum.bits
+    bits = tile.psum_bits
 
     def lanes(name: str, count: int) -> IntArray:
         words = seen.outputs[name]

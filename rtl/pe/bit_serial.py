@@ -107,9 +107,7 @@ class BitSerial(wiring.Component):
         lanes = []
         for index in range(self.spec.lanes):
             found = encode_lane(m, payload.code[index], payload.encoding, term, special, floating, f"code_{index}")
-            lanes.append(
-                Term(*(register(m, value, f"term_{index}_{name}", go) for name, value in vars(found).items()))
-            )
+            lanes.append(Term(*(register(m, value, f"term_{index}_{name}", go) for name, value in vars(found).items())))
         # channel_end counts only together with group_end.
         ends = {"group_end": payload.group_end & whole, "channel_end": payload.channel_end}
         with m.If(advance):

@@ -21,8 +21,7 @@ def exponents(m: Module, advance: Value, encoded: dict[str, Any]) -> dict[str, A
     numbers = [unpack(m, act, 5, f"act_{index}") for index, act in enumerate(encoded["acts"])]
     terms = encoded["terms"]
     found = [
-        stages.lane_exponent(m, number, term, f"lane_{i}")
-        for i, (number, term) in enumerate(pairs(numbers, terms))
+        stages.lane_exponent(m, number, term, f"lane_{i}") for i, (number, term) in enumerate(pairs(numbers, terms))
     ]
     low = stages.largest(m, found[0], found[1], "larger_of_0_1")
     high = stages.largest(m, found[2], found[3], "larger_of_2_3")

@@ -115,6 +115,15 @@ class Gemm:
         return 1 if self.limits.tile is None else self.limits.tile.values(self.fmt)
 
 
+def usual_weights(machine: Machine) -> tuple[str, int | None]:
+    """Weight format and group of a product that is not told any: the machine's first, in groups as that has them.
+
+    ConfigError: as of `isa.limits.limits`.
+    """
+    form = formats.get(limits(machine).formats[0].name)
+    return form.name, form.default_group if isinstance(form.default_group, int) else None
+
+
 def operand(limits: Limits, fmt: str, acts: linear.F32) -> linear.Operand:
     """Activations [m, k] as the PE takes them beside weights of `fmt`: fp16, int8, or pairs as wide as the weights'."""
     if limits.pe.act.kind == "float":

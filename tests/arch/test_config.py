@@ -50,8 +50,8 @@ def test_zero_dimension_is_refused(tmp_path: Path) -> None:
 def test_unknown_pe_names_the_closest(tmp_path: Path) -> None:
     text = GOOD.replace("int8-mac", "int8-mca")
     assert message(tmp_path, text) == (
-        "pe = 'int8-mca': unknown PE; did you mean 'int8-mac'? (known: fp16-mac, int8-mac, lut, outlier-victim, "
-        "shift-add); edge.yaml, line 2"
+        "pe = 'int8-mca': unknown PE; did you mean 'int8-mac'? (known: bit-serial, fp16-mac, int8-mac, lut, "
+        "outlier-victim, shift-add); edge.yaml, line 2"
     )
 
 
@@ -229,14 +229,18 @@ def refusal(name: str) -> str:
 
 def test_a_pe_that_no_array_takes_is_named() -> None:
     assert refusal("flint-8x8") == (
-        "pe = 'flint': no array takes this PE yet; those with one: fp16-mac, int8-mac, lut, outlier-victim, shift-add; "
-        "machine 'flint-8x8'"
+        "pe = 'flint': no array takes this PE yet; those with one: bit-serial, fp16-mac, int8-mac, lut, "
+        "outlier-victim, shift-add; machine 'flint-8x8'"
     )
 
 
 def test_broadcast_tiles_are_output_stationary() -> None:
     assert machine.load("outlier-victim-8x8").array.dataflow == "os"
     assert machine.load("lut-4x16-os") == machine.load("lut-4x16").model_copy(update={"name": "lut-4x16-os"})
+    assert machine.load("bit-serial-8x8").array.dataflow == "os"
+    assert refusal("bit-serial-8x8-ws") == (
+        "array.dataflow = 'ws': PE bit-serial supports os; machine 'bit-serial-8x8-ws'"
+    )
     assert refusal("lut-4x16-ws") == "array.dataflow = 'ws': PE lut supports os; machine 'lut-4x16-ws'"
 
 
@@ -252,6 +256,7 @@ def test_a_tiles_spec_follows_from_its_size_and_its_parameters(tmp_path: Path) -
     ("name", "expected"),
     [
         ("lut:wieght_bits=8", "lut.wieght_bits: no such parameter (did you mean 'weight_bits'? (known: activation, "),
+        ("bit-serial:acc_bits=12", "bit-serial acc_bits = 12: must be in 16..24 (default 16); "),
         ("lut:m=4", "lut.m: is the tile's rows (leave it out); "),
         ("lut:activation=fp16", "lut.activation = 'fp16': a tile takes int8 (its sums are exact); "),
         ("outlier-victim:decoders=false", "outlier-victim.decoders = false: a tile has no decoders at its border "),
@@ -268,7 +273,7 @@ def test_more_rows_than_a_lut_has_tables() -> None:
     assert refusal("lut-32x8") == "array.rows = 32: must be at most 16, a lut's tables; machine 'lut-32x8'"
 
 
-@pytest.mark.parametrize("name", ["lut-4x4", "outlier-victim-4x4"])
+@pytest.mark.parametrize("name", ["bit-serial-4x4", "lut-4x4", "outlier-victim-4x4"])
 def test_machines_without_costs_are_told_apart(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         machine.require_costs(machine.load(name))

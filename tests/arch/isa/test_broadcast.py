@@ -14,7 +14,10 @@ from bitwright.arch.isa.assembly import assemble
 from bitwright.arch.isa.interpreter import run
 from bitwright.arch.isa.limits import Limits, limits, tile_format
 from bitwright.arch.pe import broadcast
+from bitwright.arch.pe.base import PESpec
+from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.stream import StreamSpec, row_flags
+from bitwright.arch.pe.terms import format_specials
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -121,7 +124,7 @@ end
 """
 
 
-def limits_of(spec: StreamSpec, rows: int, cols: int, names: tuple[str, ...]) -> Limits:
+def limits_of(spec: PESpec, rows: int, cols: int, names: tuple[str, ...]) -> Limits:
     forms = tuple(tile_format(spec, name, "test") for name in names)
     return Limits(rows, cols, "os", spec, 8, forms, 256, 256, 256, 256, 64, 256)
 
@@ -136,8 +139,9 @@ def dense(fields: list[int], bits: int) -> bytes:
 
 
 def executed(lim: Limits, number: int, acts: Rows, stored: Rows, par: list[int], group: int) -> list[float]:
-    """The accumulators of one Execute of acts [k][m] (bytes), stored codes [k][cols], par entries in order."""
-    k, m, form = len(acts), len(acts[0]), lim.formats[number]
+    """The accumulators of one Execute of acts [k][m] (each all of its bytes), stored codes [k][cols], par entries in
+    order."""
+    k, m, form = len(acts), len(acts[0]) * 8 // lim.act_bits, lim.formats[number]
     memory = [
         padded(b"".join(bytes(vector).ljust(lim.vector_beats * 8, b"\xa5") for vector in acts)),
         padded(dense([code for row in stored for code in row], form.bits)),
@@ -279,6 +283,42 @@ def test_lut_executes_equal_exact_products(data: st.DataObject, params: dict[str
     assert found == accumulated(products, m, cols, k, group)
 
 
+SERIAL_FORMATS = ("bitmod_fp4", "bitmod_fp3", "bitmod_fp4_er", "fp4_e2m1", "int8", "int6", "int4")
+FINITE = st.integers(0, 0xFFFF).map(lambda bits: bits if bits & 0x7C00 != 0x7C00 else bits & 0x83FF)
+CLOSE = st.builds(lambda bits, exponent: bits & 0x83FF | exponent << 10, FINITE, st.integers(13, 16))
+
+
+@given(data=st.data(), number=st.integers(0, len(SERIAL_FORMATS) - 1))
+@settings(max_examples=150, deadline=None)
+def test_bit_serial_executes_equal_one_place_after_the_other(data: st.DataObject, number: int) -> None:
+    """A place's sum is the PE's golden (tests/arch/pe/test_bit_serial.py has it from exact rationals)."""
+    spec = BitSerial()
+    m, cols, k, group = data.draw(shapes(4))
+    lim = limits_of(spec, 3, cols, SERIAL_FORMATS)
+    form = lim.formats[number]
+    acts = data.draw(matrices(st.one_of(FINITE, CLOSE), k, m))
+    codes = data.draw(matrices(st.integers(0, (1 << form.bits) - 1), k, cols))
+    entries = st.tuples(
+        st.one_of(st.integers(0, 255), st.sampled_from([0, 127, 255])), st.integers(0, (1 << form.selector_bits) - 1)
+    )
+    par = data.draw(st.lists(entries, min_size=-(-k // group) * cols, max_size=-(-k // group) * cols))
+
+    def products(token: int, column: int, first: int, end: int) -> Fraction:
+        scale, selector = par[first // group * cols + column]
+        act = np.array([row[token] for row in acts[first:end]], np.uint16).view(np.float16)
+        wgt = [row[column] for row in codes[first:end]]
+        if form.name.startswith("int"):
+            wgt = [signed(code, form.bits) for code in wgt]
+        total = spec.group_sum(
+            act, wgt, encoding=spec.encoding(form.name), selector=selector, specials=format_specials(form.name)
+        )
+        return Fraction(float(total)) * scale
+
+    stored = [[byte for bits in row for byte in bits.to_bytes(2, "little")] for row in acts]
+    found = executed(lim, number, stored, codes, [scale | selector << 8 for scale, selector in par], group)
+    assert found == accumulated(products, m, cols, k, group)
+
+
 # --- The golden ---------------------------------------------------------------------------------------------------
 
 
@@ -339,5 +379,8 @@ def test_a_format_decides_a_steps_cycles(name: str) -> None:
     assert tile is not None
     assert tile.mode_field is not None
     for form in lim.formats:
+        if not isinstance(tile.spec, StreamSpec):  # bit-serial: BitMoD's figures
+            assert tile.step_cycles(form.name) == {"bitmod_fp4": 2, "bitmod_fp3": 2, "int8": 4, "int6": 3}[form.name]
+            continue
         steps = {"first": np.ones(1, np.int64), tile.mode_field.name: np.array([tile.mode(form.name)])}
         assert tile.spec.step_cycles(steps).tolist() == [tile.step_cycles(form.name)]

@@ -25,13 +25,24 @@ def test_what_tiles_tell_the_instruction_set() -> None:
     found = limits(machine.load("lut-4x4"))
     assert (found.template, found.lanes, found.stationary, found.act_bits) == ("broadcast", 4, "os", 8)
     assert found.formats == (TileFormat("int4", 4, True, False), TileFormat("int4_asym", 4, True, True))
+    found = limits(machine.load("bit-serial-8x8"))
+    assert (found.template, found.lanes, found.stationary, found.act_bits, found.scale_format) == (
+        "broadcast", 4, "os", 16, "int8",
+    )  # fmt: skip
+    assert found.formats == (
+        TileFormat("bitmod_fp4", 4, True, False, 8, 2),
+        TileFormat("bitmod_fp3", 3, True, False, 8, 2),
+        TileFormat("int8", 8, True, False, 8, 0),
+        TileFormat("int6", 6, True, False, 8, 0),
+    )
+    assert [form.par_bits for form in found.formats] == [10, 10, 8, 8]
     found = limits(machine.load("int8-4x4"))
-    assert (found.template, found.lanes, found.tile) == ("systolic", 1, None)
+    assert (found.template, found.lanes, found.tile, found.scale_format) == ("systolic", 1, None, None)
 
 
 def test_every_spec_of_the_template_has_a_family() -> None:
     named = [name for name in pe.stream_names() if broadcast.TEMPLATE in pe.stream(name).templates]
-    assert named == broadcast.names()
+    assert sorted({*named, *pe.names(broadcast.TEMPLATE)}) == broadcast.names()
 
 
 LEGAL = """

@@ -93,7 +93,8 @@ SAMPLES: tuple[Instruction, ...] = (
     Vector(m=4, to=NumberType.INT8, function=Function.RELU, scale=True, scale_at=7, out_at=3, hand=True, free_acc=True),
     Vector(
         m=4095, acc_at=16383, to=NumberType.FP16, function=Function.GELU, scale=True, bias=True, residual=True,
-        scale_at=65535, bias_at=65535, residual_at=65535, out_at=65535, hand=True, free_acc=True, free_vec=True, by_column=True,
+        scale_at=65535, bias_at=65535, residual_at=65535, out_at=65535, hand=True, free_acc=True, free_vec=True,
+        by_column=True,
     ),
     Store(beats=2),
     Store(region=2, rows=9, beats=2, tail_bytes=5, stride=4, offset=1000, at=8, free_out=True),

@@ -31,6 +31,10 @@ FAMILIES = [
     ("outlier-victim-8x8", "ovp4", 64),
     ("outlier-victim-8x8", "ovp8", 64),
     ("lut-8x8", "int4_asym", 32),
+    ("bit-serial-8x8", "bitmod_fp4", 128),
+    ("bit-serial-8x8", "bitmod_fp3", 128),
+    ("bit-serial-8x8", "int6", 128),
+    ("bit-serial-8x8", "int8", 128),
     ("int8-16x16", "int4_asym", 32),
 ]
 

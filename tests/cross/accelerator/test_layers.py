@@ -56,7 +56,7 @@ def run_layer(
 ) -> str:
     """A matrix by some tokens; what was seen."""
     lim = limits(tile_machine(name) if name.startswith("lut") else machine.load(name), formats=[form])
-    encoded = formats.get(form).encode(weights, group=group)
+    encoded = formats.get(form).encode(weights, group=group, scale_format=lim.scale_format)
     acts = operand(lim, form, inputs)
     lowered = lower(encoded, acts, lim)
     done = check(lim, lowered.program, lowered.memory, timing)
@@ -80,6 +80,12 @@ def test_a_projection_and_an_ffn_matrix(
 ) -> None:
     weights, inputs = layer_0[matrix]
     record_property("figure", run_layer("int8-8x8", "int4_asym", 32, weights, inputs[-tokens:], FixedMemory()))
+
+
+def test_a_projection_on_bit_serial_cells(layer_0: Layers, record_property: Callable[[str, object], None]) -> None:
+    """The array of BitMoD; its other formats and the FFN matrix are `make campaign-rtl`'s."""
+    weights, inputs = layer_0["layers.0.q"]
+    record_property("figure", run_layer("bit-serial-8x8", "bitmod_fp4", 128, weights, inputs, FixedMemory()))
 
 
 class OnTheAccelerator(linear.IntegerRule):

@@ -25,7 +25,7 @@ def modules(text: str) -> Counter[str]:
     return Counter(re.findall(r"^module (\w+)\(", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["int8-4x4", "shift-add-3x4-os", "fp16-4x3"])
+@pytest.mark.parametrize("name", ["int8-4x4", "shift-add-3x4-os", "fp16-4x3", "bit-serial-3x4"])
 def test_verilog_is_plain_lint_clean_and_read_without_sv(name: str, tmp_path: Path) -> None:
     design = design_of(name)
     assert lint(design.text(), design.module, waivers=()) == []

@@ -89,9 +89,7 @@ class BroadcastTile:
 
     def show(self, tile: Tile | None) -> None:
         self.takes = tile is not None and (
-            self.cycle > 0
-            or self.step < self.steps(tile) - 1
-            or max(self.rows_left, self.scaling) <= tile.step_cycles
+            self.cycle > 0 or self.step < self.steps(tile) - 1 or max(self.rows_left, self.scaling) <= tile.step_cycles
         )
 
     def steps(self, tile: Tile) -> int:
