@@ -399,10 +399,8 @@ class Layout:
             row[: len(part)] = np.frombuffer(part, np.uint8)
 
 
-def _entries(
-    form: TileFormat, scales: NDArray[np.float16] | NDArray[np.uint8], others: NDArray[np.uint8] | None
-) -> bytes:
-    """Entries of the par channel: fp16 scales and zero point codes, or 8-bit scales and selectors."""
+def _entries(form: TileFormat, scales: NDArray[np.generic], others: NDArray[np.uint8] | None) -> bytes:
+    """Entries of the par channel: fp16 scales and zero point codes, or unsigned 8-bit scales and selectors."""
     if scales.dtype == np.float16:
         return pack_par(scales.astype(np.float16, copy=False), others, form.zero_bits)
     above = 0 if others is None else others.astype(np.uint16) << np.uint16(form.scale_bits)

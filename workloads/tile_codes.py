@@ -15,8 +15,9 @@ import numpy as np
 from bitwright.arch import formats
 from bitwright.arch.errors import FormatError
 from bitwright.arch.formats.base import Encoded
-from bitwright.arch.pe.broadcast import Family, LutFamily, PairFamily
+from bitwright.arch.pe.broadcast import LutFamily, PairFamily
 from bitwright.arch.pe.pair_codes import narrow_pairs, wide_values
+from bitwright.arch.pe.tile_family import Family
 from numpy.typing import NDArray
 
 Codes = NDArray[np.uint8] | NDArray[np.uint16]

@@ -28,6 +28,7 @@ from bitwright.arch.pe import broadcast
 from bitwright.arch.pe.base import PESpec
 from bitwright.arch.pe.int8_mac import Int8Mac
 from bitwright.arch.pe.shift_add import ShiftAdd
+from bitwright.arch.pe.tile_family import Family
 from bitwright.arch.pe.weight_codes import decodable, weight_code
 
 PORT_BYTES: tuple[int, ...] = get_args(Port.model_fields["bytes"].annotation)
@@ -108,7 +109,7 @@ class Limits:
     out_beats: int
 
     @property
-    def tile(self) -> broadcast.Family | None:
+    def tile(self) -> Family | None:
         """What a broadcast tile's PE tells of itself; None for a systolic array."""
         return _tile(self.pe)
 
@@ -238,7 +239,7 @@ def tile_format(spec: PESpec, name: str, where: str) -> TileFormat:
     return TileFormat(name, form.bits, scale=True, zero=form.zero_bits > 0)
 
 
-def _broadcast_format(tile: broadcast.Family, name: str, where: str) -> TileFormat:
+def _broadcast_format(tile: Family, name: str, where: str) -> TileFormat:
     form, reason = number_formats.get(name), tile.refusal(name)
     if not tile.scales_inside and (form.selector_bits or form.default_scale_format != "fp16"):
         reason = _OTHER_PARAMETERS
@@ -256,7 +257,7 @@ def longest_sum(spec: PESpec) -> int | None:
     return spec.group if isinstance(spec, ShiftAdd) else None
 
 
-def _tile(spec: PESpec) -> broadcast.Family | None:
+def _tile(spec: PESpec) -> Family | None:
     """What a broadcast tile's PE tells of itself; None for a PE of no tile."""
     return broadcast.family(spec) if broadcast.TEMPLATE in spec.templates else None
 

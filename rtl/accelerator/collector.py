@@ -14,6 +14,7 @@ from bitwright.arch.isa.fields import WORD_BITS
 from bitwright.arch.isa.instructions import Op
 from bitwright.arch.isa.limits import Channel, Limits, TileFormat
 from bitwright.arch.isa.timing import IN_FLIGHT, execute_drain
+from bitwright.arch.pe.tile_family import StreamFamily
 from bitwright.arch.pe.units import Fp32Accumulator, GroupDequantiser
 from bitwright.rtl.accelerator.banks import ADDRESS_BITS
 from bitwright.rtl.accelerator.column_decoder import column_unit, counts_halves
@@ -179,6 +180,7 @@ class Collector(wiring.Component):
         if self.limits.tile is None:
             return code_offset(self.limits, form)
         assert not isinstance(self.unit, Fp32Accumulator), "only units with scales have zero points"
+        assert isinstance(self.limits.tile, StreamFamily), "the others scale their sums"
         code = np.zeros(1, np.int64) if form.zero else None
         return int(self.limits.tile.zero_points(code, form.name)[0]) & ((1 << self.unit.zero_bits) - 1)
 
@@ -186,6 +188,7 @@ class Collector(wiring.Component):
         """What the unit takes of a zero point code (0 where the format has none)."""
         if self.limits.tile is None:
             return code | offset
+        assert isinstance(self.limits.tile, StreamFamily), "the others scale their sums"
         return (code << self.limits.tile.zero_shift) + offset
 
     def _queue_jobs(self, m: Module, reader: GroupReader) -> None:

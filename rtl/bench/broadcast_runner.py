@@ -12,6 +12,7 @@ from bitwright.arch.formats.scales import SCALE_BITS
 from bitwright.arch.pe import PESpec, StreamSpec, broadcast
 from bitwright.arch.pe.base import IntArray
 from bitwright.arch.pe.stream import row_flags
+from bitwright.arch.pe.tile_family import Family
 from bitwright.rtl.array.bit_serial_tile import PAR_BITS, tile_of
 from bitwright.rtl.array.broadcast import tile_verilog
 from bitwright.rtl.bench.array_stalls import stream_with_stalls
@@ -118,7 +119,7 @@ def run_tiles(
     return _split(tile, cols, works, seen, streams)
 
 
-def _streams(tile: broadcast.Family, rows: int, works: Sequence[TileWork]) -> tuple[Stream, Stream, Stream]:
+def _streams(tile: Family, rows: int, works: Sequence[TileWork]) -> tuple[Stream, Stream, Stream]:
     acts, wgts = [], []
     for work in works:
         short = -work.k % tile.lanes
@@ -144,7 +145,7 @@ def _streams(tile: broadcast.Family, rows: int, works: Sequence[TileWork]) -> tu
     )
 
 
-def _entries(tile: broadcast.Family, works: Sequence[TileWork]) -> IntArray | Words:
+def _entries(tile: Family, works: Sequence[TileWork]) -> IntArray | Words:
     """Scales and selectors with every beat of weights; the scale is that only with a tile's last beat."""
     rows = []
     for work in works:
@@ -172,7 +173,7 @@ def _check(top: str, works: Sequence[TileWork], seen: Captured, extra: int) -> N
 
 
 def _split(
-    tile: broadcast.Family, cols: int, works: Sequence[TileWork], seen: Captured, streams: tuple[Stream, Stream, Stream]
+    tile: Family, cols: int, works: Sequence[TileWork], seen: Captured, streams: tuple[Stream, Stream, Stream]
 ) -> list[TileRun]:
     bits = tile.psum_bits
 
