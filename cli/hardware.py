@@ -90,24 +90,34 @@ def verify(
 
 
 def synthesize(
-    name: Annotated[str, typer.Argument(metavar="PE", help="A PE (bitwright list pes).")],
-    dataflow: Annotated[str, typer.Option(help="Which cell: ws or os.")] = "ws",
+    name: Annotated[str, typer.Argument(metavar="PE|MACHINE", help="A PE (bitwright list pes) or a machine.")],
+    dataflow: Annotated[
+        str | None, typer.Option(help="Which systolic cell: ws or os.", show_default="ws, or the PE's streams")
+    ] = None,
     node: Annotated[str, typer.Option(help="Cell library.")] = "nangate45",
-    clock_mhz: Annotated[float, typer.Option(help="Target of the mapping.")] = 250,
+    clock_mhz: Annotated[float, typer.Option("--clock", "--clock-mhz", help="Target of the mapping, MHz.")] = 250,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Area and delay of a PE cell on real standard cells.
+    """Area, clock and energy on real standard cells: of a PE, or area and clock of each block of a machine.
+
+    A machine's accelerator takes from a few minutes (4x4) upwards.
 
     Examples:
 
-      bitwright synthesize int8-mac
+      bitwright synthesize int8-mac --clock 500
 
-      bitwright synthesize fp16-mac --dataflow os --json
+      bitwright synthesize int8-4x4 --json
     """
     from bitwright import rtl
 
     figures = rtl.synthesize(name, dataflow=dataflow, node=node, clock_mhz=clock_mhz)
     if json:
         print_json(figures)
-    else:
-        print_table(("figure", "value"), list(figures.items()))
+        return
+    blocks = figures.pop("blocks", [])
+    if blocks:
+        columns = ("block", "count", "area_um2", "each_um2")
+        print_table(
+            columns, [[row["block"], row["count"], *(f"{row[key]:.0f}" for key in columns[2:])] for row in blocks]
+        )
+    print_table(("figure", "value"), list(figures.items()))

@@ -131,16 +131,31 @@ def prove(name: str, *, solver: str = "yices", timeout_s: float = 120, write: bo
         yield from prove_pe(item, params, solver, timeout_s, write=write)
 
 
-def synthesize(name: str, *, dataflow: str = "ws", node: str = "nangate45", clock_mhz: float = 250) -> dict[str, Any]:
-    """Area and delay of PE `name`'s `dataflow` cell on the standard cells of `node`, sized for `clock_mhz`.
+def synthesize(
+    name: str, *, dataflow: str | None = None, node: str = "nangate45", clock_mhz: float = 250
+) -> dict[str, Any]:
+    """Area, clock and energy of PE `name`, or area and clock of each block of machine `name`, sized for `clock_mhz`.
 
-    Raises ConfigError for an unknown PE, dataflow or node, ToolError when the library or Yosys is missing.
+    A PE in its systolic cell of `dataflow` ("ws" if it has one) or, where it has none or parameters are given, its
+    stream form. Raises ConfigError for an unknown PE, machine, dataflow or node, ToolError when the library or Yosys is
+    missing.
     """
     from bitwright.arch import pe
 
-    if pe.parse_name(name)[0] not in pe.names() or ":" in name:
-        known = ", ".join(pe.names())
-        raise ConfigError(f"pe = {name}: has no cost flow yet; the cells of systolic arrays have one ({known})")
+    _require_amaranth()
+    base = name.partition(":")[0]
+    if base not in pe.all_names():
+        from bitwright.rtl.asic import accelerators
+        from bitwright.rtl.generation import require_known
+
+        require_known(name)
+        if dataflow is not None:
+            raise ConfigError(f"{name} dataflow = {dataflow!r}: a machine has its own (leave the option out)")
+        return accelerators.synthesize(name, node, clock_mhz)
     from bitwright.rtl.asic import cells
 
-    return cells.synthesize(name, dataflow, node, clock_mhz)
+    if ":" not in name and base in pe.names():
+        return cells.synthesize(name, dataflow or "ws", node, clock_mhz)
+    if dataflow is not None:
+        raise ConfigError(f"{name} dataflow = {dataflow!r}: this PE takes streams (leave the option out)")
+    return cells.synthesize_stream(name, node, clock_mhz)

@@ -127,13 +127,7 @@ def design_of(name: str, *, dataflow: str | None = None) -> Design:
     Raises ConfigError for an unknown name, parameter or dataflow.
     """
     base = name.partition(":")[0]
-    machine_like = name in machine.names() or name.endswith((".yaml", ".yml")) or re.search(r"-\d+x\d+", name)
-    if base not in pe.all_names() and not machine_like:
-        known = [*pe.all_names(), *machine.names()]
-        raise ConfigError(
-            f"design = {name!r}: no such PE or machine ({suggest(base, known)}; an array is "
-            f"<pe>-<rows>x<cols>[-ws|-os])"
-        )
+    require_known(name)
     if base in pe.all_names():
         _, params = pe.parse_name(name)
         if dataflow is not None:
@@ -145,6 +139,18 @@ def design_of(name: str, *, dataflow: str | None = None) -> Design:
         raise ConfigError(f"{name} dataflow = {dataflow!r}: a machine has its own (leave the option out)")
     loaded = machine.load(name)
     return _accelerator(name, loaded)
+
+
+def require_known(name: str) -> None:
+    """Raise ConfigError for a name that is neither a PE's nor looks like a machine's."""
+    base = name.partition(":")[0]
+    machine_like = name in machine.names() or name.endswith((".yaml", ".yml")) or re.search(r"-\d+x\d+", name)
+    if base not in pe.all_names() and not machine_like:
+        known = [*pe.all_names(), *machine.names()]
+        raise ConfigError(
+            f"design = {name!r}: no such PE or machine ({suggest(base, known)}; an array is "
+            f"<pe>-<rows>x<cols>[-ws|-os])"
+        )
 
 
 def _accelerator(name: str, loaded: machine.Machine) -> Design:

@@ -12,6 +12,7 @@ from bitwright.arch.costs.tables import (
     load,
     nodes,
     sram,
+    sram_1r1w,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "load",
     "nodes",
     "sram",
+    "sram_1r1w",
 ]

@@ -11,7 +11,7 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -21,8 +21,10 @@ from bitwright.arch.errors import ConfigError, suggest
 DEFAULT_CELL_TYPE = "itrs-lstp"
 DRAM_FILE = "dram.json"
 SRAM_FILE = "sram.json"
+SRAM_1R1W_FILE = "sram_1r1w.json"
+STREAMS_PREFIX = "streams_"
 REGENERATE = "python -m bitwright.rtl.asic.costs"
-_NOT_NODES = {DRAM_FILE, SRAM_FILE}
+_NOT_NODES = {DRAM_FILE, SRAM_FILE, SRAM_1R1W_FILE}
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ def nodes() -> tuple[str, ...]:
     """Nodes that have a cost table."""
     folder = resources.files("bitwright.arch.costs")
     files = sorted(item.name for item in folder.iterdir() if item.name.endswith(".json"))
-    return tuple(name.removesuffix(".json") for name in files if name not in _NOT_NODES)
+    found = (name for name in files if name not in _NOT_NODES and not name.startswith(STREAMS_PREFIX))
+    return tuple(name.removesuffix(".json") for name in found)
 
 
 class CostTable:
@@ -285,9 +288,30 @@ _SRAM_VALUES = ("read_pj", "write_pj", "leakage_mw", "area_mm2", "access_ns", "c
 @lru_cache(maxsize=4096)
 def sram(capacity_bytes: float, width_bits: float, cell_type: str = DEFAULT_CELL_TYPE) -> SramCost:
     """See CostTable.sram."""
-    rows = [row for row in _read(SRAM_FILE)[0]["rows"] if row["cell_type"] == cell_type]
+    return _interpolated(SRAM_FILE, capacity_bytes, width_bits, cell_type)
+
+
+@lru_cache(maxsize=4096)
+def sram_1r1w(rows: int, bits: int, cell_type: str = DEFAULT_CELL_TYPE) -> SramCost:
+    """A memory of `rows` words of `bits` with one read and one write port, of any width and up to the table's banks.
+
+    It is made of equal banks side by side, none wider than the table goes. A bank below the table's smallest capacity
+    or width costs what the smallest does. Raises ConfigError for one that is too large.
+    """
+    known = _read(SRAM_1R1W_FILE)[0]["rows"]
+    widths = [row["width_bits"] for row in known]
+    banks = -(-bits // max(widths))
+    width = max(-(-bits // banks), min(widths))
+    capacity = max(rows * width / 8, min(row["capacity_bytes"] for row in known))
+    bank = _interpolated(SRAM_1R1W_FILE, capacity, width, cell_type)
+    summed = {name: banks * getattr(bank, name) for name in ("read_pj", "write_pj", "leakage_mw", "area_mm2")}
+    return replace(bank, capacity_bytes=rows * bits / 8, width_bits=bits, **summed)
+
+
+def _interpolated(file: str, capacity_bytes: float, width_bits: float, cell_type: str) -> SramCost:
+    rows = [row for row in _read(file)[0]["rows"] if row["cell_type"] == cell_type]
     if not rows:
-        known = {row["cell_type"] for row in _read(SRAM_FILE)[0]["rows"]}
+        known = {row["cell_type"] for row in _read(file)[0]["rows"]}
         raise ConfigError(f"sram cell_type = {cell_type}: not in the table: {suggest(cell_type, known)}")
     capacities = sorted({row["capacity_bytes"] for row in rows})
     widths = sorted({row["width_bits"] for row in rows})

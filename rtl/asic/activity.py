@@ -118,7 +118,8 @@ class NetlistSimulator:
         """Simulate len(bins) cycles from the all-zero state.
 
         stimulus   For every input port but the clock, integers [cycles, lanes], lanes a multiple of 64; values are
-                   taken modulo 2**width. A port may be given as [cycles, 1]: the same for all lanes.
+                   taken modulo 2**width. A port may be given as [cycles, 1]: the same for all lanes; or bit by bit,
+                   as 0 and 1 [cycles, lanes, width], lowest first.
         bins       For each cycle the bin that counts it (0 to BINS - 1), or -1 for none (reset, warm-up). Cycle 0
                    has no predecessor and is never counted.
         record     Output ports whose values are returned.
@@ -188,12 +189,17 @@ class NetlistSimulator:
             raise ConfigError(f"stimulus of {self.netlist.name}: {lanes} lanes: must be a multiple of 64")
         planes = {}
         for name, array in stimulus.items():
-            if array.shape[0] != cycles or array.shape[1] not in (1, lanes):
+            width = len(self.netlist.ports[name].nets)
+            given = array.shape[:2] if array.shape[2:] in ((), (width,)) else ()
+            if given not in ((cycles, 1), (cycles, lanes)):
                 raise ConfigError(
                     f"stimulus of {self.netlist.name}, port {name}: shape {array.shape}, "
                     f"must be ({cycles}, {lanes}) or ({cycles}, 1)"
                 )
-            width = len(self.netlist.ports[name].nets)
+            if array.ndim == 3:
+                packed = np.packbits(array.transpose(0, 2, 1).astype(np.uint8), axis=2, bitorder="little")
+                planes[name] = np.ascontiguousarray(packed).view(np.uint64)
+                continue
             wide = np.broadcast_to(array.astype(np.int64).view(np.uint64), (cycles, lanes))
             shifted = (wide[:, None, :] >> np.arange(width, dtype=np.uint64)[None, :, None]) & np.uint64(1)
             packed = np.packbits(shifted.astype(np.uint8), axis=2, bitorder="little")

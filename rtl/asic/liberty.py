@@ -8,9 +8,11 @@ Power and Electromigration".
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
@@ -176,6 +178,12 @@ class Library:
         }
         self._built: dict[str, Cell] = {}
         self.wire_load = self._wire_load(values.get("default_wire_load", ""))
+
+    def with_cells(self, cells: Iterable[Cell]) -> Library:
+        """The same library with further cells, such as memories."""
+        made = copy.copy(self)
+        made._built = {**self._built, **{cell.name: cell for cell in cells}}
+        return made
 
     def names(self) -> tuple[str, ...]:
         """Cell names in file order."""

@@ -94,6 +94,15 @@ class Netlist:
         return sum(library.cell(instance.cell).leakage_nw for instance in self.instances) / 1e3
 
 
+def require_mapped(name: str, kind: str, module: str) -> bool:
+    """Whether a cell of a Yosys document is hardware. Raises ConfigError for one that no library has (`$...`)."""
+    if kind == "$scopeinfo":
+        return False
+    if kind.startswith("$"):
+        raise ConfigError(f"cell {name} = {kind}: not mapped to a library cell; module {module}")
+    return True
+
+
 def from_yosys(document: Mapping[str, Any], top: str) -> Netlist:
     """Read the module `top` of a Yosys `write_json` document.
 
@@ -119,10 +128,8 @@ def from_yosys(document: Mapping[str, Any], top: str) -> Netlist:
     instances = []
     open_pins: list[tuple[dict[str, int], list[str]]] = []
     for name, cell in module["cells"].items():
-        if cell["type"].startswith("$"):
-            if cell["type"] == "$scopeinfo":
-                continue
-            raise ConfigError(f"cell {name} = {cell['type']}: not mapped to a library cell; module {top}")
+        if not require_mapped(name, cell["type"], top):
+            continue
         pins = {pin: number(bits[0]) for pin, bits in cell["connections"].items() if bits}
         open_pins.append((pins, [pin for pin, bits in cell["connections"].items() if not bits]))
         instances.append(Instance(name, cell["type"], pins))

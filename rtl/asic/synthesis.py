@@ -12,14 +12,17 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from bitwright.arch.errors import ConfigError, ToolError
-from bitwright.rtl.asic.liberty import read_library
+from bitwright.rtl.asic.hierarchy import Hierarchy
+from bitwright.rtl.asic.liberty import Library, read_library
 from bitwright.rtl.asic.netlist import Area, Netlist, from_yosys
 
 SCRIPT = (
@@ -108,6 +111,50 @@ def synthesize_verilog(
     Raises ToolError when pyosys or the library is missing, or when Yosys fails or takes longer than timeout_s;
     ConfigError for a period that is not positive.
     """
+    document, text, library, provenance = _mapped(
+        verilog, top, liberty, SCRIPT, period_ps=period_ps, boundary=boundary, timeout_s=timeout_s
+    )
+    netlist = from_yosys(document, top)
+    _refuse_unmodelled(netlist, liberty)
+    return Synthesis(netlist, text, netlist.area(library), provenance)
+
+
+def synthesize_hierarchy(
+    verilog: str,
+    top: str,
+    liberty: Path,
+    *,
+    period_ps: int,
+    kept: Collection[str],
+    black_boxes: Collection[str],
+    timeout_s: float,
+) -> tuple[Hierarchy, Provenance]:
+    """Map a design module by module, by the same script: modules in `kept` stay, each mapped once however often it is
+    instantiated; those in `black_boxes` stay empty; the others are flattened into what holds them.
+
+    ABC sees each module alone, with all of ABC_SHARE of the period for it: ask timing.analyse for the whole.
+    Raises ToolError and ConfigError as `synthesize_verilog`.
+    """
+    marks = [f"blackbox {' '.join(sorted(black_boxes))}"] if black_boxes else []
+    marks += [f"setattr -mod -set keep_hierarchy 1 {' '.join(sorted(kept))}"] if kept else []
+    script = (SCRIPT[0], "hierarchy -top {top}", *marks, *SCRIPT[1:])
+    document, _, _, provenance = _mapped(
+        verilog, top, liberty, script, period_ps=period_ps, boundary=None, timeout_s=timeout_s
+    )
+    return Hierarchy(document, top, frozenset(black_boxes)), provenance
+
+
+def _mapped(
+    verilog: str,
+    top: str,
+    liberty: Path,
+    script: tuple[str, ...],
+    *,
+    period_ps: int,
+    boundary: Boundary | None,
+    timeout_s: float,
+) -> tuple[dict[str, Any], str, Library, Provenance]:
+    """Yosys' JSON document, the netlist's Verilog, the library, and how it was made."""
     if period_ps <= 0:
         raise ConfigError(f"period_ps = {period_ps}: must be positive")
     boundary = boundary or Boundary()
@@ -123,23 +170,21 @@ def synthesize_verilog(
             f"set_driving_cell {boundary.driving_cell}\nset_load {boundary.load_ff} [all_outputs]\n"
         )
         (work / "mapping.abc").write_text("\n".join(line.format(**values) for line in MAPPING) + "\n")
-        (work / "run.ys").write_text("\n".join(line.format(**values) for line in SCRIPT) + "\n")
+        (work / "run.ys").write_text("\n".join(line.format(**values) for line in script) + "\n")
         _run_yosys(work, top, timeout_s)
         document = json.loads((work / "netlist.json").read_text())
         text = (work / "netlist.v").read_text()
-    netlist = from_yosys(document, top)
-    _refuse_unmodelled(netlist, liberty)
-    script = tuple(line.format(**{**values, "liberty": "LIBRARY"}) for line in (*SCRIPT, *MAPPING))
+    shown = tuple(line.format(**{**values, "liberty": "LIBRARY"}) for line in (*script, *MAPPING))
     provenance = Provenance(
         f"{tool} ({document['creator'].split(',')[0].removeprefix('Yosys ')})",
-        script,
+        shown,
         library.name,
         library.sha256,
         sha256_text(verilog),
         period_ps,
         boundary,
     )
-    return Synthesis(netlist, text, netlist.area(library), provenance)
+    return document, text, library, provenance
 
 
 def _run_yosys(work: Path, top: str, timeout_s: float) -> None:

@@ -12,6 +12,7 @@ Fidelity: within 5 % of OpenSTA 2.0.17 on the tests' designs (tests/rtl/asic/tes
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from bitwright.arch.errors import ConfigError
@@ -46,11 +47,13 @@ class Timing:
     """The result. Path delays are in ns; `slew_ns[net]` is the worse of the two edges, `load_ff[net]` the load.
 
     min_period_ns    Smallest clock period with no negative setup slack.
-    critical_path    Net-driving instances of the worst path, launch to capture.
+    critical_path    Net-driving cells of the worst path, launch to capture.
+    path_instances   Their instances; "" for the register at an input.
     """
 
     min_period_ns: float
     critical_path: tuple[str, ...]
+    path_instances: tuple[str, ...]
     slew_ns: tuple[float, ...]
     load_ff: tuple[float, ...]
 
@@ -134,15 +137,18 @@ class _Graph:
         self.slew[net][edge] = max(self.slew[net][edge], slew)
 
 
-def analyse(netlist: Netlist, library: Library, conditions: Conditions | None = None) -> Timing:
+def analyse(
+    netlist: Netlist, library: Library, conditions: Conditions | None = None, *, ideal: Collection[str] = ()
+) -> Timing:
     """Time every register-to-register and input-to-register path.
 
+    ideal   Input ports that no path begins at: those of nets that are built as trees like the clock's (a reset).
     Raises ConfigError for a combinational loop, a cell without timing, or a design without a flip-flop.
     """
     conditions = conditions or Conditions()
     _, loads = net_loads(netlist, library, conditions.output_load_ff)
     graph = _Graph(netlist.nets)
-    _launch_inputs(graph, netlist, library, loads, conditions)
+    _launch_inputs(graph, netlist, library, loads, conditions, ideal)
     for index, instance in enumerate(netlist.instances):
         cell = library.cell(instance.cell)
         if cell.ff is not None:
@@ -155,18 +161,25 @@ def analyse(netlist: Netlist, library: Library, conditions: Conditions | None = 
             _propagate(graph, netlist, library, loads, index)
     worst, end = _capture(graph, netlist, library, conditions.clock_slew_ns)
     slews = tuple(max(pair) for pair in graph.slew)
-    return Timing(worst, _trace(graph, netlist, end), slews, tuple(loads))
+    cells, instances = _trace(graph, netlist, end)
+    return Timing(worst, cells, instances, slews, tuple(loads))
 
 
 def _launch_inputs(
-    graph: _Graph, netlist: Netlist, library: Library, loads: list[float], conditions: Conditions
+    graph: _Graph,
+    netlist: Netlist,
+    library: Library,
+    loads: list[float],
+    conditions: Conditions,
+    ideal: Collection[str],
 ) -> None:
     clocks = {
         instance.pins[cell.ff.clocked_on]
         for instance in netlist.instances
         if (cell := library.cell(instance.cell)).ff is not None
     }
-    for net in sorted(netlist.input_nets - clocks):
+    quiet = {net for name in ideal for net in netlist.ports[name].nets}
+    for net in sorted(netlist.input_nets - clocks - quiet):
         if net < CONSTANT_NETS:
             continue
         if conditions.input_cell:
@@ -247,14 +260,16 @@ def _capture(graph: _Graph, netlist: Netlist, library: Library, clock_slew: floa
     return worst, end
 
 
-def _trace(graph: _Graph, netlist: Netlist, end: tuple[int, int]) -> tuple[str, ...]:
+def _trace(graph: _Graph, netlist: Netlist, end: tuple[int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     names: list[str] = []
+    instances: list[str] = []
     net, edge = end
     while (origin := graph.origin[net][edge]) is not None:
         index, source, before = origin
         cell = netlist.instances[index].cell if index >= 0 else "input register"
         names.append(f"{cell} {'rise' if edge == RISE else 'fall'} {graph.arrival[net][edge]:.4f} ns")
+        instances.append(netlist.instances[index].name if index >= 0 else "")
         if source < 0:
             break
         net, edge = source, before
-    return tuple(reversed(names))
+    return tuple(reversed(names)), tuple(reversed(instances))

@@ -12,11 +12,15 @@ from bitwright.arch.errors import ConfigError, MismatchError, ToolError
 from bitwright.rtl.asic import commands, sram_table
 
 
-@pytest.mark.parametrize("module", ["costs", "sram_table"])
-def test_an_unwritable_output_is_refused_before_any_work(module: str, tmp_path: Path) -> None:
-    """Run from another folder: nothing is left there either."""
-    output = tmp_path / "missing" / "table.json"
-    command = [sys.executable, "-m", f"bitwright.rtl.asic.{module}", "--output", str(output)]
+@pytest.mark.parametrize(
+    ("module", "chosen", "file"),
+    [("costs", "table.json", ""), ("stream_costs", "table.json", ""), ("sram_table", "", "sram.json")],
+)
+def test_an_unwritable_output_is_refused_before_any_work(module: str, chosen: str, file: str, tmp_path: Path) -> None:
+    """Run from another folder: nothing is left there either. sram_table takes the folder of its two tables."""
+    given = tmp_path / "missing" / chosen
+    output = given / file
+    command = [sys.executable, "-m", f"bitwright.rtl.asic.{module}", "--output", str(given)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr == (

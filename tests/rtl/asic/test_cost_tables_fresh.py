@@ -6,13 +6,14 @@ import json
 from importlib import resources
 from pathlib import Path
 
+import pytest
 from bitwright.arch import costs
-from bitwright.rtl.asic import operands
+from bitwright.rtl.asic import operands, stream_costs
 from bitwright.rtl.asic.characterise import Builder, stimuli_sha256
 from bitwright.rtl.asic.costs import CLOCK_MHZ
 from bitwright.rtl.asic.entries import entries
 from bitwright.rtl.asic.jsonout import rounded
-from bitwright.rtl.asic.sram_table import CAPACITIES_KIB, CELL_TYPES, WHEEL_SHA256, WIDTHS_BITS
+from bitwright.rtl.asic.sram_table import CELL_TYPES, ONE_PORT, TWO_PORTS, WHEEL_SHA256, Grid
 from bitwright.rtl.asic.synthesis import sha256_text
 
 REGENERATE = "run: python -m bitwright.rtl.asic.costs"
@@ -61,10 +62,22 @@ def test_every_cell_meets_the_tables_clock() -> None:
             assert table.entry(key)["fmax_mhz"] >= table.clock_mhz, key
 
 
-def test_the_sram_table_is_whole() -> None:
-    text = resources.files("bitwright.arch.costs").joinpath("sram.json").read_text()
+@pytest.mark.parametrize("grid", [ONE_PORT, TWO_PORTS], ids=lambda grid: grid.file)
+def test_the_sram_tables_are_whole(grid: Grid) -> None:
+    text = resources.files("bitwright.arch.costs").joinpath(grid.file).read_text()
     data = json.loads(text)
     rows = data["rows"]
     assert data["provenance"]["wheel_sha256"] == WHEEL_SHA256
     found = {(row["cell_type"], row["capacity_bytes"], row["width_bits"]) for row in rows}
-    assert len(rows) == len(found) == len(CELL_TYPES) * len(CAPACITIES_KIB) * len(WIDTHS_BITS)
+    assert len(rows) == len(found) == len(CELL_TYPES) * len(grid.capacities_bytes) * len(grid.widths_bits)
+
+
+def stored_streams() -> dict[str, dict[str, object]]:
+    text = resources.files("bitwright.arch.costs").joinpath("streams_nangate45.json").read_text()
+    rows: dict[str, dict[str, object]] = json.loads(text)["rows"]
+    return rows
+
+
+def test_rows_of_streaming_pes_are_of_todays_rtl() -> None:
+    stale = [name for name, row in stored_streams().items() if row["rtl_sha256"] != stream_costs.rtl_sha256(name)]
+    assert not stale, f"stale rows {stale}: run python -m bitwright.rtl.asic.stream_costs"
