@@ -11,6 +11,7 @@ trees (both are ideal), I/O pads.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 from bitwright.arch import machine as machines
@@ -25,6 +26,7 @@ from bitwright.rtl.asic.synthesis import Boundary, sha256_text, synthesize_hiera
 from bitwright.rtl.asic.timing import Conditions, analyse
 
 TIMEOUT_S = 7200.0
+_INSTANCE = re.compile(r"^  (\w+) \w+ ?\(", re.MULTILINE)
 _MODULE = re.compile(r"^module (\w+) ?\(", re.MULTILINE)
 
 
@@ -89,21 +91,13 @@ def blocks(text: str, top: str, node: str, clock_mhz: float) -> dict[str, Any]:
 
 
 def kept_modules(text: str, top: str) -> set[str]:
-    """Modules that are blocks of their own: those that others share, the top's, and the execute engine's.
-
-    A module of one place is called after the one that holds it, with its own name behind an underscore.
-    """
-    names = set(_MODULE.findall(text))
-    holders = {name: _holder(name, names) for name in names}
-    parents = (None, top, f"{top}_execute")
-    return {name for name in names if holders[name] in parents} - {top}
-
-
-def _holder(name: str, names: set[str]) -> str | None:
-    """The longest other name that this one goes on from."""
-    parts = name.split("_")
-    starts = ("_".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
-    return next((start for start in starts if start in names), None)
+    """Modules that are blocks of their own: the top's, the execute engine's, and all that stand more than once."""
+    parts = _MODULE.split(text)
+    bodies = dict(zip(parts[1::2], parts[2::2], strict=True))
+    inside = {name: [kind for kind in _INSTANCE.findall(body) if kind in bodies] for name, body in bodies.items()}
+    times = Counter(kind for kinds in inside.values() for kind in kinds)
+    repeated = {kind for kind, n in times.items() if n > 1}
+    return repeated.union(inside[top], inside.get(f"{top}_execute", ()))
 
 
 def _block(place: Place, library: Library) -> dict[str, Any]:

@@ -68,7 +68,8 @@ def stream_work(spec: StreamSpec, *, random: bool) -> Work:
 
 def _steps(spec: StreamSpec, count: int, *, random: bool) -> Steps:
     """`count` steps, the first one of a sum."""
-    real, rows = real_steps(spec, 1, operands.SEED), 1
+    rows = LANES  # some PEs work on several dot products at once
+    real = real_steps(spec, rows, operands.SEED)
     if random:
         length = int(np.flatnonzero(real[LAST])[0]) + 1
         found = random_steps(spec, np.full(-(-count // length), length), operands.SEED)

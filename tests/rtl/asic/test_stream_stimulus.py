@@ -1,0 +1,62 @@
+"""Streaming PEs under energy measurement: the netlist computes the golden sums while its toggles are counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bitwright.arch import pe
+from bitwright.arch.pe.stream import FIRST, LAST
+from bitwright.rtl.asic import cells, stream_stimulus
+from bitwright.rtl.asic.activity import NetlistSimulator
+from bitwright.rtl.asic.liberty import Library
+from bitwright.rtl.asic.stimulus import ACTIVE, IDLE, PASS
+from bitwright.rtl.asic.synthesis import synthesize_verilog
+from bitwright.rtl.pe import streaming
+
+
+@pytest.mark.parametrize(("name", "random"), [("shift-add", False), ("opt3", True), ("opt3", False)])
+def test_a_pe_works_without_a_pause_then_stands_still(
+    name: str, random: bool, liberty: Path, nangate45: Library
+) -> None:
+    """Lane 0, from its first step on: sums in order, as many as fit; none more while it is stalled or idle."""
+    spec = pe.stream(name)
+    work = stream_stimulus.stream_work(spec, random=random)
+    made = synthesize_verilog(streaming.verilog(spec), spec.module_stem, liberty, period_ps=4000)
+    simulator = NetlistSimulator(made.netlist, nangate45)
+    outputs = ["step__ready", "sum__valid", "sum__payload"]
+    run = simulator.run(work.stimulus.ports, bins=work.stimulus.bins, record=outputs)
+    ports, valid = work.stimulus.ports, run.outputs["sum__valid"][:, 0] == 1
+    shown = valid & (ports["sum__ready"][:, 0] == 1)
+    steps = stream_stimulus._steps(spec, stream_stimulus.LANES * 208, random=random)
+    first_lane = {key: values[:208] for key, values in steps.items()}
+    golden = next(iter(spec.sums(first_lane).values()))
+    found = run.outputs["sum__payload"][shown, 0].astype(np.int64)
+    bits = spec.sum_fields[0].bits
+    whole = int(shown.sum()) - 1  # the last one shown is that of the step that waits, marked as the last
+    assert (found[:whole] == golden[:whole] % (1 << bits)).all()
+    taken = (run.outputs["step__ready"][:, 0] == 1) & (ports["step__valid"][:, 0] == 1)
+    bins = np.array(work.stimulus.bins)
+    assert taken[bins == ACTIVE].mean() == pytest.approx(1 / spec.step_cycles(first_lane).mean(), rel=0.1)
+    assert not taken[bins == PASS].any()
+    assert valid[bins == PASS].all()
+    assert not valid[bins == IDLE].any()
+    assert steps[FIRST][0] == 1
+    assert steps[LAST].any()
+
+
+def test_the_rate_counts_what_is_done_a_cycle() -> None:
+    assert stream_stimulus.stream_work(pe.stream("int8-mac", lanes=4), random=True).macs_per_cycle == 4
+    rate = stream_stimulus.stream_work(pe.stream("opt3"), random=False).macs_per_cycle
+    assert rate == pytest.approx(1 / 2.53, rel=0.05)  # docs/pe-library.md: mean cycles of a step on SmolLM2
+
+
+def test_figures_of_a_streaming_pe(liberty: Path) -> None:
+    assert liberty.is_file()
+    found = cells.synthesize_stream("shift-add:lanes=2", "nangate45", 250)
+    assert found["area_um2"] == pytest.approx(found["combinational_um2"] + found["sequential_um2"], rel=1e-5)
+    assert found["active_energy_pj"] == pytest.approx(2 * found["energy_pj_per_mac"], rel=1e-4)
+    assert 0 < found["idle_energy_pj"] < found["active_energy_pj"]
+    assert 0 < found["stalled_energy_pj"] < found["active_energy_pj"]
+    assert found["meets_clock"]
