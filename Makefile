@@ -67,6 +67,7 @@ types: $(STAMP) ## mypy on the installed package, not on the source tree
 
 costs: $(STAMP) ## synthesise every PE and unit again and write arch/costs/nangate45.json
 	$(BIN)/python -m bitwright.rtl.asic.costs
+	$(BIN)/python -m bitwright.rtl.asic.stream_costs
 
 campaign-array: $(STAMP) ## cycles of 16x16, 8x64 and 32x32 arrays, RTL against simulator (first build 10 to 15 minutes)
 	$(BIN)/python -m pytest tests/cross/campaign_array_cycles.py
@@ -108,6 +109,7 @@ docs: $(STAMP) ## write the generated pages and schemas again
 	$(BIN)/python docs/isa.py > build/isa.md && mv build/isa.md docs/isa.md
 	$(BIN)/python docs/registers.py > build/registers.md && mv build/registers.md docs/registers.md
 	$(BIN)/python docs/pes.py > build/pes.md && mv build/pes.md docs/pes.md
+	$(BIN)/python docs/stream_costs.py > build/stream-costs.md && mv build/stream-costs.md docs/stream-costs.md
 	$(BIN)/python docs/pe_library.py > build/pe-library.md && mv build/pe-library.md docs/pe-library.md
 	$(BIN)/python docs/qsnr.py > build/qsnr.md && mv build/qsnr.md docs/qsnr.md
 	$(BIN)/python docs/reproductions.py > build/reproductions.md && mv build/reproductions.md docs/reproductions.md

@@ -96,6 +96,7 @@ def synthesize(
     ] = None,
     node: Annotated[str, typer.Option(help="Cell library.")] = "nangate45",
     clock_mhz: Annotated[float, typer.Option("--clock", "--clock-mhz", help="Target of the mapping, MHz.")] = 250,
+    fmax: Annotated[bool, typer.Option("--fmax", help="Size again for more until nothing is gained (PEs).")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Area, clock and energy on real standard cells: of a PE, or area and clock of each block of a machine.
@@ -110,7 +111,7 @@ def synthesize(
     """
     from bitwright import rtl
 
-    figures = rtl.synthesize(name, dataflow=dataflow, node=node, clock_mhz=clock_mhz)
+    figures = rtl.synthesize(name, dataflow=dataflow, node=node, clock_mhz=clock_mhz, fmax=fmax)
     if json:
         print_json(figures)
         return

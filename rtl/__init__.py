@@ -132,13 +132,14 @@ def prove(name: str, *, solver: str = "yices", timeout_s: float = 120, write: bo
 
 
 def synthesize(
-    name: str, *, dataflow: str | None = None, node: str = "nangate45", clock_mhz: float = 250
+    name: str, *, dataflow: str | None = None, node: str = "nangate45", clock_mhz: float = 250, fmax: bool = False
 ) -> dict[str, Any]:
     """Area, clock and energy of PE `name`, or area and clock of each block of machine `name`, sized for `clock_mhz`.
 
-    A PE in its systolic cell of `dataflow` ("ws" if it has one) or, where it has none or parameters are given, its
-    stream form. Raises ConfigError for an unknown PE, machine, dataflow or node, ToolError when the library or Yosys is
-    missing.
+    With `fmax` (PEs only) sized again for more than it reached until that gains nothing: the fastest of all is given,
+    and `clock_mhz` is what it was sized for. A PE in its systolic cell of `dataflow` ("ws" if it has one) or, where it
+    has none or parameters are given, its stream form.
+    Raises ConfigError for an unknown PE, machine, dataflow or node, ToolError when the library or Yosys is missing.
     """
     from bitwright.arch import pe
 
@@ -151,11 +152,18 @@ def synthesize(
         require_known(name)
         if dataflow is not None:
             raise ConfigError(f"{name} dataflow = {dataflow!r}: a machine has its own (leave the option out)")
+        if fmax:
+            raise ConfigError(f"{name} fmax: the search is for PEs (choose a clock)")
         return accelerators.synthesize(name, node, clock_mhz)
     from bitwright.rtl.asic import cells
 
-    if ":" not in name and base in pe.names():
-        return cells.synthesize(name, dataflow or "ws", node, clock_mhz)
-    if dataflow is not None:
+    systolic = ":" not in name and base in pe.names()
+    if dataflow is not None and not systolic:
         raise ConfigError(f"{name} dataflow = {dataflow!r}: this PE takes streams (leave the option out)")
-    return cells.synthesize_stream(name, node, clock_mhz)
+
+    def once(clock_mhz: float) -> dict[str, Any]:
+        if systolic:
+            return cells.synthesize(name, dataflow or "ws", node, clock_mhz)
+        return cells.synthesize_stream(name, node, clock_mhz)
+
+    return cells.fastest(once, clock_mhz) if fmax else once(clock_mhz)

@@ -60,3 +60,16 @@ def test_figures_of_a_streaming_pe(liberty: Path) -> None:
     assert 0 < found["idle_energy_pj"] < found["active_energy_pj"]
     assert 0 < found["stalled_energy_pj"] < found["active_energy_pj"]
     assert found["meets_clock"]
+
+
+def test_the_search_for_fmax_stops_when_nothing_is_gained() -> None:
+    """A design that reaches 98 % of what it is sized for, up to 500 MHz."""
+    asked: list[float] = []
+
+    def once(clock_mhz: float) -> dict[str, float]:
+        asked.append(clock_mhz)
+        return {"clock_mhz": clock_mhz, "fmax_mhz": min(0.98 * clock_mhz, 500.0)}
+
+    found = cells.fastest(once, 400.0)
+    assert found["fmax_mhz"] == 500.0
+    assert asked == [400.0, 431.2, 464.8, 501.1, 540.2, 550.0]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from bitwright import rtl
 from bitwright.arch import formats
-from bitwright.arch import pe as specs
 from bitwright.arch.errors import ConfigError, MismatchError
 from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.terms import Encoding, format_specials, special_code
