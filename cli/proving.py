@@ -9,13 +9,14 @@ from bitwright.cli.output import print_json
 
 
 def prove(
-    name: Annotated[str, typer.Argument(metavar="PE", help="A PE with parameters (bitwright list pes), or all.")],
+    name: Annotated[str, typer.Argument(metavar="PE|MACHINE", help="A PE with parameters, or all; or a machine.")],
     solver: Annotated[str, typer.Option(help="yices or z3.")] = "yices",
     timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds a proof; later is a failure.")] = 120,
     write: Annotated[bool, typer.Option("--write", help="Put the results into docs/evidence.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Formal proofs of a PE's generated Verilog: handshake, order, clear, reset, accumulator range.
+    """Formal proofs of a PE's generated Verilog (handshake, order, clear, reset, accumulator range) or of a machine's
+    control (queues, slots, verdicts, no deadlock).
 
     A property that is refuted or not proved in time has failed (exit code 1); a counterexample is left as a VCD file.
     One of which there is no proof for this PE is listed as "not proved", with the reason, and fails nothing.

@@ -115,18 +115,26 @@ def failures(error: MismatchError) -> dict[str, Any]:
 
 
 def prove(name: str, *, solver: str = "yices", timeout_s: float = 120, write: bool = False) -> Iterator[Any]:
-    """Formal proofs of PE `name` ("all": of every PE by default), as `rtl.formal.Result`s when they end.
+    """Formal proofs of PE `name` ("all": of every PE by default) or of a machine's control, as `rtl.formal.Result`s.
 
-    `write` puts each into docs/evidence. Raises ConfigError for an unknown PE, parameter or solver, ToolError when a
-    tool is missing.
+    `write` puts each of a PE into docs/evidence. Raises ConfigError for an unknown PE, machine, parameter or
+    solver, and for `write` of a machine; ToolError when a tool is missing.
     """
     from bitwright.arch import pe
 
+    _require_amaranth()
+    from bitwright.rtl.generation import is_machine
+    from bitwright.rtl.proving import prove_machine, prove_pe
+
+    if name.partition(":")[0] not in pe.all_names() and is_machine(name):
+        if write:
+            raise ConfigError(f"write: {name} is a machine; docs/evidence has rows of PEs (leave it out)")
+
+        yield from prove_machine(name, solver, timeout_s)
+        return
+
     names = pe.all_names() if name == "all" else [name]
     chosen = [pe.parse_name(item) for item in names]
-    _require_amaranth()
-    from bitwright.rtl.proving import prove_pe
-
     for item, params in chosen:
         yield from prove_pe(item, params, solver, timeout_s, write=write)
 

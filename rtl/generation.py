@@ -120,6 +120,11 @@ def _shown(part: dict[str, Any]) -> str:
     return f"[{top}:{part['lsb']}] {part['name']}: {sign}, {part['bits']} bits{lanes}"
 
 
+def is_machine(name: str) -> bool:
+    """Whether the name is of the form of a machine's, or a file's."""
+    return name in machine.names() or name.endswith((".yaml", ".yml")) or re.search(r"-\d+x\d+", name) is not None
+
+
 def design_of(name: str, *, dataflow: str | None = None) -> Design:
     """The design called `name`: a PE with parameters (its stream form, or with `dataflow` its systolic cell), or a
     machine's whole accelerator.

@@ -31,3 +31,23 @@ def prove_pe(
         yield result
     if write:
         evidence.keep(spec, params, told)
+
+
+def prove_machine(name: str, solver: str, timeout_s: float) -> Iterator[formal.Result]:
+    """Every proof of the control of a machine's accelerator, as it ends; see `formal.control_flow`."""
+    from bitwright.arch import machine
+    from bitwright.arch.isa.limits import limits
+    from bitwright.rtl.accelerator import memories
+    from bitwright.rtl.accelerator.top import Accelerator
+    from bitwright.rtl.bench.environment import cache_folder
+    from bitwright.rtl.formal import control_flow
+    from bitwright.rtl.formal.model import Setting
+
+    allowed = limits(machine.load(name))
+    made = Accelerator(allowed)
+    work = cache_folder().parent / "formal" / made.module_name
+    work.mkdir(parents=True, exist_ok=True)
+    setting = Setting(name, name, work, solver, timeout_s)
+    yield from control_flow.prove(
+        memories.verilog(made, made.module_name), made.module_name, allowed.port_bytes, setting
+    )
