@@ -149,8 +149,7 @@ def design_of(name: str, *, dataflow: str | None = None) -> Design:
 def require_known(name: str) -> None:
     """Raise ConfigError for a name that is neither a PE's nor looks like a machine's."""
     base = name.partition(":")[0]
-    machine_like = name in machine.names() or name.endswith((".yaml", ".yml")) or re.search(r"-\d+x\d+", name)
-    if base not in pe.all_names() and not machine_like:
+    if base not in pe.all_names() and not is_machine(name):
         known = [*pe.all_names(), *machine.names()]
         raise ConfigError(
             f"design = {name!r}: no such PE or machine ({suggest(base, known)}; an array is "
