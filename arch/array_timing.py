@@ -4,8 +4,10 @@ A *pass* is one tile command of the array: `m` activation rows by `k` reduction 
 cycle in which an input is present at the array's edge or an output is valid. With R rows and P physical columns
 (the constant-one column of zero-point PEs included):
 
-weight-stationary (k <= R): weight row i of pass t is accepted in cycle L(t)+i, activation row j in T(t)+j,
-    L(t) = max(ready, T(t-1), L(t-1) + k(t-1)),  T(t) = max(L(t) + 1, T(t-1) + m(t-1)),
+weight-stationary (k <= R; w weight rows a beat, b = ceil(k / w) beats): beat i of pass t is accepted in cycle L(t)+i,
+    activation row j in T(t)+j,
+    L(t) = max(ready, F(t-1), L(t-1) + b(t-1)),  T(t) = max(L(t) + 1, T(t-1) + m(t-1)),
+    with double-buffered weights F(t) = T(t), with single ones F(t) = T(t) + m(t) - 1,
     output row j valid in T(t) + j + R + P - 1.
 output-stationary (m <= R): element j is accepted in S(t)+j, with E(t) = S(t) + k(t) - 1,
     S(t) = max(ready, E(t-1) + 1, E(t-1) + 2 m(t-1) - k(t)),
@@ -45,12 +47,34 @@ class PassRun:
 
 
 @dataclass(frozen=True)
+class WeightLoad:
+    """How weights enter a weight-stationary array.
+
+    Members
+        rows : weight rows a cycle
+        double_buffered : a cell has a second weight, which loads while the first one multiplies
+    """
+
+    rows: int = 1
+    double_buffered: bool = True
+
+    def beats(self, k: int) -> int:
+        """Cycles in which k rows enter."""
+        return -(-k // self.rows)
+
+
+ONE_ROW = WeightLoad()
+"""A row a cycle, double-buffered."""
+
+
+@dataclass(frozen=True)
 class ArrayShape:
-    """What the timing depends on."""
+    """What the timing depends on; `load` of a weight-stationary array."""
 
     rows: int
     physical_cols: int
     weight_stationary: bool
+    load: WeightLoad = ONE_ROW
 
     @property
     def drain_cycles(self) -> int:
@@ -118,8 +142,8 @@ IDLE = ArrayState(0, 0, 0)
 class PassesTiming:
     """When a sequence of passes happened.
 
-    `first` the first operand accepted (broadcast: on offer); `weights_done` and `stream_done` one past the last
-    weight row and the last activation accepted; `finish` the cycle in which the last output row is valid; `next_start`
+    `first` the first operand accepted (broadcast: on offer); `weights_done` and `stream_done` one past the last beat
+    of weights and the last activation accepted; `finish` the cycle in which the last output row is valid; `next_start`
     the earliest cycle in which the following pass can take its first operand.
     """
 
@@ -140,7 +164,9 @@ def step(shape: Shape, state: ArrayState, ready: int, m: int, k: int) -> tuple[A
     if shape.weight_stationary:
         load = max(ready, state.weights_free)
         stream = max(load + 1, state.stream_free)
-        after = ArrayState(max(stream, load + k), stream + m, stream + m)
+        end = stream + m
+        free = stream if shape.load.double_buffered else end - 1
+        after = ArrayState(max(free, load + shape.load.beats(k)), end, end)
         return after, load, stream + m - 1 + shape.rows + shape.physical_cols - 1
     start = max(ready, state.stream_free, state.drain_free - k + 1)
     end = start + k - 1
@@ -205,7 +231,8 @@ def _run_equal(shape: Shape, state: ArrayState, ready: int, item: PassRun) -> tu
             shift = (item.count - done) * (state.stream_free - before.stream_free)
             state, finish, start, done = state.moved(shift), finish + shift, start + shift, item.count
     assert first is not None, "a run of passes is never empty"
-    return state, first, finish, start + item.k
+    loads = shape.load.beats(item.k) if isinstance(shape, ArrayShape) else 0
+    return state, first, finish, start + loads
 
 
 def cycles(shape: Shape, passes: Iterable[Pass]) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from bitwright.arch import config, pe
+from bitwright.arch.array_timing import ONE_ROW, WeightLoad
 from bitwright.arch.config import Config
 from bitwright.arch.errors import ConfigError, suggest
 from bitwright.arch.fixed_memory import FixedMemory
@@ -72,11 +73,30 @@ class Array(Config):
 
     Weight-stationary: a row is one element of the reduction dimension, a column one output channel.
     Output-stationary: a row is one token, a column one output channel.
+
+    How weights enter a weight-stationary array: `load_rows` rows a cycle (a divisor of `rows`; more than one take
+    registers that hold them back to the diagonal, see `rtl.array.systolic`), `double_buffered` into a second register
+    of each cell. In the others weights stream past the cells: they take neither.
     """
 
     rows: Annotated[int, Field(ge=1, le=256)]
     cols: Annotated[int, Field(ge=1, le=256)]
     dataflow: Dataflow = Dataflow.WEIGHT_STATIONARY
+    load_rows: Annotated[int, Field(ge=1, le=256)] = 1
+    double_buffered: bool = True
+
+    @model_validator(mode="after")
+    def _loads_weights(self) -> Array:
+        if self.rows % self.load_rows:
+            raise ValueError(f"load_rows = {self.load_rows}: must divide rows = {self.rows}")
+        if self.dataflow is not Dataflow.WEIGHT_STATIONARY and self.load != ONE_ROW:
+            raise ValueError("load_rows, double_buffered: only weights that stay are loaded (dataflow: ws)")
+        return self
+
+    @property
+    def load(self) -> WeightLoad:
+        """How weights enter it."""
+        return WeightLoad(self.load_rows, self.double_buffered)
 
 
 class Buffers(Config):
@@ -180,11 +200,16 @@ def dataflows(pe_name: str) -> tuple[str, ...]:
 
 
 def require_costs(machine: Machine) -> None:
-    """ConfigError for a machine whose PE has no cost table."""
+    """ConfigError for a machine whose PE, or way to load weights, has no cost table."""
     try:
         costed_pe_by_name(machine.pe)
     except ValueError as error:
         raise ConfigError(f"pe = '{machine.pe}': {error}; machine '{machine.name}'") from None
+    if machine.array.load != ONE_ROW:
+        raise ConfigError(
+            "array.load_rows, array.double_buffered: no cost table has cells and registers for other values than 1 and "
+            f"true yet (simulate it with --engine simpy or --gemm); machine '{machine.name}'"
+        )
 
 
 _GENERIC = re.compile(r"^(?P<pe>[a-z0-9-]+?)-(?P<rows>\d+)x(?P<cols>\d+)(?:-(?P<dataflow>ws|os))?$")

@@ -201,7 +201,7 @@ class Job:
             return whole + halvings(self.group, steps)[1:]
         if self.fits(1, whole[-1], 1):
             return whole
-        pieces = halvings(self.group, self.limits.lanes)  # the longest that fits one tile: of the machine alone
+        pieces = halvings(self.group, self.limits.weight_rows)  # the longest that fits one tile: of the machine alone
         return [*whole, next((k for k in pieces if self.fits(1, k, 1)), pieces[-1])]
 
     def m_sizes(self) -> list[int]:
@@ -225,9 +225,9 @@ class Job:
         unit = self.group if tiling.k >= self.group else self.pass_depth(tiling.k)
         if tiling.k != self.k and unit is not None and tiling.k % unit:
             raise ConfigError(f"{what}: k must be {self.k} or a multiple of {unit}, to begin where a slice does")
-        if tiling.k != self.k and tiling.k % self.limits.lanes:
-            lanes = self.limits.lanes
-            raise ConfigError(f"{what}: k must be {self.k} or a multiple of {lanes}, which the tile takes at once")
+        if tiling.k != self.k and tiling.k % self.limits.weight_rows:
+            at_once = f"{self.limits.weight_rows}, which the {self.limits.array_word} takes at once"
+            raise ConfigError(f"{what}: k must be {self.k} or a multiple of {at_once}")
         if tiling.k > _MOST_ELEMENTS or tiling.m > _MOST_TOKENS:
             raise ConfigError(f"{what}: an Execute takes m up to {_MOST_TOKENS} and k up to {_MOST_ELEMENTS}")
         self.check_room(tiling.m, tiling.k, tiling.n, "make the blocks smaller")

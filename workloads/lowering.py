@@ -292,10 +292,10 @@ def _job(weights: Encoded, acts: Operand, limits: Limits, bias: F32 | None, to: 
     group = min(weights.group, k) if isinstance(weights.group, int) else k
     number = names.index(weights.format)
     values = 1 if limits.tile is None else limits.tile.values(weights.format)
-    if group < k and group % (limits.lanes * values):
+    if group < k and group % (limits.weight_rows * values):
         raise ConfigError(
-            f"weights.group = {group}: must be a multiple of {limits.lanes * values}, which the tile takes at once, "
-            f"or at least the reduction of {k}"
+            f"weights.group = {group}: must be a multiple of {limits.weight_rows * values}, which the "
+            f"{limits.array_word} takes at once, or at least the reduction of {k}"
         )
     elements = -(-k // values), -(-group // values)
     return Job(limits, m, elements[0], n, number, elements[1], acts.scales is not None, bias is not None, to)

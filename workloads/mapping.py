@@ -36,7 +36,7 @@ OUTPUT_BYTES = 4  # a sum in the output buffer: int32 or float32
 def array_shape(machine: Machine) -> ArrayShape:
     """What the timing contract needs of a machine."""
     stationary = machine.array.dataflow is Dataflow.WEIGHT_STATIONARY
-    return ArrayShape(machine.array.rows, machine.physical_cols, stationary)
+    return ArrayShape(machine.array.rows, machine.physical_cols, stationary, machine.array.load)
 
 
 def longest_reduction(machine: Machine) -> int | None:

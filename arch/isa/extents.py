@@ -180,9 +180,9 @@ def _illegal_execute(execute: Execute, limits: Limits) -> str:
                 return f"execute.{name} = {value}: must be 0 for {form.name}, which has no scales"
     if limits.stationary == "os" and execute.m > limits.rows:
         return f"execute.m = {execute.m}: must be at most {limits.rows}, the rows of an output-stationary array"
-    if execute.group < execute.k and execute.group % limits.lanes:
+    if execute.group < execute.k and execute.group % limits.weight_rows:
         return (
-            f"execute.group = {execute.group}: must be a multiple of {limits.lanes}, which the tile takes at once, or "
-            f"at least k = {execute.k}"
+            f"execute.group = {execute.group}: must be a multiple of {limits.weight_rows}, which the "
+            f"{limits.array_word} takes at once, or at least k = {execute.k}"
         )
     return ""

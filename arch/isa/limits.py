@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Literal, get_args
 
 from bitwright.arch import formats as number_formats
-from bitwright.arch.array_timing import ArrayShape, BroadcastShape, Shape
+from bitwright.arch.array_timing import ONE_ROW, ArrayShape, BroadcastShape, Shape, WeightLoad
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.formats.scales import SCALE_BITS
 from bitwright.arch.isa.fields import BY_OP
@@ -93,6 +93,7 @@ class Limits:
         port_bytes : 8, 16, 32 or 64   Width of the memory port: a beat.
         formats : what Execute's field `format` selects, by number
         act_vectors, wgt_beats, par_beats, vec_beats, acc_rows, out_beats : size of one slot of each channel
+        load : how weights enter a weight-stationary array
     """
 
     rows: int
@@ -107,6 +108,7 @@ class Limits:
     vec_beats: int
     acc_rows: int
     out_beats: int
+    load: WeightLoad = ONE_ROW
 
     @property
     def tile(self) -> Family | None:
@@ -119,8 +121,13 @@ class Limits:
         return "systolic" if self.tile is None else "broadcast"
 
     @property
+    def array_word(self) -> str:
+        """What messages call the array."""
+        return "array" if self.tile is None else "tile"
+
+    @property
     def lanes(self) -> int:
-        """Elements of the reduction that the array takes at once; a group that ends inside k has a multiple."""
+        """Elements of the reduction that a tile's PEs take at once; 1 in a systolic array."""
         return 1 if self.tile is None else self.tile.lanes
 
     @property
@@ -132,6 +139,11 @@ class Limits:
     def scales_by_column(self) -> bool:
         """Whether a column has an fp16 scale of its own, which Vector multiplies by: scales of two levels."""
         return self.tile is not None and self.tile.scales_inside
+
+    @property
+    def weight_rows(self) -> int:
+        """Weight rows (elements of the reduction) that enter at once; a group that ends inside k has a multiple."""
+        return self.load.rows if self.tile is None else self.tile.lanes
 
     @property
     def act_bits(self) -> int:
@@ -160,7 +172,7 @@ class Limits:
             tile, cycles = self.tile, self.tile.step_cycles(form.name)
             return BroadcastShape(self.rows, self.lanes, cycles, tile.latency_cycles, tile.sum_cycles)
         physical = self.cols + (1 if self.pe.zero_point_column else 0)
-        return ArrayShape(self.rows, physical, self.stationary == "ws")
+        return ArrayShape(self.rows, physical, self.stationary == "ws", self.load)
 
     def beats(self, bits: int) -> int:
         """Whole beats that hold so many bits."""
@@ -212,7 +224,13 @@ def limits(machine: Machine, *, port_bytes: int | None = None, formats: Sequence
         vec_beats=out_bytes // 4 // port_bytes,
         acc_rows=out_bytes // 2 // (4 * cols),
         out_beats=out_bytes // 4 // port_bytes,
+        load=machine.array.load,
     )
+    if result.slice_steps is not None and result.slice_steps % result.load.rows:
+        raise ConfigError(
+            f"array.load_rows = {result.load.rows}: must divide {result.slice_steps}, the products that "
+            f"{spec.name} sums at a time; {where}"
+        )
     _check_sizes(result, where)
     longest = None if result.tile is None else result.tile.longest_elements
     if longest is not None and longest < _values(Op.EXECUTE, "k") - 1:

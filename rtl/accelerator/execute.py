@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 from amaranth.hdl import Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from bitwright.arch.array_timing import ONE_ROW
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.isa.fields import WORD_BITS
 from bitwright.arch.isa.instructions import Op
 from bitwright.arch.isa.limits import Channel, Limits
 from bitwright.arch.pe import Evidence
 from bitwright.arch.pe.terms import format_specials
-from bitwright.rtl import pe as cells
 from bitwright.rtl.accelerator.collector import FP32_BITS, Collector, acc_port, has_act_sum
 from bitwright.rtl.accelerator.column_decoder import column_decoder_verilog, column_unit_verilog, unsigned_codes
 from bitwright.rtl.accelerator.feeders import ActFeeder, WeightFeeder, bank_read, banks, chosen
@@ -25,6 +25,7 @@ from bitwright.rtl.array.bit_serial_tile import BitSerialTile, specials_value, t
 from bitwright.rtl.array.broadcast import BroadcastTile
 from bitwright.rtl.array.sequencer import TILE_BITS
 from bitwright.rtl.array.systolic import SystolicArray
+from bitwright.rtl.pe.emit import emit
 
 
 class ExecuteEngine(wiring.Component):
@@ -41,11 +42,11 @@ class ExecuteEngine(wiring.Component):
         acc : Out(acc_port)      The x ports of the accumulators.
     Rules        at most IN_FLIGHT Executes are started and not done. What an Execute reads was written before its
                  start, and nobody writes it before its done.
-    Timing       start in cycle s: the first weight row is offered in s + EXECUTE_FILL (4). Then every tile (a slice of
-                 the reduction, m tokens) is as in arch.array_timing.step with ready = s + 4: no operand is ever late.
+    Timing       start in cycle s: the first beat of weights is offered in s + EXECUTE_FILL (4). Then every tile (a
+                 slice of the reduction, m tokens) is as in arch.array_timing.step with ready = s + 4: no operand is late.
                  ready is low from s + 1 to the cycle q in which the array takes the last weight row (output-stationary:
                  element); done is execute_drain (3; of lut 4) cycles after the last result at the array's edge.
-    Weight rule  of the weight-stationary array: row r of a tile no later than r - 1 cycles after its first activation.
+    Weight rule  of the weight-stationary array: beat i of a tile no later than i - 1 cycles after its first activation.
                  The reader of weights gives a row a cycle once it began, that of the decoders' parameters too, and both
                  wait for nothing but the array's ready; so `wgt_valid` stays high to the last row.
     Signedness   of weight codes (shift-add): the array's pin never changes, see `feeders.code_offset`; formats of both
@@ -68,8 +69,9 @@ class ExecuteEngine(wiring.Component):
 
     def __init__(self, limits: Limits, array: SystolicArray | BroadcastTile) -> None:
         dataflow = "os" if isinstance(array, BroadcastTile) else array.dataflow
-        asked = (limits.rows, limits.cols, limits.stationary, limits.pe)
-        if asked != (array.rows, array.cols, dataflow, array.spec):
+        asked = (limits.rows, limits.cols, limits.stationary, limits.pe, limits.load)
+        load = ONE_ROW if isinstance(array, BroadcastTile) else array.load
+        if asked != (array.rows, array.cols, dataflow, array.spec, load):
             raise ConfigError(
                 f"array = {array.module_name}: must be {limits.rows} x {limits.cols} {limits.stationary} of "
                 f"{limits.pe.name}; the execute engine"
@@ -170,7 +172,7 @@ class ExecuteEngine(wiring.Component):
 def array_of(limits: Limits) -> SystolicArray | BroadcastTile:
     """The array of a machine."""
     if limits.tile is None:
-        return SystolicArray(limits.pe, limits.rows, limits.cols, limits.stationary)
+        return SystolicArray(limits.pe, limits.rows, limits.cols, limits.stationary, load=limits.load)
     return tile_of(limits.pe, limits.rows, limits.cols)
 
 
@@ -179,5 +181,6 @@ def execute_verilog(engine: ExecuteEngine) -> str:
     limits, array = engine.limits, engine.array
     if isinstance(array, BroadcastTile):
         return "\n".join([array.places_verilog(), column_unit_verilog(limits)[1]])
-    cell = cells.verilog(limits.pe.name, array.dataflow, **limits.pe.params)
-    return "\n".join([cell, column_decoder_verilog(limits)[1], column_unit_verilog(limits)[1]])
+    return "\n".join(
+        [emit(array.cell, array.cell_name), column_decoder_verilog(limits)[1], column_unit_verilog(limits)[1]]
+    )

@@ -45,7 +45,7 @@ def banks(limits: Limits) -> dict[Channel, int]:
     bits, cols = 8 * limits.port_bytes, limits.cols
     return {
         Channel.ACT: banks_needed([limits.lanes * limits.vector_beats * bits], bits, padded=True),
-        Channel.WGT: banks_needed([limits.lanes * cols * form.bits for form in limits.formats], bits),
+        Channel.WGT: banks_needed([limits.weight_rows * cols * form.bits for form in limits.formats], bits),
         Channel.PAR: banks_needed([cols * form.par_bits for form in limits.formats], bits),
     }
 
@@ -84,8 +84,8 @@ def code_offset(limits: Limits, form: TileFormat) -> int:
 
 
 def beats_of(limits: Limits, elements: Value) -> Value:
-    """Pairs of operands that the array takes for so many elements of the reduction: one for each `limits.lanes`."""
-    return quotient(elements + (limits.lanes - 1), limits.lanes)
+    """Beats of weights of so many elements of the reduction, of a broadcast tile also of activations."""
+    return quotient(elements + (limits.weight_rows - 1), limits.weight_rows)
 
 
 class GroupReader(RowReader):
@@ -167,7 +167,7 @@ def chosen(m: Module, choice: Value, values: list[int], name: str) -> Value:
 
 
 class WeightFeeder(wiring.Component):
-    """The weight rows of an Execute, decoded, for the array's stream; of a broadcast tile as they are, `lanes` at once.
+    """The weight rows of an Execute, decoded, `weight_rows` at once, for the array; of a tile as they are.
 
     A row and its format go together from the reader to the decoders, and the group's parameters wait beside them until
     the last row of the group is taken.
@@ -201,7 +201,7 @@ class WeightFeeder(wiring.Component):
             "wgt": Out(bank_read(bits * count[Channel.WGT])),
             "wgt_valid": Out(1),
             "wgt_ready": In(1),
-            "wgt_data": Out(limits.lanes * limits.cols * self._weight_bits),
+            "wgt_data": Out(limits.weight_rows * limits.cols * self._weight_bits),
         }
         if any(self.par_users):
             ports["par"] = Out(bank_read(bits * count[Channel.PAR]))
@@ -212,7 +212,7 @@ class WeightFeeder(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         limits = self.limits
-        row_bits = [limits.lanes * limits.cols * form.bits for form in limits.formats]
+        row_bits = [limits.weight_rows * limits.cols * form.bits for form in limits.formats]
         m.submodules.rows = rows = RowReader(8 * limits.port_bytes, banks(limits)[Channel.WGT], row_bits)
         connect_bank(m, rows, self.wgt)
         m.d.comb += [
@@ -259,17 +259,17 @@ class WeightFeeder(wiring.Component):
             reader.job_choice.eq(of_word),
             reader.job_count.eq(field(self.word, Op.EXECUTE, "k")),
             reader.job_group.eq(group),
-            ends.eq((left <= self.limits.lanes) | rows.row_last),
+            ends.eq((left <= self.limits.weight_rows) | rows.row_last),
             reader.row_ready.eq(take & of_row & ends),
         ]
         with m.If(self.start):
             m.d.sync += [whole_group.eq(group), left.eq(group)]
         with m.Elif(take):
-            m.d.sync += left.eq(Mux(ends, whole_group, left - self.limits.lanes))
+            m.d.sync += left.eq(Mux(ends, whole_group, left - self.limits.weight_rows))
         return par_lanes(self.limits, self.par_users, reader), reader.row_valid | ~of_row
 
     def _decode(self, m: Module, rows: RowReader, take: Value, entries: list[Value]) -> None:
-        """A ColumnDecoder a column, and the offset of its weight."""
+        """A ColumnDecoder a weight, and the offset of the weights."""
         limits = self.limits
         if limits.tile is not None:
             bits = [form.bits for form in limits.formats]
@@ -280,16 +280,20 @@ class WeightFeeder(wiring.Component):
                     m.d.sync += self.wgt_par.eq(Cat(Cat(entry, Const(0, PAR_BITS))[:PAR_BITS] for entry in entries))
             return
         made = ColumnDecoder(limits)
-        weights = [Signal(limits.pe.wgt.bits, name=f"weight_c{col}") for col in range(limits.cols)]
-        codes = lanes(rows.row_data, rows.row_choice, [form.bits for form in limits.formats], limits.cols)
-        for col, (code, weight) in enumerate(zip(codes, weights, strict=True)):
+        names = [
+            f"{f'r{row}_' if row else ''}c{col}" for row in range(limits.weight_rows) for col in range(limits.cols)
+        ]
+        weights = [Signal(limits.pe.wgt.bits, name=f"weight_{name}") for name in names]
+        codes = lanes(rows.row_data, rows.row_choice, [form.bits for form in limits.formats], len(names))
+        for number, (name, code, weight) in enumerate(zip(names, codes, weights, strict=True)):
+            col = number % limits.cols
             inputs: dict[str, Value] = {"i_en": take, "i_format": rows.row_choice, "i_code": code}
             if hasattr(made, "scale"):
                 inputs["i_scale"] = entries[col][:SCALE_BITS]
             if hasattr(made, "zero"):
                 inputs["i_zero"] = entries[col][SCALE_BITS : SCALE_BITS + len(made.zero)]
             clock: dict[str, Value] = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
-            m.submodules[f"decoder_c{col}"] = Instance(made.module_name, **clock, **inputs, o_wgt=weight)
+            m.submodules[f"decoder_{name}"] = Instance(made.module_name, **clock, **inputs, o_wgt=weight)
         offsets = [code_offset(limits, form) for form in limits.formats]
         if any(offsets):
             offset = Signal(limits.pe.wgt.bits, name="offset", reset_less=True)

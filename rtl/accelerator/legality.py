@@ -75,9 +75,9 @@ def _execute(word: Value, limits: Limits) -> Iterator[Value]:
     yield from (par & (number == code) for code, form in enumerate(limits.formats) if not form.scale)
     if limits.stationary == "os":
         yield field(word, Op.EXECUTE, "m") > limits.rows
-    if limits.lanes > 1:
+    if limits.weight_rows > 1:
         k, group = field(word, Op.EXECUTE, "k"), field(word, Op.EXECUTE, "group")
-        yield (group < k) & (remainder(group, limits.lanes) != 0)
+        yield (group < k) & (remainder(group, limits.weight_rows) != 0)
 
 
 def quotient(value: Value, divisor: int) -> Value:

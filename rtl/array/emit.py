@@ -9,8 +9,8 @@ from typing import Any
 
 from amaranth.back import verilog as backend
 from bitwright.arch.pe import PESpec
-from bitwright.rtl import pe as cells
 from bitwright.rtl.array.systolic import SystolicArray
+from bitwright.rtl.pe.emit import emit
 
 
 def array_verilog(array: SystolicArray) -> str:
@@ -18,7 +18,7 @@ def array_verilog(array: SystolicArray) -> str:
     top: str = backend.convert(array, name=array.module_name, emit_src=False)
     modules = re.findall(r"^module (\S+?)\(", top, flags=re.MULTILINE)
     assert modules == [array.module_name], f"expected the one module {array.module_name}, got {modules}"
-    return top + "\n" + cells.verilog(array.spec.name, array.dataflow, **array.spec.params)
+    return top + "\n" + emit(array.cell, array.cell_name)
 
 
 def verilog(pe: str | PESpec, rows: int, cols: int, dataflow: str, **params: Any) -> str:

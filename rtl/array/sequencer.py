@@ -11,6 +11,7 @@ from typing import Any
 
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.utils import bits_for
+from bitwright.arch.array_timing import WeightLoad
 
 TILE_BITS = 16
 """Width of tile_m and tile_k: a tile's rows and depth go up to 65,535."""
@@ -20,7 +21,7 @@ TILE_BITS = 16
 class WeightStationaryMarks:
     """What the weight-stationary grid needs in the cycle of an accepted beat, before any skew.
 
-    row_load : one bit an array row     The weight row taken now belongs to this array row.
+    row_load : one bit an array row     The beat taken now has this array row's weights.
     row_valid : one bit an array row    The activation taken now has a real lane for this row (row < tile_k).
     first : 1                           The activation taken now is its tile's first: weights change over.
     accept : 1                          An activation vector is taken now.
@@ -51,16 +52,18 @@ class OutputStationaryMarks:
     drain_last: Value
 
 
-def weight_stationary(m: Module, ports: Any, rows: int) -> WeightStationaryMarks:
+def weight_stationary(m: Module, ports: Any, rows: int, load: WeightLoad) -> WeightStationaryMarks:
     """Loads weight rows and streams activations, one tile ahead.
 
-    Load side: the tile command stays at the head of its stream until the tile's last weight row is accepted, so
-    the next tile's first row can follow in the next cycle. Row 0 of tile t+1 waits until the first activation of
-    tile t is accepted (the same cycle is legal: a PE that is loaded and swapped at once takes the old weight).
-    Stream side: with row 0, (m, k) of the tile moves into a one-entry queue; beside the counters of the tile that
+    Load side: the tile command stays at the head of its stream until the tile's last beat of weights is accepted, so
+    the next tile's first beat can follow in the next cycle. Beat 0 of tile t+1 waits until the first activation of
+    tile t is accepted (the same cycle is legal: a PE that is loaded and swapped at once takes the old weight); where
+    weights are not double-buffered, its last one (in that cycle the weight is used for the last time).
+    Stream side: with beat 0, (m, k) of the tile moves into a one-entry queue; beside the counters of the tile that
     is streaming, this makes two tiles in flight, and no more can be.
 
-        L[t+1] >= max(L[t] + k[t], T[t]);   T[t] >= max(L[t] + 1, T[t-1] + m[t-1])
+        L[t+1] >= max(L[t] + ceil(k[t] / load.rows), F[t]);   F[t] = T[t], or T[t] + m[t] - 1;
+        T[t] >= max(L[t] + 1, T[t-1] + m[t-1])
 
     `ports` is the array component (its tile, wgt and act members are driven or read here); `rows` its height.
     """
@@ -79,17 +82,19 @@ def weight_stationary(m: Module, ports: Any, rows: int) -> WeightStationaryMarks
     wgt_accept = Signal()
     wgt_first = Signal()
     wgt_last = Signal()
+    act_last = Signal()
+    tile_free = ~queued | first_accepted if load.double_buffered else act_last | ~(queued | vectors_left.any())
 
     m.d.comb += [
         wgt_first.eq(~wgt_row.any()),
-        wgt_free.eq(~wgt_first | ~queued | first_accepted),
+        wgt_free.eq(~wgt_first | tile_free),
         ports.wgt_ready.eq(ports.tile_valid & wgt_free),
         wgt_accept.eq(ports.wgt_valid & ports.wgt_ready),
-        wgt_last.eq(wgt_row + 1 == ports.tile_k),
+        wgt_last.eq(wgt_row + load.rows >= ports.tile_k if load.rows > 1 else wgt_row + 1 == ports.tile_k),
         ports.tile_ready.eq(wgt_accept & wgt_last),
     ]
     with m.If(wgt_accept):
-        m.d.sync += wgt_row.eq(Mux(wgt_last, 0, wgt_row + 1))
+        m.d.sync += wgt_row.eq(Mux(wgt_last, 0, wgt_row + load.rows))
 
     m.d.comb += [
         starts.eq(~vectors_left.any() & queued),
@@ -108,10 +113,10 @@ def weight_stationary(m: Module, ports: Any, rows: int) -> WeightStationaryMarks
     with m.Elif(first_accepted):
         m.d.sync += queued.eq(0)
 
-    act_last = Signal()
     m.d.comb += act_last.eq(act_accept & (m_now == 1))
+    first_rows = [row - row % load.rows for row in range(rows)]
     return WeightStationaryMarks(
-        row_load=_named(m, "wgt_load", [wgt_accept & (wgt_row == row if row else wgt_first) for row in range(rows)]),
+        row_load=_named(m, "wgt_load", [wgt_accept & (wgt_row == row if row else wgt_first) for row in first_rows]),
         row_valid=_named(m, "act_valid", [act_accept & (k_now > row) if row else act_accept for row in range(rows)]),
         first=first_accepted,
         accept=act_accept,

@@ -12,12 +12,13 @@ from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, ResetSi
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from bitwright.arch import pe as specs
+from bitwright.arch.array_timing import ONE_ROW, WeightLoad
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.pe import Evidence, PESpec
 from bitwright.rtl import pe as cells
 from bitwright.rtl.array.sequencer import TILE_BITS, output_stationary, weight_stationary
 from bitwright.rtl.array.skew import control_line, delay_control, delay_data
-from bitwright.rtl.pe.cells import OutputStationaryCell, WeightStationaryCell
+from bitwright.rtl.pe.cells import OutputStationaryCell, SingleWeightCell, WeightStationaryCell
 
 MAX_SIDE = 256
 """Most rows or columns: a larger grid is no longer sensible as one flat module."""
@@ -28,7 +29,7 @@ class SystolicArray(wiring.Component):
 
     Weight stationary ("ws"): a tile is k <= rows weight rows (beat i holds W[i, 0..cols-1]) and m activation vectors
     (beat j, lane r holds X[j, r]); it gives m vectors X[j, :k] @ W. The next tile's weights load into shadow
-    registers while this one streams.
+    registers while this one streams; without double buffering, behind its last vector.
     Output stationary ("os"): a tile is k pairs of beats, activations X[0..m-1, e] (lane r holds row r) and weights
     W[e, 0..cols-1]; it gives the m <= rows vectors X @ W, row 0 first.
 
@@ -37,25 +38,30 @@ class SystolicArray(wiring.Component):
         rows, cols : int, 1..256 Cells that multiply; a PE with `zero_point_column` gets one more physical column, of
                                  constant weight 1, whose result is the sum of the activations.
         dataflow : "ws" | "os"
+        load : WeightLoad        ws: a beat of weights has `load.rows` rows, row i in the lanes i * cols ..; row r of a
+                                 tile waits r - r // load.rows cycles in registers, so that it gets to its cells in the
+                                 cycle in which it would if a row came a cycle: each column has
+                                 (rows - w)(w - 1) + w(w - 1)/2 weights' registers for that, w = load.rows.
     Members (A, W, P: bits of the PE's operands and psum; lane 0 in the least significant bits)
         tile_valid, tile_ready, tile_m, tile_k : In, Out, In(16), In(16)   One command a tile. ws: 1 <= k <= rows and
             1 <= m; os: 1 <= m <= rows and 1 <= k. Accepted with the tile's last weight row (ws) or element (os).
-        wgt_valid, wgt_ready, wgt_data : In, Out, In(cols * W)   k beats a tile.
+        wgt_valid, wgt_ready, wgt_data : In, Out, In(w * cols * W)   ceil(k / w) beats a tile.
         act_valid, act_ready, act_data : In, Out, In(rows * A)   ws: m beats a tile; os: k beats a tile.
         psum_valid, psum_data, psum_last : Out, Out(cols * P), Out   Results; no back-pressure. `psum_last` marks the
             last vector of a tile.
         act_sum : Out(P)         Only with a zero-point column: the sum of this vector's activations.
         wgt_unsigned : In        Only for PEs with that mode: weights are unsigned codes. Constant while busy.
-    Rules        valid holds, and data and command stay, until ready. ws, the weight rule: row r of a tile is accepted
-                 no later than r - 1 cycles after the tile's first activation (cells cannot wait). A source keeps
-                 it by offering that activation only when the last row was accepted in an earlier cycle, or when
-                 `wgt_valid` stays high from now until the last row (`wgt_ready` then does too). os: any stall is legal.
+    Rules        valid holds, and data and command stay, until ready. ws, the weight rule: beat i of a tile is accepted
+                 no later than i - 1 cycles after the tile's first activation (cells cannot wait). A source keeps
+                 it by offering that activation only when the last beat was accepted in an earlier cycle, or when
+                 `wgt_valid` stays high from now until the last beat (as `wgt_ready` then does). os: any stall is legal.
     Idle lanes   a lane without an operand (ws: lane >= k; os: lane >= m; any lane but 0 in a cycle in which no beat is
                  accepted) enters the grid as 0, whatever `act_data` carries. Lane 0 of an accepted beat always has an
                  operand, so it is not masked: its cell multiplies in the cycle of acceptance, and accepting stays off
                  that path.
     Timing       C' = physical columns; a cycle number is the cycle in which a beat is accepted.
-                 ws: weight row 0 at L, first activation at T;  L[t+1] >= max(L[t] + k[t], T[t]),
+                 ws: first weights at L, first activation at T;  L[t+1] >= max(L[t] + ceil(k[t] / w), F[t]),
+                 F[t] = T[t], without double buffering T[t] + m[t] - 1;
                  T[t] >= max(L[t] + 1, T[t-1] + m[t-1]); the vector accepted in cycle x comes out in x + rows + C' - 1.
                  os: first element at S, last at E;  S[t+1] >= max(E[t] + 1, E[t] + 2 m[t] - k[t+1]);
                  result row i comes out in E + m + C' - 1 + i. All equalities when the streams never stall.
@@ -81,16 +87,25 @@ class SystolicArray(wiring.Component):
         ),
     )
 
-    def __init__(self, pe: str | PESpec, rows: int, cols: int, dataflow: str, **params: Any) -> None:
+    def __init__(
+        self, pe: str | PESpec, rows: int, cols: int, dataflow: str, *, load: WeightLoad = ONE_ROW, **params: Any
+    ) -> None:
         self.spec = pe if isinstance(pe, PESpec) else specs.get(pe, **params)
         if isinstance(pe, PESpec) and params:
             raise ConfigError(f"array parameters = {sorted(params)}: a PE spec has its own; give a PE name with them")
         for what, value in (("rows", rows), ("cols", cols)):
             if not 1 <= value <= MAX_SIDE:
                 raise ConfigError(f"array.{what} = {value}: must be in 1..{MAX_SIDE}")
-        self.cell_name = cells.module_name(self.spec.name, dataflow, **self.spec.params)
-        cell = WeightStationaryCell(self.spec) if dataflow == "ws" else OutputStationaryCell(self.spec)
-        self.cell_ports = cell.signature.members
+        cells.module_name(self.spec.name, dataflow, **self.spec.params)  # refuses a dataflow that the PE has not
+        if dataflow != "ws" and load != ONE_ROW:
+            raise ConfigError(f"array.load = {load}: only a weight-stationary array loads weights")
+        if rows % load.rows:
+            raise ConfigError(f"array.load.rows = {load.rows}: must divide rows = {rows}")
+        self.load = load
+        kind = WeightStationaryCell if load.double_buffered else SingleWeightCell
+        self.cell = (OutputStationaryCell if dataflow == "os" else kind)(self.spec)
+        self.cell_name = self.cell.module_name
+        self.cell_ports = self.cell.signature.members
         self.rows = rows
         self.cols = cols
         self.dataflow = dataflow
@@ -106,7 +121,7 @@ class SystolicArray(wiring.Component):
             "tile_k": In(TILE_BITS),
             "wgt_valid": In(1),
             "wgt_ready": Out(1),
-            "wgt_data": In(self.cols * wgt_bits),
+            "wgt_data": In(self.load.rows * self.cols * wgt_bits),
             "act_valid": In(1),
             "act_ready": Out(1),
             "act_data": In(self.rows * act_bits),
@@ -128,7 +143,8 @@ class SystolicArray(wiring.Component):
     @property
     def module_name(self) -> str:
         """The Verilog module's name, such as `int8_mac_ws_16x16`."""
-        return f"{self.cell_name}_{self.rows}x{self.cols}"
+        wide = f"_w{self.load.rows}" if self.load.rows > 1 else ""
+        return f"{self.cell_name}_{self.rows}x{self.cols}{wide}"
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -139,22 +155,25 @@ class SystolicArray(wiring.Component):
         return m
 
     def _weight_stationary(self, m: Module) -> None:
-        marks = weight_stationary(m, self, self.rows)
-        acts, weights, outputs = self._act_lanes(m, marks.row_valid), self._wgt_lanes(m), self._cell_outputs()
+        marks = weight_stationary(m, self, self.rows, self.load)
+        acts, weights, outputs = self._act_lanes(m, marks.row_valid), self._held_weights(m), self._cell_outputs()
         swaps = control_line(m, "act_swap_line", marks.first, self.rows - 1)
         valids = [delay_control(m, f"act_valid_r{row}_skew", valid, row) for row, valid in enumerate(marks.row_valid)]
+        held = [row - row // self.load.rows for row in range(self.rows)]
+        loads = [delay_control(m, f"wgt_load_r{row}_held", marks.row_load[row], held[row]) for row in range(self.rows)]
         for row, col in self._positions():
             left = outputs[row][col - 1] if col else None
+            swap = {"act_swap": left["act_swap_out"] if left else swaps[row]} if self.load.double_buffered else {}
             self._place(
                 m,
                 row,
                 col,
                 outputs,
                 act_valid=left["act_valid_out"] if left else valids[row],
-                act_swap=left["act_swap_out"] if left else swaps[row],
                 act=left["act_out"] if left else acts[row],
-                wgt_load=left["wgt_load_out"] if left else marks.row_load[row],
-                wgt=weights[col],
+                wgt_load=left["wgt_load_out"] if left else loads[row],
+                wgt=weights[row][col],
+                **swap,
                 psum_in=outputs[row - 1][col]["psum_out"] if row else Const(0, self.spec.psum.bits),
             )
         latency = self.rows + self.physical_cols - 1
@@ -208,11 +227,23 @@ class SystolicArray(wiring.Component):
             lanes.append(lane)
         return [delay_data(m, f"act_r{row}", lane, row) for row, lane in enumerate(lanes)]
 
-    def _wgt_lanes(self, m: Module) -> list[Value]:
+    def _held_weights(self, m: Module) -> list[list[Value]]:
+        """One weight lane a cell [row][physical column]: rows of a beat that are not due yet are held back."""
+        wide = self.load.rows
+        found: list[list[Value]] = [self._wgt_lanes(m, row) for row in range(wide)]
+        for row, lanes in enumerate(found[1:], 1):
+            found[row] = [delay_data(m, f"wgt_r{row}_c{col}_held", lane, row) for col, lane in enumerate(lanes)]
+        for row in range(wide, self.rows):  # of the same lane of the beat; w - 1 cycles more
+            lanes = found[row - wide]
+            found.append([delay_data(m, f"wgt_r{row}_c{col}_held", lane, wide - 1) for col, lane in enumerate(lanes)])
+        return found
+
+    def _wgt_lanes(self, m: Module, row: int = 0) -> list[Value]:
         """One weight lane a physical column, delayed by its column number; the zero-point column's is always 1."""
-        bits = self.spec.wgt.bits
-        lanes = [self.wgt_data[col * bits : (col + 1) * bits] for col in range(self.cols)]
-        skewed = [delay_data(m, f"wgt_c{col}", lane, col) for col, lane in enumerate(lanes)]
+        bits, cols = self.spec.wgt.bits, self.cols
+        lanes = [self.wgt_data[at * bits : (at + 1) * bits] for at in range(row * cols, (row + 1) * cols)]
+        name = f"wgt_r{row}_c" if row else "wgt_c"
+        skewed = [delay_data(m, f"{name}{col}", lane, col) for col, lane in enumerate(lanes)]
         return skewed + [Const(1, bits)] * self.spec.zero_point_column
 
     def _cell_outputs(self) -> list[list[dict[str, Signal]]]:

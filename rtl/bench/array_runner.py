@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from bitwright.arch import pe as specs
+from bitwright.arch.array_timing import ONE_ROW, WeightLoad
 from bitwright.arch.errors import ConfigError, MismatchError
 from bitwright.arch.pe import PESpec
 from bitwright.rtl.array import SystolicArray, array_verilog
@@ -52,12 +53,12 @@ class ArrayRun:
 
 
 @lru_cache(maxsize=16)
-def compiled_array(spec: PESpec, rows: int, cols: int, dataflow: str) -> Compiled:
+def compiled_array(spec: PESpec, rows: int, cols: int, dataflow: str, load: WeightLoad = ONE_ROW) -> Compiled:
     """The array as a shared library; kept on disk by content, and in this process.
 
     Optimised with -O1: 16x16 int8 builds in a third of the time of -O2 and runs as fast.
     """
-    array = SystolicArray(spec, rows, cols, dataflow)
+    array = SystolicArray(spec, rows, cols, dataflow, load=load)
     return Compiled(array_verilog(array), array.module_name, optimise="-O1")
 
 
@@ -73,11 +74,12 @@ def run_passes(
     stall_seed: int | None = None,
     wgt_unsigned: bool = False,
     power_up_seed: int = 1,
+    load: WeightLoad = ONE_ROW,
 ) -> ArrayRun:
     """Run tiles back to back on the array's Verilog.
 
     Parameters
-        pe, rows, cols, dataflow : as of `SystolicArray`.
+        pe, rows, cols, dataflow, load : as of `SystolicArray`.
         passes : (m, k) of each tile, within the limits of the dataflow.
         wgt, act : for each tile [k, cols] and [m, k]: float16 values for a float PE, else integers.
         stall_seed : None: no stream ever stalls. Else random stalls on all three streams from this seed, which keep
@@ -89,22 +91,23 @@ def run_passes(
     """
     spec = specs.get(pe) if isinstance(pe, str) else pe
     _check(rows, cols, dataflow, passes, wgt, act)
-    design = compiled_array(spec, rows, cols, dataflow)
-    streams = _streams(spec, rows, dataflow, passes, wgt, act)
+    design = compiled_array(spec, rows, cols, dataflow, load)
+    streams = _streams(spec, rows, dataflow, passes, wgt, act, load.rows)
     idle = {"wgt_unsigned": int(wgt_unsigned)} if "wgt_unsigned" in design.inputs else {}
     if wgt_unsigned and not idle:
         raise ConfigError(f"wgt_unsigned: {design.top} has no such mode (only PEs whose weights are codes do)")
     expected = sum(m for m, _ in passes)
+    beats = [(m, load.beats(k)) for m, k in passes]
     limit = 64 + 4 * (rows + cols) + sum(2 * m + k + 2 * rows for m, k in passes) * (1 if stall_seed is None else 12)
     with design.open(random_state=True, seed=power_up_seed) as simulation:
         simulation.reset()
         if stall_seed is None:
             seen = simulation.stream(streams, capture="psum_valid", expected=expected, max_cycles=limit, idle=idle)
         else:
-            seen = stream_with_stalls(simulation, streams, dataflow, passes, stall_seed, expected, limit, idle)
+            seen = stream_with_stalls(simulation, streams, dataflow, beats, stall_seed, expected, limit, idle)
         after = simulation.run(idle, 4 * rows + cols + 4)["psum_valid"]
     _check_results(design.top, passes, seen, int(after.sum()))
-    return _result(spec, cols, dataflow, passes, seen, streams)
+    return _result(spec, cols, dataflow, beats, seen, streams)
 
 
 def _check(
@@ -145,9 +148,10 @@ def _streams(
     passes: Sequence[tuple[int, int]],
     wgt: Sequence[npt.NDArray[Any]],
     act: Sequence[npt.NDArray[Any]],
+    load_rows: int,
 ) -> tuple[Stream, Stream, Stream]:
     """The tile, wgt and act streams of a program."""
-    wgt_rows = np.concatenate([_codes(tile, spec.wgt.kind) for tile in wgt])
+    wgt_rows = np.concatenate([_wide(_codes(tile, spec.wgt.kind), load_rows) for tile in wgt])
     beats = act if dataflow == "ws" else [tile.T for tile in act]
     act_rows = np.full((sum(len(tile) for tile in beats), rows), -1, dtype=np.int64)
     start = 0
@@ -162,6 +166,16 @@ def _streams(
         Stream("wgt_valid", "wgt_ready", {"wgt_data": _port_value(wgt_words, wgt_rows.shape[1] * spec.wgt.bits)}),
         Stream("act_valid", "act_ready", {"act_data": _port_value(act_words, rows * spec.act.bits)}),
     )
+
+
+def _wide(tile: npt.NDArray[Any], load_rows: int) -> npt.NDArray[Any]:
+    """Rows [k, cols] as beats of `load_rows` of them; the rows that the last one lacks are all ones."""
+    if load_rows == 1:
+        return tile
+    k, cols = tile.shape
+    rows = np.full((-(-k // load_rows) * load_rows, cols), -1, dtype=np.int64)
+    rows[:k] = tile
+    return rows.reshape(-1, load_rows * cols)
 
 
 def _check_results(top: str, passes: Sequence[tuple[int, int]], seen: Captured, extra: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from bitwright.arch.array_timing import ONE_ROW, WeightLoad
 from bitwright.arch.pe import PESpec
 from bitwright.arch.program import Program, Tile
 from bitwright.rtl.bench.array_runner import ArrayRun, run_passes
@@ -47,6 +48,7 @@ def run_program(
     wgt: npt.NDArray[Any],
     *,
     wgt_unsigned: bool = False,
+    load: WeightLoad = ONE_ROW,
 ) -> ProgramRun:
     """Run every execute of `program` back to back, operands always there.
 
@@ -61,5 +63,6 @@ def run_program(
         activations.append(act[tile.m0 : tile.m0 + tile.m, tile.k0 : tile.k0 + tile.k])
     passes = [(tile.m, tile.k) for tile in tiles]
     return ProgramRun(
-        tiles, run_passes(spec, rows, cols, dataflow, passes, weights, activations, wgt_unsigned=wgt_unsigned)
+        tiles,
+        run_passes(spec, rows, cols, dataflow, passes, weights, activations, wgt_unsigned=wgt_unsigned, load=load),
     )

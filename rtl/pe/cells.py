@@ -104,6 +104,42 @@ class WeightStationaryCell(_Cell):
         return m
 
 
+class SingleWeightCell(_Cell):
+    """As WeightStationaryCell, with one weight register: the array loads it behind the last activation that uses it.
+
+    Parameters, Members   as of WeightStationaryCell, without act_swap and act_swap_out.
+    Rules        wgt_load: weight <- wgt, used from the next cycle on; an activation in the cycle of a load meets the
+                 old weight. psum_out <- act_valid ? psum_in + act * weight : psum_in.
+    Timing       latency 1 cycle; one activation a cycle; never stalls.
+    Arithmetic   the spec's `accumulate`, bit-exact.
+    Reset        synchronous; clears act_valid_out and wgt_load_out only.
+    Model        arch.pe: spec.accumulate.
+    Source       single-buffered weight-stationary arrays are common practice; written from the contract above.
+    """
+
+    dataflow = "ws_single"
+    data_outputs = ("act_out", "psum_out")
+    evidence = (Evidence("in arrays: values and cycles", 30_000, "tests/rtl/array/test_systolic.py"),)
+
+    ports: ClassVar[dict[str, tuple[Any, str]]] = {
+        name: port for name, port in WeightStationaryCell.ports.items() if not name.startswith("act_swap")
+    }
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        weight = Signal(self.spec.wgt.bits, name="weight", reset_less=True)
+        total = self._sum(m, self.psum_in, self.act, weight)
+        with m.If(self.wgt_load):
+            m.d.sync += weight.eq(self.wgt)
+        m.d.sync += [
+            self.act_out.eq(self.act),
+            self.psum_out.eq(Mux(self.act_valid, total.as_unsigned(), self.psum_in)),
+            self.act_valid_out.eq(self.act_valid),
+            self.wgt_load_out.eq(self.wgt_load),
+        ]
+        return m
+
+
 class OutputStationaryCell(_Cell):
     """One PE of an output-stationary systolic array: the sum stays, activations go right, weights go down.
 

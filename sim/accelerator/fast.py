@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from bitwright.arch.array_timing import BroadcastShape
+from bitwright.arch.array_timing import ArrayShape, BroadcastShape
 from bitwright.arch.fixed_memory import FixedMemory
 from bitwright.arch.isa import timing
 from bitwright.arch.isa.counters import Counters, InstructionTimes
@@ -289,6 +289,8 @@ class Array:
     def __init__(self, limits: Limits) -> None:
         shape = limits.array_shape(limits.formats[0])
         self._walk = _weights_stay if shape.weight_stationary else _sums_stay
+        if isinstance(shape, ArrayShape) and shape.weight_stationary and not shape.load.double_buffered:
+            self._walk = _one_weight_stays
         if isinstance(shape, BroadcastShape):
             self._latency = shape.latency
         else:
@@ -313,6 +315,16 @@ def _weights_stay(shape: Shape, weights: int, stream: int) -> tuple[int, int, in
         first_vector = max(weights + 1, stream)
         again = weights + rows
         weights, stream = max(again, first_vector), first_vector + shape.work
+    return weights, stream, again, stream - 1
+
+
+def _one_weight_stays(shape: Shape, weights: int, stream: int) -> tuple[int, int, int, int]:
+    """As `_weights_stay`, but the rows come in behind the last vector of the slice before."""
+    again = 0
+    for beats in shape.slices:
+        first_vector = max(weights + 1, stream)
+        again, stream = weights + beats, first_vector + shape.work
+        weights = max(again, stream - 1)
     return weights, stream, again, stream - 1
 
 

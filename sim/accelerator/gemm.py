@@ -77,11 +77,11 @@ class Gemm:
         """Where everything stands; the tiling is the lowering's choice."""
         values = self._values
         group = self.k if self.group is None else min(self.group, self.k)
-        unit = values * self.limits.lanes
+        unit = values * self.limits.weight_rows
         if group < self.k and group % unit:
             raise ConfigError(
-                f"group = {group}: must be a multiple of {unit}, which the tile takes at once, or at least the "
-                f"reduction of {self.k}"
+                f"group = {group}: must be a multiple of {unit}, which the {self.limits.array_word} takes at once, or "
+                f"at least the reduction of {self.k}"
             )
         sizes = self.m, -(-self.k // values), self.n
         scaled = self.limits.pe.act.kind != "float"

@@ -96,7 +96,7 @@ class Shape:
         gives : who gets a slot when it is done
         region, span : of a Load or Store, and beats from its first to one past its last in the region
         lengths : bursts of a Load or Store, by the place of its first beat between two multiples of 4 KiB
-        slices : of an Execute the cycles in which each takes its operands (ws: its rows of weights)
+        slices : of an Execute the cycles in which each takes its operands (ws: its beats of weights)
         work : of an Execute what a slice keeps from its end on: the stream (ws), the registers on the results' way out;
             cycles of a Vector
         apart : of an Execute that is not weight-stationary, from a slice's end to the earliest end of the next
@@ -162,7 +162,9 @@ class Shapes:
                 if isinstance(array, BroadcastShape):
                     shape.slices = [-(-size // array.lanes) * array.step_cycles for size in shape.slices]
                     shape.apart = max(shape.work, array.sum_cycles)
-                elif not array.weight_stationary:
+                elif array.weight_stationary:
+                    shape.slices = [array.load.beats(size) for size in shape.slices]
+                else:
                     shape.apart = shape.work = 2 * instruction.m - 1
             case Vector():
                 shape.work = timing.vector_slots(instruction, limits) + timing.VECTOR_DRAIN

@@ -12,6 +12,7 @@ from bitwright.arch.array_timing import (
     Pass,
     PassRun,
     Shape,
+    WeightLoad,
     cycles,
     run_passes,
     step,
@@ -39,6 +40,33 @@ def test_one_output_stationary_pass_costs_reduction_skew_and_drain() -> None:
 )
 def test_weight_stationary_passes_repeat_every_longer_of_stream_and_load(m: int, k: int, period: int) -> None:
     assert cycles(WS, [Pass(m, k)] * 41) - cycles(WS, [Pass(m, k)] * 40) == period
+
+
+@pytest.mark.parametrize(
+    ("load", "m", "k", "period"),
+    [
+        (WeightLoad(2), 1, 4, 2),
+        (WeightLoad(2), 1, 3, 2),
+        (WeightLoad(4), 1, 4, 1),
+        (WeightLoad(4), 3, 4, 3),
+        (WeightLoad(1, double_buffered=False), 1, 4, 4),
+        (WeightLoad(1, double_buffered=False), 8, 4, 8),
+        (WeightLoad(4, double_buffered=False), 1, 4, 1),
+    ],
+)
+def test_weight_stationary_passes_repeat_as_weights_come(load: WeightLoad, m: int, k: int, period: int) -> None:
+    shape = ArrayShape(4, 3, True, load)
+    assert cycles(shape, [Pass(m, k)] * 41) - cycles(shape, [Pass(m, k)] * 40) == period
+
+
+def test_single_weights_wait_for_the_stream() -> None:
+    # Passes of 1 and 9 vectors with 4 rows of weights each: loads 0..3 and 4..7; the third pass loads from 4 + 1 on
+    # beside the stream in 5..13, or in its last cycle, and streams after it at once.
+    for double, third in ((True, 8), (False, 13)):
+        shape, state = ArrayShape(4, 3, True, WeightLoad(1, double)), IDLE
+        for m, load in ((1, 0), (9, 4), (1, third)):
+            state, start, _ = step(shape, state, 0, m, 4)
+            assert start == load
 
 
 @pytest.mark.parametrize(
@@ -78,7 +106,8 @@ def test_no_pass_takes_no_cycle() -> None:
 @st.composite
 def pass_patterns(draw: st.DrawFn) -> tuple[Shape, list[PassRun], int, int]:
     small = st.integers(1, 12)
-    systolic = st.builds(ArrayShape, small, small, st.booleans())
+    loads = st.builds(WeightLoad, st.integers(1, 5), st.booleans())
+    systolic = st.builds(ArrayShape, small, small, st.booleans(), loads)
     shape = draw(st.one_of(systolic, st.builds(BroadcastShape, small, small, st.integers(1, 8), st.integers(1, 4))))
     m_limit, k_limit = (40, shape.rows) if shape.weight_stationary else (shape.rows, 40)
     run = st.builds(PassRun, st.integers(1, m_limit), st.integers(1, k_limit), st.integers(1, 30))
@@ -98,7 +127,7 @@ def test_periodic_shortcut_equals_one_pass_at_a_time(
             for _ in range(run.count):
                 state, start, finish = step(shape, state, ready, run.m, run.k)
                 first = start if first is None else first
-                weights_done = start + run.k
+                weights_done = start + -(-run.k // (shape.load.rows if isinstance(shape, ArrayShape) else 1))
     timing = run_passes(shape, IDLE, ready, pattern, times)
     assert (timing.state, timing.first, timing.finish) == (state, first, finish)
     assert timing.weights_done == (weights_done if shape.weight_stationary else state.stream_free)

@@ -88,12 +88,18 @@ class Comparison:
     def require_equal(self, machine_name: str, sizes: tuple[int, int, int], group: int) -> None:
         """One matrix product M, K, N on a machine; `group` is the reduction group where weights are int4."""
         m, k, n = sizes
-        machine = machines.with_changes(machines.load(machine_name), buffers_kib="256,256,256")
+        name, _, load = machine_name.partition("+")
+        machine = machines.with_changes(machines.load(name), buffers_kib="256,256,256")
+        if load:  # int8-4x4-ws+2: two rows of weights a cycle; +2single: into single registers
+            ways = {"load_rows": int(load.removesuffix("single")), "double_buffered": not load.endswith("single")}
+            machine = machine.model_copy(update={"array": machine.array.model_copy(update=ways)})
         act, wgt, weight_format = operands(machine.pe, m, k, n)
         cut = group if weight_format == "int4" else None
         program = mapping.compile_gemm(machine, Gemm("g", "ffn", m, k, n, 1, weight_format, cut), FREE)
         array, shape = machine.array, mapping.array_shape(machine)
-        measured = run_program(pe.get(machine.pe), array.rows, array.cols, array.dataflow.value, program, act, wgt)
+        measured = run_program(
+            pe.get(machine.pe), array.rows, array.cols, array.dataflow.value, program, act, wgt, load=array.load
+        )
         closed_form = cycles(shape, (item for execute in program.executes for item in execute.passes()))
         simulated = engine.run(unhindered(program), shape, FREE, edge_latency_cycles=0).cycles
         self.cycles.append((measured.cycles, simulated))

@@ -1,6 +1,7 @@
 """Array RTL on Verilator against the simulator: the same programs, every value, and a cycle difference of 0.
 
-90 programs: 14 shapes on 6 small arrays (3 PEs, both dataflows, square and not) and 3 on the int8 array of 16x16. The
+132 programs: 14 shapes on 9 small arrays (3 PEs, both dataflows, three ways to load weights) and 3 on the
+int8 array of 16x16. The
 sweep's other arrays, up to 32x32, are compared in campaign_array_cycles.py; how, and with what, stands in conftest.py.
 """
 
@@ -18,9 +19,11 @@ SHAPES = [
     (2, 72, 6), (31, 5, 17), (9, 90, 2), (33, 24, 10), (7, 150, 7),
 ]  # fmt: skip
 GROUP = 24
+LOADS = ["int8-4x4-ws+2", "shift-add-8x5-ws+4single", "fp16-3x4-ws+1single"]  # how weights enter
 SWEEP_SHAPES = [(1, 576, 192), (16, 576, 192), (17, 31, 33)]  # SmolLM2-135M's key projection; misses by one
 CASES = [
     *((name, sizes) for name in ARRAYS for sizes in SHAPES),
+    *((name, sizes) for name in LOADS for sizes in SHAPES),
     *((name, sizes) for name in ("int8-16x16-ws", "int8-16x16-os") for sizes in SWEEP_SHAPES),
 ]
 

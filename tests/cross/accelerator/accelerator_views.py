@@ -33,7 +33,11 @@ MEMORIES = tuple(FixedMemory(latency_cycles=latency, beat_cycles=beat) for laten
 @lru_cache
 def machine_limits(name: str, port_bytes: int, forms: tuple[str, ...] | None = None, kib: float = 2) -> Limits:
     """A machine with small buffers, so that programs have many tiles and every slot comes up."""
-    loaded = tile_machine(name) if "lut" in name else machine.load(name)
+    plain, _, load = name.partition("+")
+    loaded = tile_machine(name) if "lut" in name else machine.load(plain)
+    if load:  # int8-4x4+2: two rows of weights a cycle; +2single: into single registers
+        array = {"load_rows": int(load.removesuffix("single")), "double_buffered": not load.endswith("single")}
+        loaded = loaded.model_copy(update={"array": loaded.array.model_copy(update=array)})
     small = machine.with_changes(loaded, buffers_kib=f"{kib},{kib},{kib}")
     return limits(small, port_bytes=port_bytes, formats=forms)
 
@@ -122,7 +126,7 @@ def random_gemm(lim: Limits, seed: int) -> Lowered:
     draw, numbers = Random(seed), np.random.default_rng(seed)
     m, k, n = (draw.randint(1, 3 * side) for side in (lim.rows, lim.rows * lim.lanes, lim.cols))
     form = formats.get(draw.choice(lim.formats).name)
-    once = 1 if lim.tile is None else lim.tile.lanes * lim.tile.values(form.name)
+    once = lim.weight_rows * (1 if lim.tile is None else lim.tile.values(form.name))
     groups = [None, draw.randint(1, k), 4] if once == 1 else [None, once, 2 * once]
     group = draw.choice(groups) if form.default_scale_format else None
     weights = numbers.normal(size=(n, k)).astype(np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bitwright.arch import pe
+from bitwright.arch.array_timing import ArrayShape, Pass, WeightLoad, cycles
 from bitwright.rtl.array import SystolicArray
 from bitwright.rtl.bench.array_golden import (
     bits_of,
@@ -21,18 +22,28 @@ ARRAYS = [
     *(("fp16-mac", rows, cols) for rows, cols in ((2, 2), (3, 5))),
 ]
 DATAFLOWS = ("ws", "os")
+LOADS = [
+    ("int8-mac", 4, 3, WeightLoad(2)),
+    ("int8-mac", 6, 2, WeightLoad(3)),
+    ("int8-mac", 4, 4, WeightLoad(4, double_buffered=False)),
+    ("shift-add", 4, 3, WeightLoad(2, double_buffered=False)),
+    ("fp16-mac", 3, 2, WeightLoad(1, double_buffered=False)),
+    ("fp16-mac", 2, 3, WeightLoad(2)),
+]
 
 
 def physical_cols(name: str, cols: int) -> int:
     return cols + pe.get(name).zero_point_column
 
 
-def schedule(rows: int, width: int, dataflow: str, passes: list[tuple[int, int]]) -> list[PassEvents]:
+def schedule(
+    rows: int, width: int, dataflow: str, passes: list[tuple[int, int]], load: WeightLoad = WeightLoad()
+) -> list[PassEvents]:
     """The timing contract by brute force: walks through the cycles, and takes a beat as soon as no rule forbids it."""
-    return _walk_ws(rows, width, passes) if dataflow == "ws" else _walk_os(width, passes)
+    return _walk_ws(rows, width, passes, load) if dataflow == "ws" else _walk_os(width, passes)
 
 
-def _walk_ws(rows: int, width: int, passes: list[tuple[int, int]]) -> list[PassEvents]:
+def _walk_ws(rows: int, width: int, passes: list[tuple[int, int]], load: WeightLoad) -> list[PassEvents]:
     tiles = len(passes)
     wgt: list[list[int]] = [[] for _ in passes]
     act: list[list[int]] = [[] for _ in passes]
@@ -40,9 +51,12 @@ def _walk_ws(rows: int, width: int, passes: list[tuple[int, int]]) -> list[PassE
     while streaming < tiles or loading < tiles:
         if streaming < tiles and wgt[streaming] and wgt[streaming][0] < cycle:
             act[streaming].append(cycle)
-        if loading < tiles and (wgt[loading] or loading == 0 or act[loading - 1]):
+        used = (
+            0 if loading == 0 else len(act[loading - 1]) - (0 if load.double_buffered else passes[loading - 1][0] - 1)
+        )
+        if loading < tiles and (wgt[loading] or loading == 0 or used > 0):
             wgt[loading].append(cycle)
-            loading += len(wgt[loading]) == passes[loading][1]
+            loading += len(wgt[loading]) * load.rows >= passes[loading][1]
         streaming += streaming < tiles and len(act[streaming]) == passes[streaming][0]
         cycle += 1
     delay = rows + width - 1
@@ -71,6 +85,7 @@ def run_and_check(
     passes: list[tuple[int, int]],
     seed: int,
     stall_seed: int | None = None,
+    load: WeightLoad = WeightLoad(),
 ) -> ArrayRun:
     """Run random operands and compare all values; returns the run for its cycle numbers."""
     spec = pe.get(name)
@@ -87,11 +102,12 @@ def run_and_check(
         [act for _, act in operands],
         stall_seed=stall_seed,
         power_up_seed=seed + 1,
+        load=load,
         **mode,
     )
     for tile, (wgt, act) in enumerate(operands):
         want = bits_of(expected(spec, wgt, act, **mode))
-        where = f"{name} {rows}x{cols} {dataflow} seed {seed} stall_seed {stall_seed} tile {tile} of {passes}"
+        where = f"{name} {rows}x{cols} {dataflow} {load} seed {seed} stall_seed {stall_seed} tile {tile} of {passes}"
         np.testing.assert_array_equal(bits_of(run.outputs[tile]), want, err_msg=where)
         if spec.zero_point_column:
             assert run.act_sums is not None
@@ -174,6 +190,22 @@ def test_random_stalls_change_no_value_and_break_no_timing_rule(name: str, rows:
     for seed, passes in stalled_programs(rows, dataflow).items():
         run = run_and_check(name, rows, cols, dataflow, passes, seed, stall_seed=seed)
         check_rules(run, rows, width, dataflow, passes, f"seed {seed}")
+
+
+@pytest.mark.parametrize(("name", "rows", "cols", "load"), LOADS)
+def test_ways_to_load_weights_give_exact_values_in_the_contract_cycles(
+    name: str, rows: int, cols: int, load: WeightLoad
+) -> None:
+    width = physical_cols(name, cols)
+    programs = dict(enumerate(edge_programs(rows, "ws"))) | random_programs(rows, "ws")
+    for seed, passes in programs.items():
+        run = run_and_check(name, rows, cols, "ws", passes, seed, load=load)
+        assert run.events == schedule(rows, width, "ws", passes, load), f"seed {seed}, passes {passes}"
+        contract = cycles(ArrayShape(rows, width, True, load), (Pass(m, k) for m, k in passes))
+        assert run.cycles == run.events[-1].last_out + 1 == contract
+    for seed, passes in stalled_programs(rows, "ws").items():
+        run = run_and_check(name, rows, cols, "ws", passes, seed, stall_seed=seed, load=load)
+        check_rules(run, rows, width, "ws", passes, f"seed {seed}")
 
 
 def check_rules(run: ArrayRun, rows: int, width: int, dataflow: str, passes: list[tuple[int, int]], where: str) -> None:

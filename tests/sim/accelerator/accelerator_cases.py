@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from bitwright.arch import formats, pe
+from bitwright.arch.array_timing import WeightLoad
 from bitwright.arch.fixed_memory import FixedMemory
 from bitwright.arch.isa.extents import act_vectors
 from bitwright.arch.isa.instructions import Buffer, End, Execute, Instruction, Load, NumberType, Store, Vector
@@ -84,6 +85,9 @@ def random_limits(draw: Random, names: Sequence[str] = tuple(FORMATS)) -> Limits
     stationary: Any = "os" if name in TILES else draw.choice(["ws", "os"])
     forms = tuple(tile_format(spec, form, "test") for form in FORMATS[name])
     lim = Limits(rows, cols, stationary, spec, draw.choice([8, 16, 32, 64]), forms, 1, 1, 1, 1, 1, 1)
+    if stationary == "ws":
+        wide = draw.choice([one for one in range(1, rows + 1) if (lim.slice_steps or rows) % one == 0])
+        lim = replace(lim, load=WeightLoad(draw.choice([1, wide]), draw.random() < 0.6))
     row = lim.beats(32 * cols)
     least = (2 * rows * lim.lanes, lim.beats(16 * max(rows, lim.lanes) * cols), lim.beats(24 * cols), 3 * row, 2, row)
     return replace(lim, **dict(zip(_SLOTS, (one + draw.choice([0, 3, 40, 300]) for one in least), strict=True)))
@@ -122,7 +126,9 @@ def lowered_case(seed: int, most: int = 20) -> Case | None:
     number = draw.randrange(len(lim.formats))
     m, k, n = draw.randint(1, 2 * lim.rows), draw.randint(1, most), draw.randint(1, most)
     form = formats.get(lim.formats[number].name)
-    group = draw.choice([None, draw.randint(1, k), 4]) if form.default_scale_format else None
+    once = lim.weight_rows
+    groups = [None, draw.randint(1, k), 4] if once == 1 else [None, once * draw.randint(1, 3)]
+    group = draw.choice(groups) if form.default_scale_format else None
     numbers = np.random.default_rng(seed)
     encoded = form.encode(numbers.normal(size=(n, k)).astype(np.float32), group=group)
     values = numbers.normal(size=(m, k)).astype(np.float32)
@@ -178,7 +184,7 @@ class _Maker:
             execute = Execute(format=form, m=m, k=1, group=1)
             for _ in range(20):
                 k = draw.randint(1, draw.choice([3, 40, 40]))
-                group = draw.choice([k, lim.lanes * draw.randint(1, 9), lim.lanes * draw.randint(1, 4)])
+                group = draw.choice([k, lim.weight_rows * draw.randint(1, 9), lim.weight_rows * draw.randint(1, 4)])
                 longer = replace(execute, k=k, group=group)
                 if self._fits(longer):
                     execute = longer

@@ -26,18 +26,25 @@ class Tile:
 
 
 class WeightStationary:
-    """Weight rows into shadow registers, one tile ahead of the vectors that stream."""
+    """Weight rows into shadow registers, one tile ahead of the vectors that stream; or behind the last of them."""
 
     def __init__(self, limits: Limits) -> None:
         self.latency = limits.rows + limits.cols + limits.pe.zero_point_column - 1
-        self.row = 0
+        self.load, self.row = limits.load, 0
         self.queued: Tile | None = None  # loaded, or being so, and its vectors have not begun
         self.streams: Tile | None = None
         self.left = 0
 
     def show(self, tile: Tile | None) -> None:
         self.begins = self.left == 0 and self.queued is not None
-        self.takes = tile is not None and (self.row > 0 or self.queued is None or self.begins)
+        if self.load.double_buffered:
+            free = self.queued is None or self.begins
+        elif self.begins:
+            assert self.queued is not None
+            free = self.queued.m == 1
+        else:
+            free = self.queued is None and self.left <= 1
+        self.takes = tile is not None and (self.row > 0 or free)
 
     def clock(self, tile: Tile | None) -> tuple[bool, bool]:
         if self.begins:
@@ -50,7 +57,9 @@ class WeightStationary:
         assert tile is not None
         if self.row == 0:
             self.queued = tile
-        self.row = (self.row + 1) % tile.k
+        self.row += self.load.rows
+        if self.row >= tile.k:
+            self.row = 0
         return self.row == 0, leaves
 
 
