@@ -17,7 +17,7 @@ OFFSET_BITS = 12
 """Of a byte in the register space, a page of 4 KiB."""
 
 IDENTITY = 0xB17E
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 """Version of this description: MAJOR moves when a program for the old registers would go wrong."""
 
 
@@ -28,6 +28,7 @@ class Access(StrEnum):
     RW = "rw"  # reads what was written; a write while STATUS.busy changes nothing and answers SLVERR
     ALWAYS = "rw, always"  # the same, and may be written at any time
     START = "wo"  # reads 0; a write while STATUS.busy changes nothing and answers SLVERR
+    RESET = "wo, always"  # reads 0; may be written at any time
     CLEAR = "w1c"  # a 1 that is written clears its bit, at any time
 
 
@@ -121,6 +122,9 @@ def _registers() -> tuple[Register, ...]:
         )),
         Register("ERROR_INDEX", 0x018, Access.RO, "the instruction that the error is about; of a whole run its End", (
             Bits("index", 0, INDEX_BITS, "counted from 0"),
+        )),
+        Register("RESET", 0x01C, Access.RESET, "ends a run that the memory never lets end", (
+            _flag("reset", 0, "1: no run, nothing open, STATUS, ERROR, counters 0; the memory must be reset with it"),
         )),
         *_pair("PROGRAM_BASE", 0x020, Access.RW, "where the program starts, a multiple of 256 bytes", ADDRESS_BITS, 8),
         Register("PROGRAM_WORDS", 0x028, Access.RW, "instructions of the program, of 16 bytes",

@@ -1,4 +1,4 @@
-"""`bitwright simulate MACHINE --gemm M,K,N`: one matrix product on the accelerator."""
+"""`bitwright simulate MACHINE --gemm M,K,N` or `MODEL --engine`: matrix products on the accelerator."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from bitwright.arch.errors import ConfigError, MismatchError, suggest
 
 if TYPE_CHECKING:
     from bitwright.arch.machine import Machine
+    from bitwright.workloads.shapes import ModelShape
 
 ENGINES = ("simpy", "fast", "rtl")
+MOST_RTL_CYCLES = 10_000_000
+"""Of one program: roughly half an hour on an 8x8 array."""
 
 
 def gemm_row(machine: Machine, sizes: str, *, engine: str, weights: str | None, group: int | None) -> dict[str, Any]:
@@ -22,22 +25,59 @@ def gemm_row(machine: Machine, sizes: str, *, engine: str, weights: str | None, 
     if engine not in ENGINES:
         raise ConfigError(f"engine = {engine!r}: no such engine; {suggest(engine, ENGINES)}")
     m, k, n = _sizes(sizes)
-    from bitwright.sim.accelerator.gemm import Gemm, GemmResult, simulate_gemm, usual_weights
-    from bitwright.sim.inference import default_policy
+    from bitwright.sim.accelerator.gemm import Gemm, GemmResult, simulate_gemm
 
-    if weights is not None:
-        chosen = weights
-    elif machine.pe in pe.names():
-        policy = default_policy(machine.pe)
-        chosen = policy.weights
-        group = policy.group if group is None and isinstance(policy.group, int) else group
-    else:
-        chosen, usual = usual_weights(machine)
-        group = usual if group is None else group
+    chosen, group = _format(machine, weights, group)
     if engine != "rtl":
         return simulate_gemm(machine, m, k, n, fmt=chosen, group=group, engine=engine).row()
     gemm = Gemm(machine, m, k, n, chosen, group)
     return GemmResult(gemm, engine, machine.memory, _on_rtl(gemm)).row()
+
+
+def model_row(
+    machine: Machine, model: str | ModelShape, *, engine: str, weights: str | None, group: int | None, **workload: int
+) -> dict[str, Any]:
+    """The row of a model's linear layers, each distinct product a program; the same from every engine.
+
+    "rtl" also compares every result, as of `gemm_row`. ConfigError too for a product too long for a run of the RTL.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"engine = {engine!r}: no such engine; {suggest(engine, ENGINES)}")
+    from bitwright.sim.accelerator import model as on_accelerator
+    from bitwright.sim.accelerator.gemm import counters
+
+    fmt, group = _format(machine, weights, group)
+    work = list(on_accelerator.layers(machine, model, fmt=fmt, group=group, **workload))
+    if engine == "rtl":
+        for layer in work:
+            cycles = counters(layer.gemm, "fast", machine.memory).cycles
+            if cycles > MOST_RTL_CYCLES:
+                gemm = layer.gemm
+                raise ConfigError(
+                    f"engine = rtl: {layer.phase} {layer.name} ({gemm.m},{gemm.k},{gemm.n}) takes {cycles} cycles: a "
+                    f"run of the RTL has at most {MOST_RTL_CYCLES} (use --engine fast, whose cycles are the same, or "
+                    "fewer --prompt-tokens)"
+                )
+
+    def run(gemm: Any) -> Any:
+        return _on_rtl(gemm) if engine == "rtl" else counters(gemm, engine, machine.memory)
+
+    row: dict[str, Any] = on_accelerator.model_row(machine, model, work, engine, run)
+    return row
+
+
+def _format(machine: Machine, weights: str | None, group: int | None) -> tuple[str, int | None]:
+    """Weight format and group: the PE's own where none is given."""
+    if weights is not None:
+        return weights, group
+    from bitwright.sim.accelerator.gemm import usual_weights
+    from bitwright.sim.inference import default_policy
+
+    if machine.pe not in pe.names():
+        chosen, usual = usual_weights(machine)
+        return chosen, usual if group is None else group
+    policy = default_policy(machine.pe)
+    return policy.weights, policy.group if group is None and isinstance(policy.group, int) else group
 
 
 def _on_rtl(gemm: Any) -> Any:

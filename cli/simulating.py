@@ -25,12 +25,15 @@ def simulate(
     gemm: Annotated[
         str | None, typer.Option(metavar="M,K,N", help="In MODEL's place: one product, on the whole accelerator.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Of --gemm: simpy, fast or rtl (the compiled Verilog).")] = "simpy",
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Programs on the accelerator: simpy, fast or rtl (the compiled Verilog); --gemm: simpy."),
+    ] = None,
     memory_latency: Annotated[
-        int | None, typer.Option(help="Of --gemm: cycles from an address to its first beat.", show_default=_OWN)
+        int | None, typer.Option(help="Of --engine: cycles from an address to its first beat.", show_default=_OWN)
     ] = None,
     memory_beat_cycles: Annotated[
-        int | None, typer.Option(help="Of --gemm: cycles a beat of the memory.", show_default=_OWN)
+        int | None, typer.Option(help="Of --engine: cycles a beat of the memory.", show_default=_OWN)
     ] = None,
     prompt_tokens: Annotated[int, typer.Option(help="Prefill length.")] = 128,
     output_tokens: Annotated[int, typer.Option(help="Decode steps, the first at context prompt-tokens.")] = 32,
@@ -57,6 +60,10 @@ def simulate(
     --gemm M,K,N: one product of random operands as a program of the accelerator, with --weights and --group. The
     cycles and counters are those of its Verilog, whatever --engine counts them; rtl also compares every result.
 
+    MODEL --engine E: its linear layers, each distinct product a program of the accelerator, with counters as of --gemm;
+    attention with the KV cache and element-wise work are left to the host. Without --engine the tile engine estimates
+    the whole model, energy and area included.
+
     Examples:
 
       bitwright simulate int8-16x16 smollm2-135m --prompt-tokens 128 --output-tokens 32
@@ -72,7 +79,7 @@ def simulate(
     from bitwright.arch import machine as machines
     from bitwright.arch.errors import ConfigError
     from bitwright.arch.space import Accuracy
-    from bitwright.cli.gemm import gemm_row
+    from bitwright.cli.gemm import gemm_row, model_row
     from bitwright.sim import inference as simulator
     from bitwright.sim.accuracy import measure_accuracy
     from bitwright.sim.row import result_row
@@ -92,8 +99,13 @@ def simulate(
     if (gemm is None) == (model is None):
         raise ConfigError("MODEL, --gemm: exactly one of them must be given; the command line")
     if model is None:
-        row = gemm_row(loaded, str(gemm), engine=engine, weights=weights, group=group)
+        row = gemm_row(loaded, str(gemm), engine=engine or "simpy", weights=weights, group=group)
         print_json(row) if json else print_table(("figure", "value"), list(row.items()))
+        return
+    if engine is not None:
+        sizes = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, "batch": batch}
+        row = model_row(loaded, model, engine=engine, weights=weights, group=group, **sizes)
+        print_json(row) if json else _print_layers(row)
         return
     policy = simulator.policy_for(loaded.pe, weights=weights, group=group, acts=acts, kv=kv, head=head)
     accuracy = None
@@ -119,6 +131,17 @@ def simulate(
         print_json(row)
     else:
         _print_row(row)
+
+
+def _print_layers(row: dict[str, Any]) -> None:
+    head = [name for name in row if name not in ("layers", "notes", "schema_version")]
+    print_table(("figure", "value"), [(name, row[name]) for name in head])
+    shown = ("phase", "layer", "count", "m", "k", "n", "cycles", "instructions", "beats_read", "beats_written")
+    print()
+    print_table(shown, [tuple(layer[name] for name in shown) for layer in row["layers"]])
+    print("\nnotes:")
+    for note in row["notes"]:
+        print(f"  - {note}")
 
 
 def _print_row(row: dict[str, Any]) -> None:

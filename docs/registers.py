@@ -24,7 +24,8 @@ the interrupt, or until STATUS.busy is 0; STATUS says how the run ended. Address
   a beat is wider than 8 bytes.
 - A counter's LO and HI are one number when LO is read first: reading LO keeps the HI of that moment until it, or another LO, is read.
 - When a Load or a Store meets an error of the bus, or the watchdog stops a run, STATUS.error and the interrupt come at once; STATUS.busy stays until the
-  transactions that were begun are over, and only then another run can start. An error of the bus in the program is a fault of its instruction, as the
+  transactions that were begun are over, and only then another run can start. Where the memory never ends them, write 1 to RESET, and reset the memory
+  with it (what it still owes must not come): nothing runs and nothing is open then, and the host's own registers stand as they were. An error of the bus in the program is a fault of its instruction, as the
   others that the fetcher finds.
 """
 
@@ -33,6 +34,7 @@ MEANINGS = {
     Access.RW: "read; written while STATUS.busy is 0",
     Access.ALWAYS: "read and written at any time",
     Access.START: "reads 0; written while STATUS.busy is 0",
+    Access.RESET: "reads 0; written at any time",
     Access.CLEAR: "read; a 1 that is written clears its bit, at any time",
 }
 

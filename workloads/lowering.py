@@ -83,6 +83,7 @@ def lower(
     *,
     bias: F32 | None = None,
     to: NumberType = NumberType.FP32,
+    rescale: float | None = None,
     tiling: Tiling | None = None,
 ) -> Lowered:
     """act[M, K] . weights[N, K] on a machine.
@@ -92,15 +93,28 @@ def lower(
         acts : `linear`'s operand: int8 codes with a scale a token, or fp16 values without scales; for outlier-victim
             the integers of a pair format, of the width of the weights' format
         bias : fp32 [N], added after the token scale
+        rescale : a static factor of all results, before they are rounded to `to`: a power of two or an fp16 value, both
+            exact in fp32. It takes no instruction of its own: it is in the fp32 scales of the tokens, fp32(scale *
+            rescale), which are `rescale` itself where acts have none, and in the bias, fp32(bias * rescale).
         tiling : None: the one with the fewest predicted cycles
 
     ConfigError: a format that the machine has not; operands that do not meet; groups that a broadcast tile cannot cut;
-    a buffer that cannot hold one tile. FormatError: scales that are no fp16, operands that are no codes of the PE.
+    a buffer that cannot hold one tile; another rescale. FormatError: scales that are no fp16,
+    operands that are no codes of the PE.
     """
     job = _job(weights, acts, limits, bias, to)
+    if rescale is not None:
+        _check_rescale(rescale)
+        job = replace(job, scaled=True)
     layout = Layout(job, tiling or choose_tiling(job))
     scales, zeros = _parameters(job, weights)
-    token_scales = None if acts.scales is None else np.broadcast_to(acts.scales.reshape(-1), job.m)
+    token_scales = None
+    if job.scaled:
+        given = np.float32(1) if acts.scales is None else acts.scales.reshape(-1)
+        token_scales = np.broadcast_to(given, job.m)
+    if rescale is not None and token_scales is not None:
+        token_scales = token_scales * np.float32(rescale)
+        bias = None if bias is None else bias * np.float32(rescale)
     memory = (
         layout.act_image(_act_codes(job, acts)),
         layout.weight_image(weight_elements(limits.tile, weights), scales, zeros),
@@ -299,6 +313,16 @@ def _job(weights: Encoded, acts: Operand, limits: Limits, bias: F32 | None, to: 
         )
     elements = -(-k // values), -(-group // values)
     return Job(limits, m, elements[0], n, number, elements[1], acts.scales is not None, bias is not None, to)
+
+
+def _check_rescale(rescale: float) -> None:
+    """ConfigError for a factor that is neither a power of two of fp32 nor an fp16 value above 0."""
+    exact = np.float32(rescale)
+    is_power = float(exact) == rescale and np.isfinite(exact) and exact > 0 and np.frexp(exact)[0] == 0.5
+    is_fp16 = 0 < rescale <= 65504 and float(np.float16(rescale)) == rescale
+    if not is_power and not is_fp16:
+        near = float(np.float16(np.clip(rescale, 2.0**-24, 65504))) if rescale == rescale else 1.0
+        raise ConfigError(f"rescale = {rescale!r}: must be a power of two or an fp16 value above 0 (nearest {near!r})")
 
 
 def _parameters(

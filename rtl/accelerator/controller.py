@@ -63,7 +63,8 @@ class Controller(wiring.Component):
                  that is not done.
     Counters     `cycles`, `instructions` (put into a queue) and `..._busy` (cycles with instructions in flight) of the
                  cycles of the run; beats also of those to the fall of `busy`.
-    Reset        idle, neither done nor error, counters 0.
+    Reset        idle, neither done nor error, counters 0. By the register RESET too: only that ends a run whose
+                 memory never answers, before or after the watchdog did.
     Model        arch.isa.network, arch.isa.counters
     Evidence     see `evidence`.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import DomainRenamer, Module
+from amaranth.hdl import DomainRenamer, Module, ResetInserter, Value
 from amaranth.lib import wiring
 from bitwright.arch.isa.extents import FP32_BITS
 from bitwright.arch.isa.instructions import Op
@@ -45,9 +45,9 @@ class Datapath:
             Op.STORE: self.store,
         }
 
-    def place(self, m: Module) -> None:
-        """Adds the parts to `m` as sub-modules and wires what is between them."""
-        m.submodules.port = self.port
+    def place(self, m: Module, port_reset: Value) -> None:
+        """Adds the parts to `m` as sub-modules and wires what is between them; `port_reset` resets the memory port."""
+        m.submodules.port = ResetInserter(port_reset)(self.port)
         for op, engine in self.engines.items():
             m.submodules[op.name.lower()] = DomainRenamer(CORE)(engine)
         wiring.connect(m, self.load.request, self.port.load_request)

@@ -43,7 +43,7 @@ class ExecuteEngine(wiring.Component):
     Rules        at most IN_FLIGHT Executes are started and not done. What an Execute reads was written before its
                  start, and nobody writes it before its done.
     Timing       start in cycle s: the first beat of weights is offered in s + EXECUTE_FILL (4). Then every tile (a
-                 slice of the reduction, m tokens) is as in arch.array_timing.step with ready = s + 4: no operand is late.
+                 slice of the reduction, m tokens) is as in arch.array_timing.step with ready = s + 4: none is late.
                  ready is low from s + 1 to the cycle q in which the array takes the last weight row (output-stationary:
                  element); done is execute_drain (3; of lut 4) cycles after the last result at the array's edge.
     Weight rule  of the weight-stationary array: beat i of a tile no later than i - 1 cycles after its first activation.

@@ -60,7 +60,7 @@ class RegisterFile(wiring.Component):
     Members
         s_axil_... : the pins (`axil_ports`)
         irq : Out(1)             An enabled interrupt has happened and was not cleared.
-        start : Out(1)           One cycle: 1 was written to CONTROL.
+        start, reset : Out(1)    One cycle: 1 was written to CONTROL, to RESET.
         busy, done, error, code, index, counters : In   As of the Controller.
         has_ended, has_failed : In(1)   Raise the interrupts `done`, `error`; go before a clear in the same cycle.
         program_base, program_words, watchdog : Out(40), Out(24), Out(64)
@@ -93,6 +93,7 @@ class RegisterFile(wiring.Component):
                 **axil_ports(),
                 "irq": Out(1),
                 "start": Out(1),
+                "reset": Out(1),
                 "busy": In(1),
                 "done": In(1),
                 "error": In(1),
@@ -178,6 +179,8 @@ class RegisterFile(wiring.Component):
                     m.d.comb += write.refused.eq(locked)
                     if register.access is Access.START:
                         m.d.comb += self.start.eq(write.goes & ~locked & written[0])
+                    elif register.access is Access.RESET:
+                        m.d.comb += self.reset.eq(write.goes & written[0])
                     elif register.access is Access.CLEAR:
                         m.d.comb += cleared.eq(Mux(write.goes, written, 0))
                     else:
@@ -230,6 +233,7 @@ class RegisterFile(wiring.Component):
             **stored,
             "ID": Const(IDENTITY << 16 | MAJOR << 8 | MINOR, WORD),
             "CONTROL": Const(0, WORD),
+            "RESET": Const(0, WORD),
             "STATUS": self._fields("STATUS", busy=self.busy, done=self.done, error=self.error),
             "ERROR": self.code,
             "ERROR_INDEX": self.index,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, ResetInserter, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from bitwright.arch.isa.instructions import UNITS
@@ -45,7 +45,9 @@ class Accelerator(wiring.Component):
     Timing       cycle by cycle that of the simulator (sim.accelerator) for the same program and memory.
     Arithmetic   every byte in memory that of arch.isa.interpreter.
     Reset        synchronous, active high: all control state. Before each run the controller clears all but itself, the
-                 registers and the memory port, in the domain "core", whose clock is the same wire.
+                 registers and the memory port, in the domain "core", whose clock is the same wire. A 1 written to RESET
+                 clears all but the registers that a host writes: for a memory that never answers, whose transactions
+                 keep `busy` high after a watchdog's error. The memory behind the port must be reset with it.
     Model        arch.isa, sim.accelerator.
     Source       our own design; decoupled access and execute: J. E. Smith, ISCA 1982; dependency tokens as in VTA,
                  T. Moreau et al., IEEE Micro 2019.
@@ -76,10 +78,10 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.registers = registers = RegisterFile(self.limits.port_bytes)
-        m.submodules.controller = controller = Controller()
+        m.submodules.controller = ResetInserter(registers.reset)(controller := Controller())
         m.domains.core = core = ClockDomain(CORE)
-        m.d.comb += [core.clk.eq(ClockSignal()), core.rst.eq(ResetSignal() | controller.clear)]
-        self.datapath.place(m)
+        m.d.comb += [core.clk.eq(ClockSignal()), core.rst.eq(ResetSignal() | controller.clear | registers.reset)]
+        self.datapath.place(m, registers.reset)
         self._pins(m, registers, "s_axil_")
         self._pins(m, self.datapath.port, "m_axi_")
         self._control(m, registers, controller)

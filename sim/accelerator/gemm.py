@@ -225,12 +225,11 @@ def simulate_gemm(
         raise ConfigError(f"engine = {engine}: {suggest(engine, _ENGINES)}")
     gemm = Gemm(machine, m, k, n, fmt, group)
     memory = memory or machine.memory
-    found = _ENGINES[engine](
-        gemm.program,
-        gemm.limits,
-        gemm.layout.region_beats,
-        memory,
-        outstanding_reads=machine.port.outstanding_reads,
-        outstanding_writes=machine.port.outstanding_writes,
-    )
-    return GemmResult(gemm, engine, memory, found.counters)
+    return GemmResult(gemm, engine, memory, counters(gemm, engine, memory))
+
+
+def counters(gemm: Gemm, engine: str, memory: FixedMemory) -> Counters:
+    """Of a product's program, by the engine of that name."""
+    port = gemm.machine.port
+    opened = {"outstanding_reads": port.outstanding_reads, "outstanding_writes": port.outstanding_writes}
+    return _ENGINES[engine](gemm.program, gemm.limits, gemm.layout.region_beats, memory, **opened).counters

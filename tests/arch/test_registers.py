@@ -36,7 +36,7 @@ def test_offsets_that_hosts_rely_on() -> None:
     """Moving one needs another MAJOR."""
     fixed = {
         "ID": 0x000, "CONTROL": 0x004, "STATUS": 0x008, "INTERRUPT_ENABLE": 0x00C, "INTERRUPT": 0x010, "ERROR": 0x014,
-        "ERROR_INDEX": 0x018, "PROGRAM_BASE_LO": 0x020, "PROGRAM_WORDS": 0x028, "WATCHDOG_LO": 0x030,
+        "ERROR_INDEX": 0x018, "RESET": 0x01C, "PROGRAM_BASE_LO": 0x020, "PROGRAM_WORDS": 0x028, "WATCHDOG_LO": 0x030,
         "REGION0_BASE_LO": 0x040, "REGION3_BASE_LO": 0x058, "REGION0_BEATS": 0x060, "REGION3_BEATS": 0x06C,
         "CYCLES_LO": 0x080, "STORE_BUSY_HI": 0x0BC,
     }  # fmt: skip

@@ -64,13 +64,9 @@ class Model:
         if self.answer is not None:
             out["rdata"], out["rresp"] = self.answer
         register = AT.get(self.address or 0)
-        out["start"] = (
-            self._goes()
-            and register is not None
-            and register.name == "CONTROL"
-            and not inputs["busy"]
-            and self._written()[0] & 1
-        )
+        one = self._goes() and register is not None and self._written()[0] & 1
+        out["start"] = one and register.name == "CONTROL" and not inputs["busy"]
+        out["reset"] = one and register.name == "RESET"
         out["program_base"] = values["PROGRAM_BASE_HI"] << 32 | values["PROGRAM_BASE_LO"]
         out["program_words"] = values["PROGRAM_WORDS"]
         out["watchdog"] = values["WATCHDOG_HI"] << 32 | values["WATCHDOG_LO"]
@@ -126,7 +122,7 @@ class Model:
             return OKAY, written
         if register.access in (Access.RW, Access.START) and inputs["busy"]:
             return SLVERR, 0
-        if register.access is not Access.START:
+        if register.access not in (Access.START, Access.RESET):
             value = self.values[register.name] & ~chosen | written
             within_beat = PORT_BYTES - 1 if register.name.endswith("BASE_LO") else 0
             self.values[register.name] = value & register.mask & ~within_beat
@@ -148,7 +144,7 @@ class Model:
                 return high, OKAY
             return value >> 32, OKAY
         status = inputs["busy"] | inputs["done"] << 1 | inputs["error"] << 2
-        said = {"ID": 0xB17E_0100, "STATUS": status, "ERROR": inputs["code"], "ERROR_INDEX": inputs["index"]}
+        said = {"ID": 0xB17E_0101, "STATUS": status, "ERROR": inputs["code"], "ERROR_INDEX": inputs["index"]}
         return said.get(name, self.values[name]), OKAY
 
 
@@ -295,7 +291,7 @@ def test_a_transfer_takes_two_cycles_to_its_answer() -> None:
 
 
 def test_identity() -> None:
-    assert transfers(("read", "ID", 0)) == [(0xB17E0100, OKAY)]
+    assert transfers(("read", "ID", 0)) == [(0xB17E0101, OKAY)]
 
 
 @pytest.mark.parametrize("offset", [0x01C, 0x02C, 0x038, 0x070, 0x0C0, 0x800, 0xFFC])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bitwright.arch import pe
-from bitwright.arch.array_timing import ArrayShape, Pass, WeightLoad, cycles
+from bitwright.arch.array_timing import ONE_ROW, ArrayShape, Pass, WeightLoad, cycles
 from bitwright.rtl.array import SystolicArray
 from bitwright.rtl.bench.array_golden import (
     bits_of,
@@ -37,7 +37,7 @@ def physical_cols(name: str, cols: int) -> int:
 
 
 def schedule(
-    rows: int, width: int, dataflow: str, passes: list[tuple[int, int]], load: WeightLoad = WeightLoad()
+    rows: int, width: int, dataflow: str, passes: list[tuple[int, int]], load: WeightLoad = ONE_ROW
 ) -> list[PassEvents]:
     """The timing contract by brute force: walks through the cycles, and takes a beat as soon as no rule forbids it."""
     return _walk_ws(rows, width, passes, load) if dataflow == "ws" else _walk_os(width, passes)
@@ -85,7 +85,7 @@ def run_and_check(
     passes: list[tuple[int, int]],
     seed: int,
     stall_seed: int | None = None,
-    load: WeightLoad = WeightLoad(),
+    load: WeightLoad = ONE_ROW,
 ) -> ArrayRun:
     """Run random operands and compare all values; returns the run for its cycle numbers."""
     spec = pe.get(name)
