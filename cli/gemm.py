@@ -53,6 +53,7 @@ def model_row(
             cycles = counters(layer.gemm, "fast", machine.memory).cycles
             if cycles > MOST_RTL_CYCLES:
                 gemm = layer.gemm
+                gemm = layer.gemm
                 raise ConfigError(
                     f"engine = rtl: {layer.phase} {layer.name} ({gemm.m},{gemm.k},{gemm.n}) takes {cycles} cycles: a "
                     f"run of the RTL has at most {MOST_RTL_CYCLES} (use --engine fast, whose cycles are the same, or "
@@ -62,8 +63,7 @@ def model_row(
     def run(gemm: Any) -> Any:
         return _on_rtl(gemm) if engine == "rtl" else counters(gemm, engine, machine.memory)
 
-    row: dict[str, Any] = on_accelerator.model_row(machine, model, work, engine, run)
-    return row
+    return on_accelerator.model_row(machine, model, work, engine, run)
 
 
 def _format(machine: Machine, weights: str | None, group: int | None) -> tuple[str, int | None]:

@@ -66,7 +66,7 @@ def layers(
 
 def model_row(
     machine: Machine, model: str | ModelShape, work: list[Layer], engine: str, run: Callable[[Gemm], Counters]
-) -> Any:
+) -> dict[str, Any]:
     """The row of a model: cycles in all and of each product, whose counters `run` says, once for each distinct one."""
     known: dict[Gemm, Counters] = {}
     rows: list[dict[str, Any]] = []

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from bitwright.arch import machine as machines
 from bitwright.arch.errors import ConfigError
+from bitwright.cli import gemm
 from bitwright.cli.gemm import model_row
 from bitwright.sim.accelerator.gemm import simulate_gemm
 from bitwright.workloads import shapes
@@ -41,12 +42,13 @@ def test_three_engines_agree_and_layers_add_up() -> None:
 LAYERS = [(2, 3, 32, 32), (4, 3, 32, 16), (2, 3, 32, 32), (4, 3, 32, 48), (2, 3, 48, 32)]
 
 
-def test_what_the_rtl_cannot_run_is_refused() -> None:
+def test_what_the_rtl_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gemm, "MOST_RTL_CYCLES", 400)
     with pytest.raises(ConfigError) as caught:
-        model_row(MACHINE, replace(SMALL, vocab=3_000_000), engine="rtl", weights="int4", group=16, **SIZES)
-    assert "prefill head (1,32,3000000) takes " in str(caught.value)
+        model_row(MACHINE, SMALL, engine="rtl", weights="int4", group=16, **SIZES)
+    assert str(caught.value).startswith("engine = rtl: prefill query (3,32,32) takes ")
     assert str(caught.value).endswith(
-        "cycles: a run of the RTL has at most 10000000 (use --engine fast, whose cycles are the same, or fewer "
+        "cycles: a run of the RTL has at most 400 (use --engine fast, whose cycles are the same, or fewer "
         "--prompt-tokens)"
     )
     with pytest.raises(ConfigError) as caught:
