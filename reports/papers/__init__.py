@@ -13,6 +13,8 @@ from importlib import resources
 from typing import Any
 
 from bitwright.arch.errors import ConfigError, suggest
+from bitwright.workloads import shapes
+from bitwright.workloads.shapes import ModelShape
 
 SCHEMA_VERSION = 1
 
@@ -71,6 +73,17 @@ def published(name: str) -> dict[str, Any]:
     text = resources.files("bitwright.reports.papers").joinpath("published.json").read_text("utf-8")
     found: dict[str, Any] = json.loads(text)[name]
     return found
+
+
+def dense(paper: str, model: str) -> ModelShape:
+    """The shape called `model`; ConfigError for an unknown one and for what no model of these papers knows."""
+    shape = shapes.get(model)
+    if shape.experts is not None or shape.latent is not None:
+        raise ConfigError(
+            f"model = {model!r}: {paper}'s model knows neither experts nor latent attention; "
+            "name a dense one such as llama-2-7b; the command line"
+        )
+    return shape
 
 
 def percent(ours: float, base: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from bitwright.reports.papers import SCHEMA_VERSION, bitmod, percent, published
+from bitwright.reports.papers import SCHEMA_VERSION, bitmod, dense, percent, published
 from bitwright.reports.papers.bitmod import ACCELERATORS, MODELS, Figures, Rules, Task
 from bitwright.workloads import shapes
 from bitwright.workloads.shapes import ModelShape
@@ -30,7 +30,7 @@ def answer(model: str, accelerator: str, task: str) -> dict[str, Any]:
 
     Raises ConfigError for an unknown model, accelerator or task.
     """
-    machine, job, shape = bitmod.accelerator(accelerator), bitmod.task(task), shapes.get(model)
+    machine, job, shape = bitmod.accelerator(accelerator), bitmod.task(task), dense("bitmod", model)
     base = ACCELERATORS["fp16"]
     rows = [
         ("as published", bitmod.PUBLISHED, "the authors' model"),

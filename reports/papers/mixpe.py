@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from bitwright.arch.errors import ConfigError, suggest
-from bitwright.reports.papers import mixpe_tiling
+from bitwright.reports.papers import dense, mixpe_tiling
 from bitwright.reports.papers.mixpe_tiling import Array, Counts, Layer
 from bitwright.workloads import shapes
 from bitwright.workloads.shapes import ModelShape
@@ -110,7 +110,7 @@ def net(name: str) -> tuple[Net, ModelShape | None]:
         raise ConfigError(
             f"model = {name!r}: no such shape; {suggest(name, (*VISION, *shapes.names()))}; the command line"
         )
-    shape = shapes.get(name)
+    shape = dense("mixpe", name)
     return Net(name, shape.layers, shape.hidden), shape
 
 

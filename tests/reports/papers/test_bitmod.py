@@ -202,6 +202,11 @@ def test_a_model_without_profiled_bits_takes_the_median_and_says_so() -> None:
             "(known: ant, bitmod-lossless, bitmod-lossy, fp16, olive); the command line",
         ),
         (
+            ("mixtral-8x7b", "fp16", "decode"),
+            "model = 'mixtral-8x7b': bitmod's model knows neither experts nor latent attention; "
+            "name a dense one such as llama-2-7b; the command line",
+        ),
+        (
             ("llama-2-7b", "fp16", "generate"),
             "task = 'generate': not one of bitmod's; known: decode, prefill; the command line",
         ),

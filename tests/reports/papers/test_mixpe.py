@@ -178,6 +178,11 @@ def test_answer_has_the_scripts_keys_and_every_trap() -> None:
             "accelerator = 'mixpe': not one of mixpe's; did you mean 'mixpe-w4a8'? "
             "(known: ant, bitfusion, fp16, int8, mixpe-w4a16, mixpe-w4a8); the command line",
         ),
+        (
+            ("deepseek-v3", "ant", None),
+            "model = 'deepseek-v3': mixpe's model knows neither experts nor latent attention; "
+            "name a dense one such as llama-2-7b; the command line",
+        ),
         (("opt-6.7b", "ant", "train"), "task = 'train': not one of mixpe's; known: decode, prefill; the command line"),
     ],
 )
