@@ -110,8 +110,8 @@ def simulated_cycles(accelerator: str, shape: ModelShape) -> int | None:
     from bitwright.arch.dram_port import DramPort
     from bitwright.arch.machine import Array, Buffers, Dataflow, Machine
     from bitwright.sim import engine
-    from bitwright.workloads import mapping
-    from bitwright.workloads.operators import step
+    from bitwright.workloads import mapping, steps
+    from bitwright.workloads.operators import work_of
     from bitwright.workloads.policy import FormatPolicy
 
     design = DESIGNS[accelerator]
@@ -125,7 +125,7 @@ def simulated_cycles(accelerator: str, shape: ModelShape) -> int | None:
     )
     port = DramPort(mbytes_per_s=64_000, clock_khz=500_000, latency_cycles=0)
     cycles = 0
-    for gemm in step(shape, policy, 1, 0, mixpe.BATCH).gemms:
+    for gemm in work_of(shape, policy, steps.prefill(1, mixpe.BATCH)).gemms:
         if gemm.kind in ("attention_projections", "ffn"):
             program = mapping.compile_gemm(machine, gemm, port)
             cycles += gemm.count * engine.run(program, mapping.array_shape(machine), port, 1).cycles
