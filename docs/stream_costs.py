@@ -13,6 +13,10 @@ Every PE of [the library](pe-library.md) with its streams and handshake, on nang
 netlist sized for {clock:g} MHz: `bitwright synthesize PE --fmax` searches for more. Real operands are SmolLM2's, in the PE's own format; random
 ones are uniform legal codes. A MAC's energy holds its share of the clock; leakage is apart.
 
+A row without energy (`bit-serial`) has streams of its own, which the measurement does not drive yet; PEs without a row have not been
+mapped yet. Random steps of `lut` and `int8-int4-mac` also choose their modes at random (fewer bit planes, both weight widths), so that a MAC
+of theirs is not the real run's. `bit-serial` holds what a tile shares: its term encoders, group scaling and column accumulator.
+
 The systolic cells and edge units, from which machines are priced, are on [another page](pes.md).
 
 | PE | MACs a cycle | area, um2 | um2 per MAC a cycle | of it registers | fmax, MHz | pJ a MAC, real | pJ a MAC, random | pJ a stalled cycle | pJ an idle cycle | leakage, uW |
