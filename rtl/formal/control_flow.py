@@ -175,7 +175,9 @@ class Control(Text):
         self.lines.append("reg begun = 0; reg [2:0] op_before = 0; always @(posedge clk) begin")
         self.lines.append(f"  begun <= {begins} | {self.look('core_rst')}; op_before <= {word}[2:0]; end")
         self.assume(f"begun || {word}[2:0] == op_before")
+        self.assume(f"{self.look('fetcher.checker.ends')} == ({word}[2:0] == {int(Op.END)})")
         known = " || ".join(f"{self.look('fetcher.checker.word', 128)}[2:0] == {int(op)}" for op in Op)
+        self.assume(f"{self.look('fetcher.checker.alone', 4)} != {_DEADLOCK}")
         self.assume(f"{known} || {self.look('fetcher.checker.alone', 4)} != 0")
 
     def unit(self, op: Op, name: str, bits: int = 1) -> str:
@@ -481,6 +483,8 @@ class Control(Text):
         code = self.look("controller.code", 4)
         told = self.fetch("state__fault", 4)
         self.state(CLAIM, "done-means-all-done", f"!{faulted} || {told} != 0")
+        found_now = self.fetch("checker.fault", 4)
+        self.state(CLAIM, "deadlock-means-waiting", f"{told} != {_DEADLOCK} && {found_now} != {_DEADLOCK}")
         self.state(
             CLAIM, "judged-when-stuck", f"{state} != {_JUDGING} || ({network} && ({ended} || {faulted} || {no_room}))"
         )

@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from bitwright.rtl.formal import tools
 from bitwright.rtl.formal.harness import Harness, label
@@ -92,7 +93,13 @@ def write(
     return setting.work / f"{name}.smt2"
 
 
-def decide(setting: Setting, name: str, harness: Harness, path: Path, *, depth: int, bounded: int) -> Iterator[Result]:
+class Claims(Protocol):
+    """A harness, whatever it is around."""
+
+    properties: list[str]
+
+
+def decide(setting: Setting, name: str, harness: Claims, path: Path, *, depth: int, bounded: int) -> Iterator[Result]:
     """Check `bounded` cycles from reset, then induction over up to `depth` cycles; a result for each property."""
     trace = setting.work / f"{name}.vcd"
     base = tools.smtbmc(path, setting.solver, bounded, trace=trace, timeout_s=setting.timeout_s)
