@@ -231,5 +231,8 @@ def simulate_gemm(
 def counters(gemm: Gemm, engine: str, memory: FixedMemory) -> Counters:
     """Of a product's program, by the engine of that name."""
     port = gemm.machine.port
-    opened = {"outstanding_reads": port.outstanding_reads, "outstanding_writes": port.outstanding_writes}
+    opened: dict[str, Any] = {
+        "outstanding_reads": port.outstanding_reads,
+        "outstanding_writes": port.outstanding_writes,
+    }
     return _ENGINES[engine](gemm.program, gemm.limits, gemm.layout.region_beats, memory, **opened).counters
