@@ -16,9 +16,10 @@ from bitwright.arch.isa.counters import Counters
 from bitwright.arch.machine import Machine
 from bitwright.sim.accelerator.gemm import Gemm
 from bitwright.workloads import models
-from bitwright.workloads.operators import step
+from bitwright.workloads.operators import work_of
 from bitwright.workloads.policy import FormatPolicy
 from bitwright.workloads.shapes import ModelShape
+from bitwright.workloads.steps import decode, prefill
 
 SCHEMA_VERSION = 1
 
@@ -55,13 +56,13 @@ def layers(
     shape = models.shape_of(model) if isinstance(model, str) else model
     if output_tokens < 0:
         raise ConfigError(f"output_tokens = {output_tokens}: must be a whole number of at least 0; the workload")
-    for phase, tokens, context, times in (
-        ("prefill", prompt_tokens, 0, 1),
-        ("decode", 1, prompt_tokens, output_tokens),
-    ):
-        for item in step(shape, FormatPolicy(), tokens, context, batch).gemms:
-            if item.kind != _ON_HOST and times:
-                yield Layer(phase, item.name, item.count * times, Gemm(machine, item.m, item.k, item.n, fmt, group))
+    for step, times in ((prefill(prompt_tokens, batch), 1), (decode(prompt_tokens, batch), output_tokens)):
+        if not times:
+            continue
+        for item in work_of(shape, FormatPolicy(), step).gemms:
+            if item.kind != _ON_HOST:
+                gemm = Gemm(machine, item.m, item.k, item.n, fmt, group)
+                yield Layer(step.sequences[0].phase, item.name, item.count * times, gemm)
 
 
 def model_row(
