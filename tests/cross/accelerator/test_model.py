@@ -53,4 +53,4 @@ def test_what_the_rtl_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     )
     with pytest.raises(ConfigError) as caught:
         model_row(MACHINE, SMALL, engine="fats", weights="int8", group=None, **SIZES)
-    assert str(caught.value) == "engine = 'fats': no such engine; did you mean 'fast'? (known: simpy, fast, rtl)"
+    assert str(caught.value) == "engine = 'fats': no such engine; did you mean 'fast'? (known: fast, rtl, simpy)"
