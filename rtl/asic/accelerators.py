@@ -26,8 +26,8 @@ from bitwright.rtl.asic.synthesis import Boundary, sha256_text, synthesize_hiera
 from bitwright.rtl.asic.timing import Conditions, analyse
 
 TIMEOUT_S = 7200.0
-_INSTANCE = re.compile(r"^  (\w+) \w+ ?\(", re.MULTILINE)
-_MODULE = re.compile(r"^module (\w+) ?\(", re.MULTILINE)
+_INSTANCE = re.compile(r"^ +(\w+) +\w+ *\(", re.MULTILINE)
+_MODULE = re.compile(r"^module (\w+) *\(", re.MULTILINE)
 
 
 def synthesize(name: str, node: str, clock_mhz: float) -> dict[str, Any]:

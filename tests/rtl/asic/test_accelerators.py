@@ -128,7 +128,7 @@ def test_what_stands_more_than_once_and_what_the_top_holds_are_blocks() -> None:
     names = sorted({*holds, *(kind for kinds in holds.values() for kind in kinds)})
     text = ""
     for name in names:
-        inside = "".join(f"  {kind} part{i} (\n    .a(a)\n  );\n" for i, kind in enumerate(holds.get(name, [])))
+        inside = "".join(f"  {kind}  part{i} (\n    .a(a)\n  );\n" for i, kind in enumerate(holds.get(name, [])))
         text += f"module {name} (a);\n  input a;\n{inside}endmodule\n"
     assert accelerators.kept_modules(text, "t") == {"t_load", "t_load_control", "t_execute", "t_execute_array", "pe"}
 
