@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("simpy", "fast", "rtl")
 MOST_RTL_CYCLES = 10_000_000
-"""Of one program: roughly half an hour on an 8x8 array."""
+"""Of one program: a run of the Verilog is tens to hundreds of thousands of cycles a second."""
 
 
 def gemm_row(machine: Machine, sizes: str, *, engine: str, weights: str | None, group: int | None) -> dict[str, Any]:

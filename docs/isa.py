@@ -35,7 +35,13 @@ Units meet in channels. A channel has two slots of a fixed size: while one is fi
 CHANNELS: list[list[object]] = [
     ["act", "Load", "Execute", "activation vectors, each padded to whole beats", "a vector; in `load`, a beat"],
     ["wgt", "Load", "Execute", "weight codes, dense", "a beat"],
-    ["par", "Load", "Execute", "scales of groups, each with its zero point code or selector where the format has one, dense", "a beat"],
+    [
+        "par",
+        "Load",
+        "Execute",
+        "scales of groups, each with its zero point code or selector where the format has one, dense",
+        "a beat",
+    ],
     ["vec", "Load", "Vector", "fp32 scales, biases and residuals", "a beat"],
     ["acc", "Execute", "Vector", "fp32 accumulators", "a row: one word a column"],
     ["out", "Vector", "Store", "results", "a beat"],

@@ -119,7 +119,7 @@ class SingleWeightCell(_Cell):
 
     dataflow = "ws_single"
     data_outputs = ("act_out", "psum_out")
-    evidence = (Evidence("in arrays: values and cycles", 30_000, "tests/rtl/array/test_systolic.py"),)
+    evidence = (Evidence("in arrays: values and cycles", 17_113, "tests/rtl/array/test_systolic.py"),)
 
     ports: ClassVar[dict[str, tuple[Any, str]]] = {
         name: port for name, port in WeightStationaryCell.ports.items() if not name.startswith("act_swap")

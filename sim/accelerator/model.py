@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bitwright.arch.errors import ConfigError
 from bitwright.arch.isa.counters import Counters
 from bitwright.arch.machine import Machine
 from bitwright.sim.accelerator.gemm import Gemm
@@ -19,7 +18,7 @@ from bitwright.workloads import models
 from bitwright.workloads.operators import work_of
 from bitwright.workloads.policy import FormatPolicy
 from bitwright.workloads.shapes import ModelShape
-from bitwright.workloads.steps import decode, prefill
+from bitwright.workloads.steps import static
 
 SCHEMA_VERSION = 1
 
@@ -54,15 +53,12 @@ def layers(
 ) -> Iterator[Layer]:
     """The products of a model, in the order of a forward pass. ConfigError for an unknown model, and as of `Gemm`."""
     shape = models.shape_of(model) if isinstance(model, str) else model
-    if output_tokens < 0:
-        raise ConfigError(f"output_tokens = {output_tokens}: must be a whole number of at least 0; the workload")
-    for step, times in ((prefill(prompt_tokens, batch), 1), (decode(prompt_tokens, batch), output_tokens)):
-        if not times:
-            continue
+    first, *later = static(prompt_tokens, output_tokens, batch)
+    phases = [("prefill", first, 1), *(("decode", one, output_tokens) for one in later[:1])]
+    for phase, step, times in phases:
         for item in work_of(shape, FormatPolicy(), step).gemms:
             if item.kind != _ON_HOST:
-                gemm = Gemm(machine, item.m, item.k, item.n, fmt, group)
-                yield Layer(step.sequences[0].phase, item.name, item.count * times, gemm)
+                yield Layer(phase, item.name, item.count * times, Gemm(machine, item.m, item.k, item.n, fmt, group))
 
 
 def model_row(

@@ -1,6 +1,6 @@
 """Array RTL on Verilator against the simulator: the same programs, every value, and a cycle difference of 0.
 
-132 programs: 14 shapes on 9 small arrays (3 PEs, both dataflows, three ways to load weights) and 3 on the
+135 programs: 14 shapes on 9 small arrays (3 PEs, both dataflows, three ways to load weights) and 3 on the
 int8 array of 16x16. The
 sweep's other arrays, up to 32x32, are compared in campaign_array_cycles.py; how, and with what, stands in conftest.py.
 """

@@ -1,4 +1,5 @@
-"""`make campaign-rtl`: real layers on every family's machine at three latencies and two bandwidths, and the 32x32 one.
+"""`make campaign-rtl`: real layers on every family's machine at three latencies and two bandwidths, and the 32x32 one;
+the random programs of `test_programs` on two more ways to load weights.
 
 A line a run; any difference in a byte or a cycle fails.
 """
@@ -10,16 +11,17 @@ import time
 from functools import lru_cache
 
 import pytest
-from accelerator_views import MEMORIES
+from accelerator_views import MEMORIES, machine_limits
 from bitwright.arch import machine
 from bitwright.arch.fixed_memory import FixedMemory
-from bitwright.arch.isa.limits import limits
+from bitwright.arch.isa.limits import Limits, limits
 from bitwright.rtl.accelerator.top import verilog
 from bitwright.rtl.bench.accelerator_runner import CompiledAccelerator
 from bitwright.rtl.bench.verilator import lint
 from bitwright.rtl.generation import design_of
 from bitwright.workloads import checkpoint
 from test_layers import TOKENS, Layers, layers, run_layer
+from test_programs import test_random_products, test_random_programs_of_mixed_formats, test_random_stalls_change_no_byte
 
 FAMILIES = [
     ("fp16-8x8", "fp16", None),
@@ -37,6 +39,17 @@ FAMILIES = [
     ("bit-serial-8x8", "int8", 128),
     ("int8-16x16", "int4_asym", 32),
 ]
+
+
+WAYS_TO_LOAD = {  # beside the one of test_programs
+    "fp16-4x3+2": (16, ("fp16", "int4_asym", "int4")),
+    "int8-4x3+1single": (16, ("int8", "int4_asym")),
+}
+
+
+@pytest.fixture(params=WAYS_TO_LOAD)
+def lim(request: pytest.FixtureRequest) -> Limits:
+    return machine_limits(request.param, *WAYS_TO_LOAD[request.param])
 
 
 @lru_cache
@@ -68,3 +81,6 @@ def test_the_largest_machine_converts_lints_and_builds() -> None:
         f"int8-32x32: convert {converted - begin:.0f} s, lint {linted - converted:.0f} s, "
         f"convert again and build {built - linted:.0f} s, largest process {peak_mib:.0f} MiB"
     )
+
+
+__all__ = ["test_random_products", "test_random_programs_of_mixed_formats", "test_random_stalls_change_no_byte"]

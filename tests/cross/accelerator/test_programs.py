@@ -26,9 +26,7 @@ from bitwright.rtl.bench.accelerator_driver import BusErrors
 
 MACHINES = {
     "int8-4x4": (8, ("int8", "int4_asym", "int3", "int6")),
-    "fp16-4x3+2": (16, ("fp16", "int4_asym", "int4")),
     "shift-add-6x2+3single": (8, ("int4", "int4_asym")),
-    "int8-4x3+1single": (16, ("int8", "int4_asym")),
     "fp16-3x5-os": (16, ("fp16", "int4_asym", "int4")),
     "shift-add-5x4-os": (32, ("int4", "int4_asym")),
     "outlier-victim-3x4": (16, ("ovp4", "ovp8", "int8")),

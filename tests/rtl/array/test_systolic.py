@@ -15,6 +15,7 @@ from bitwright.rtl.bench.array_golden import (
     random_passes,
 )
 from bitwright.rtl.bench.array_runner import ArrayRun, PassEvents, run_passes
+from bitwright.rtl.pe.cells import SingleWeightCell
 
 ARRAYS = [
     *(("int8-mac", rows, cols) for rows, cols in ((1, 1), (2, 2), (3, 5), (4, 4), (8, 8))),
@@ -159,6 +160,17 @@ def test_evidence_states_what_the_tests_below_compare() -> None:
     evidence = SystolicArray.evidence[0]
     assert f" {len(tiles):,} tiles " in evidence.claim
     assert evidence.cases == sum(m * cols for m, cols in tiles)
+    single = [(cols, rows) for _, rows, cols, load in LOADS if not load.double_buffered]
+    assert SingleWeightCell.evidence[0].cases == sum(
+        m * cols
+        for cols, rows in single
+        for passes in (
+            *edge_programs(rows, "ws"),
+            *random_programs(rows, "ws").values(),
+            *stalled_programs(rows, "ws").values(),
+        )
+        for m, _ in passes
+    )
 
 
 @pytest.mark.parametrize("dataflow", DATAFLOWS)
