@@ -31,6 +31,7 @@ def gemm_row(machine: Machine, sizes: str, *, engine: str, weights: str | None, 
     if engine != "rtl":
         return simulate_gemm(machine, m, k, n, fmt=chosen, group=group, engine=engine).row()
     gemm = Gemm(machine, m, k, n, chosen, group)
+    _check_length(gemm, "--gemm", "a smaller product")
     return GemmResult(gemm, engine, machine.memory, _on_rtl(gemm)).row()
 
 
@@ -50,20 +51,24 @@ def model_row(
     work = list(on_accelerator.layers(machine, model, fmt=fmt, group=group, **workload))
     if engine == "rtl":
         for layer in work:
-            cycles = counters(layer.gemm, "fast", machine.memory).cycles
-            if cycles > MOST_RTL_CYCLES:
-                gemm = layer.gemm
-                gemm = layer.gemm
-                raise ConfigError(
-                    f"engine = rtl: {layer.phase} {layer.name} ({gemm.m},{gemm.k},{gemm.n}) takes {cycles} cycles: a "
-                    f"run of the RTL has at most {MOST_RTL_CYCLES} (use --engine fast, whose cycles are the same, or "
-                    "fewer --prompt-tokens)"
-                )
+            _check_length(layer.gemm, f"{layer.phase} {layer.name}", "fewer --prompt-tokens")
 
     def run(gemm: Any) -> Any:
         return _on_rtl(gemm) if engine == "rtl" else counters(gemm, engine, machine.memory)
 
     return on_accelerator.model_row(machine, model, work, engine, run)
+
+
+def _check_length(gemm: Any, name: str, shorter: str) -> None:
+    """ConfigError for a product that is too long for a run of the RTL."""
+    from bitwright.sim.accelerator.gemm import counters
+
+    cycles = counters(gemm, "fast", gemm.machine.memory).cycles
+    if cycles > MOST_RTL_CYCLES:
+        raise ConfigError(
+            f"engine = rtl: {name} ({gemm.m},{gemm.k},{gemm.n}) takes {cycles} cycles: a run of the RTL has at most "
+            f"{MOST_RTL_CYCLES} (use --engine fast, whose cycles are the same, or {shorter})"
+        )
 
 
 def _format(machine: Machine, weights: str | None, group: int | None) -> tuple[str, int | None]:

@@ -26,7 +26,9 @@ the interrupt, or until STATUS.busy is 0; STATUS says how the run ended. Address
 - When a Load or a Store meets an error of the bus, or the watchdog stops a run, STATUS.error and the interrupt come at once; STATUS.busy stays until the
   transactions that were begun are over, and only then another run can start. Where the memory never ends them, write 1 to RESET, and reset the memory
   with it (what it still owes must not come): nothing runs and nothing is open then, and the host's own registers stand as they were. An error of the bus in the program is a fault of its instruction, as the
-  others that the fetcher finds.
+  others that the fetcher finds. Words fetched beyond the End that the memory never gives end in WATCHDOG too, after as many cycles again.
+- Program and regions must not overlap, and none may end beyond 2**{ADDRESS_BITS} bytes: which region an instruction names is checked, not where the host has put it.
+  (`arch.isa.placement.check` checks both.) Without a watchdog (0) a memory that never answers is waited for without end.
 """
 
 MEANINGS = {

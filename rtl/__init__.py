@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from bitwright.arch.isa.limits import Limits
     from bitwright.arch.machine import Machine
-    from bitwright.rtl.bench.accelerator_runner import AcceleratorRun
+    from bitwright.rtl.bench.accelerator_runner import AcceleratorRun, CompiledAccelerator
     from bitwright.rtl.bench.verification import Verdict
     from numpy.typing import NDArray
 
@@ -60,15 +61,22 @@ def run_program(
     """Run a program on the compiled Verilog of a machine's accelerator; `memory` changes in place.
 
     `limits` are the machine's, as its program sees it; port and memory are the machine's. Other arguments and errors
-    as of `bitwright.rtl.bench.accelerator_runner.CompiledAccelerator.run`. The first run
-    of a machine compiles it, which takes from half a minute (4x4) to several minutes (32x32).
+    as of `bitwright.rtl.bench.accelerator_runner.CompiledAccelerator.run`. The first run of a machine compiles it,
+    which takes from half a minute (4x4) to several minutes (32x32).
     """
     _require_amaranth()
-    from bitwright.rtl.accelerator.top import opened, verilog
+    from bitwright.rtl.accelerator.top import opened
+
+    return _compiled(limits, **opened(machine)).run(program, memory, machine.memory, **options)
+
+
+@lru_cache
+def _compiled(limits: Limits, **opened: int) -> CompiledAccelerator:
+    from bitwright.rtl.accelerator.top import verilog
     from bitwright.rtl.bench.accelerator_runner import CompiledAccelerator
 
-    module, text = verilog(limits, **opened(machine))
-    return CompiledAccelerator(text, module, limits).run(program, memory, machine.memory, **options)
+    module, text = verilog(limits, **opened)
+    return CompiledAccelerator(text, module, limits)
 
 
 def _require_amaranth() -> None:

@@ -56,7 +56,8 @@ class Controller(wiring.Component):
                  asked for too much comes in. Then `busy` falls, and `done` or `error` is set.
                  An error that Load or Store is shown, or the last cycle that the watchdog allows when it is not quiet,
                  is the run's last cycle; `error` is set at once, `busy` falls when Load and Store have ended what they
-                 have started. The error of the bus goes before the watchdog.
+                 have started. The error of the bus goes before the watchdog. Where what is asked for too much takes as
+                 many cycles as the watchdog allows a run, `error` is set, with the fault found, else WATCHDOG.
     Outcome      that of arch.isa.network: the fault of the lowest index; without one, the lowest instruction that waits
                  in a queue is a deadlock's; else done, at the End's index. Of an error of the bus the oldest
                  instruction in flight in the engine that was shown it, of both the lower; of the watchdog the lowest
@@ -106,12 +107,14 @@ class Controller(wiring.Component):
         m = Module()
         units = {op: getattr(self, op.name.lower()) for op in UNITS}
         bus_error, quiet, too_long = Signal(), Signal(), Signal()
+        stopping, too_late = Signal(COUNTER_BITS, reset_less=True), Signal()  # cycles of STOPPING
         last_allowed = Signal(COUNTER_BITS, reset_less=True)
         moving = reduce(or_, (unit.starts | unit.in_flight for unit in units.values()))
         m.d.comb += [
             bus_error.eq(self.load_error | self.store_error),
             quiet.eq(self.fetch.stands & ~moving),
             too_long.eq((self.counters.cycles == last_allowed) & self.watchdog.any()),
+            too_late.eq((stopping == last_allowed) & self.watchdog.any() & ~self.error),
         ]
         m.d.sync += last_allowed.eq(self.watchdog - 1)
 
@@ -147,10 +150,15 @@ class Controller(wiring.Component):
                     self.index.eq(named.index),
                 ]
                 m.next = "STOPPING"
-            with m.State("STOPPING"), m.If(self.port_idle & ~units[Op.LOAD].in_flight & ~units[Op.STORE].in_flight):
-                m.d.comb += [self.has_ended.eq(~self.code.any()), fails_at_end.eq(self.code.any() & ~self.error)]
-                m.next = "IDLE"
+            with m.State("STOPPING"):
+                with m.If(self.port_idle & ~units[Op.LOAD].in_flight & ~units[Op.STORE].in_flight):
+                    m.d.comb += [self.has_ended.eq(~self.code.any()), fails_at_end.eq(self.code.any() & ~self.error)]
+                    m.next = "IDLE"
+                with m.Elif(too_late):
+                    m.d.comb += fails_now.eq(1)
+                    m.d.sync += self.code.eq(Mux(self.code.any(), self.code, Fault.WATCHDOG))
         m.d.comb += [self.busy.eq(~run.ongoing("IDLE")), self.has_failed.eq(fails_now | fails_at_end)]
+        m.d.sync += stopping.eq(Mux(run.ongoing("STOPPING"), stopping + 1, 0))
         with m.If(self.has_failed):
             m.d.sync += self.error.eq(1)
         with m.If(self.has_ended):

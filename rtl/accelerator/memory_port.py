@@ -16,7 +16,7 @@ from bitwright.arch.pe import Evidence
 from bitwright.rtl.accelerator.bursts import BURST
 
 _INCREMENTING = 0b01
-_BUFFERABLE_MODIFIABLE = 0b0011
+_MODIFIABLE = 0b0010
 _UNPRIVILEGED_SECURE_DATA = 0b000
 MOST_OUTSTANDING = 64
 
@@ -125,7 +125,7 @@ class MemoryPort(wiring.Component):
             m.d.comb += [
                 getattr(self, f"m_axi_{channel}size").eq(exact_log2(self.port_bytes)),
                 getattr(self, f"m_axi_{channel}burst").eq(_INCREMENTING),
-                getattr(self, f"m_axi_{channel}cache").eq(_BUFFERABLE_MODIFIABLE),
+                getattr(self, f"m_axi_{channel}cache").eq(_MODIFIABLE),
                 getattr(self, f"m_axi_{channel}prot").eq(_UNPRIVILEGED_SECURE_DATA),
             ]
         reads_open = self._read(m)

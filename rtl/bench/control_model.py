@@ -108,7 +108,7 @@ class ControlModel:
         self.setup = setup
         self.state = "IDLE"
         self.done = self.error = False
-        self.code = self.index = 0
+        self.code = self.index = self.stopping = 0
         self.counters = [0] * 8
         self.units = {op: _Unit() for op in OPS.values()}
         self.producers = {channel: _Side(SLOTS) for channel in Channel}
@@ -318,6 +318,9 @@ class ControlModel:
             following, (self.code, self.index) = "STOPPING", self._outcome()
         elif self.state == "STOPPING" and port_idle and not flying[Op.LOAD] and not flying[Op.STORE]:
             following, self.error, self.done = "IDLE", bool(self.code), not self.code
+        elif self.state == "STOPPING" and self.stopping + 1 == self.setup.watchdog and not self.error:
+            self.error, self.code = True, self.code or int(Fault.WATCHDOG)
+        self.stopping = self.stopping + 1 if self.state == "STOPPING" else 0
         self.state = following
 
     def _outcome(self) -> tuple[int, int]:

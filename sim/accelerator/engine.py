@@ -381,8 +381,8 @@ def run(
         outstanding_reads, outstanding_writes : bursts that the memory port keeps open, 1..64
         placement : where program and regions stand; None: `arch.isa.placement.place`
 
-    What follows the first End is no part of the program. ProgramError, with the validator's verdict, for one that does
-    not run to its End; ConfigError for region sizes, a port or a placement that cannot be.
+    ProgramError, with the validator's verdict, for a program that does not run to its End; ConfigError for words after
+    the first End, and for region sizes, a port or a placement that cannot be.
     """
     found = require_legal(program, limits, region_beats)
     port = Port.of(len(found), limits, region_beats, outstanding_reads, outstanding_writes, placement)

@@ -65,7 +65,10 @@ class Port:
 
 
 def instructions(program: Program) -> list[Instruction] | None:
-    """The program up to its first End: what is fetched of it. None without End, or where a word is no instruction."""
+    """The program, decoded. None without End, or where a word before it is no instruction.
+
+    ConfigError for words after the first End: the hardware fetches some of them, and their beats count.
+    """
     found: list[Instruction] = []
     for word in program:
         try:
@@ -73,12 +76,17 @@ def instructions(program: Program) -> list[Instruction] | None:
         except IllegalInstruction:
             return None
         if isinstance(found[-1], End):
+            if len(found) < len(program):
+                raise ConfigError(
+                    f"program = {len(program)} words: must end with its first End, instruction {len(found) - 1}; the "
+                    "hardware would fetch words after it, which the simulators do not time"
+                )
             return found
     return None
 
 
 def require_legal(program: Program, limits: Limits, region_beats: Sequence[int]) -> list[Instruction]:
-    """The program up to its End. ProgramError with the validator's verdict when it does not run to there."""
+    """The program, decoded. ProgramError with the validator's verdict when it does not run to its End."""
     outcome = validate(program, limits, region_beats)
     found = instructions(program)
     if not outcome.legal or found is None:

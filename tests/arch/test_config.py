@@ -38,7 +38,10 @@ def test_good_file_loads_with_defaults(tmp_path: Path) -> None:
 
 def test_unknown_key_names_file_line_and_closest_key(tmp_path: Path) -> None:
     text = GOOD.replace("  rows: 8", "  rosw: 8\n  rows: 8")
-    expected = "array.rosw: unknown key; did you mean 'rows'? (known: cols, dataflow, rows); edge.yaml, line 4"
+    expected = (
+        "array.rosw: unknown key; did you mean 'rows'? (known: cols, dataflow, double_buffered, load_rows, rows); "
+        "edge.yaml, line 4"
+    )
     assert message(tmp_path, text) == expected
 
 

@@ -5,7 +5,8 @@ Independent sources: bytes and verdicts from arch.isa (untimed), cycles from the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from random import Random
 from typing import Any
@@ -15,6 +16,7 @@ from accelerator_cases import Case, _case, _Maker, _shuffled
 from bitwright.arch import formats, machine
 from bitwright.arch.fixed_memory import FixedMemory
 from bitwright.arch.isa import End, Instruction, encode, to_bytes
+from bitwright.arch.isa.instructions import NumberType
 from bitwright.arch.isa.interpreter import run as interpret
 from bitwright.arch.isa.limits import Limits, limits
 from bitwright.arch.isa.network import validate
@@ -54,9 +56,9 @@ def tile_machine(name: str) -> machine.Machine:
 
 
 @lru_cache
-def compiled(lim: Limits) -> CompiledAccelerator:
-    """The machine's Verilog as a library."""
-    module, text = verilog(lim)
+def compiled(lim: Limits, **opened: int) -> CompiledAccelerator:
+    """The machine's Verilog as a library; `opened` are the bursts that its memory port keeps open."""
+    module, text = verilog(lim, **opened)
     return CompiledAccelerator(text, module, lim)
 
 
@@ -67,19 +69,21 @@ def random_bytes(case_seed: int, lim: Limits, region_beats: Sequence[int]) -> Me
 
 
 def check(
-    lim: Limits, program: Sequence[Instruction], memory: Sequence[np.ndarray], timing: FixedMemory, **options: Any
-) -> AcceleratorRun:
+    lim: Limits, program: Sequence[Instruction], memory: Sequence[np.ndarray], timing: FixedMemory,
+    opened: Mapping[str, int] | None = None, **options: Any,
+) -> AcceleratorRun:  # fmt: skip
     """A legal program: bytes in memory, counters, and the cycles in which instructions start and end, in every view."""
+    opened = opened or {}
     expected, found = ([region.copy() for region in memory] for _ in range(2))
     assert interpret(program, lim, expected).legal
     sizes = [region.size // lim.port_bytes for region in memory]
-    done = compiled(lim).run(to_bytes(program), found, timing, trace=True, **options)
+    done = compiled(lim, **opened).run(to_bytes(program), found, timing, trace=True, **options)
     assert done.fault is None, f"{done.fault} at {done.index}"
     same_bytes(found, expected)
     if "stalls_seed" in options:
         return done
-    simulated = fast.run(program, lim, sizes, timing, **options)
-    reference = engine.run(program, lim, sizes, timing, **options)
+    simulated = fast.run(program, lim, sizes, timing, **opened, **options)
+    reference = engine.run(program, lim, sizes, timing, **opened, **options)
     assert simulated == reference
     assert done.counters == simulated.counters
     assert done.trace is not None
@@ -122,7 +126,10 @@ def made_case(lim: Limits, seed: int) -> Case:
 
 
 def random_gemm(lim: Limits, seed: int) -> Lowered:
-    """A product of 1 to 3 times the array in each dimension, groups that need not divide k, lowered."""
+    """A product of 1 to 3 times the array in each dimension, groups that need not divide k, lowered.
+
+    Every other one to any type of results and with its reduction cut anywhere that its groups allow.
+    """
     draw, numbers = Random(seed), np.random.default_rng(seed)
     m, k, n = (draw.randint(1, 3 * side) for side in (lim.rows, lim.rows * lim.lanes, lim.cols))
     form = formats.get(draw.choice(lim.formats).name)
@@ -133,7 +140,12 @@ def random_gemm(lim: Limits, seed: int) -> Lowered:
     encoded = form.encode(weights, group=group, scale_format=lim.scale_format)
     acts = operand(lim, form.name, numbers.normal(size=(m, k)).astype(np.float32))
     bias = numbers.normal(size=n).astype(np.float32) if draw.random() < 0.5 else None
-    return lower(encoded, acts, lim, bias=bias)
+    lowered = lower(encoded, acts, lim, bias=bias)
+    if seed % 2:
+        return lowered
+    layout = lowered.layout
+    tiling = replace(layout.tiling, k=draw.choice([size for size in layout.job.k_sizes() if size <= layout.tiling.k]))
+    return lower(encoded, acts, lim, bias=bias, to=draw.choice([*NumberType]), tiling=tiling)
 
 
 def flips(program: Sequence[Instruction]) -> Iterator[list[int]]:

@@ -85,7 +85,7 @@ def test_a_projection_and_an_ffn_matrix(
 def test_a_projection_on_bit_serial_cells(layer_0: Layers, record_property: Callable[[str, object], None]) -> None:
     """The array of BitMoD; its other formats and the FFN matrix are `make campaign-rtl`'s."""
     weights, inputs = layer_0["layers.0.q"]
-    record_property("figure", run_layer("bit-serial-8x8", "bitmod_fp4", 128, weights, inputs, FixedMemory()))
+    record_property("figure", run_layer("bit-serial-8x8", "bitmod_fp4", 128, weights, inputs[-1:], FixedMemory()))
 
 
 class OnTheAccelerator(linear.IntegerRule):

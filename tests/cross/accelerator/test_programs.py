@@ -55,6 +55,16 @@ def test_random_programs_of_mixed_formats(lim: Limits) -> None:
         check(lim, case.program, memory, case.memory, placement=case.placement)
 
 
+@pytest.mark.parametrize("opened", [(1, 1), (2, 3)])
+def test_ports_that_keep_few_bursts_open(opened: tuple[int, int]) -> None:
+    lim = machine_limits("int8-4x4", *MACHINES["int8-4x4"])
+    for seed in range(40):
+        case = made_case(lim, 2000 + seed)
+        memory = random_bytes(seed, lim, case.region_beats)
+        port = dict(zip(("outstanding_reads", "outstanding_writes"), opened, strict=True))
+        check(lim, case.program, memory, case.memory, port, placement=case.placement)
+
+
 def test_random_stalls_change_no_byte(lim: Limits) -> None:
     for seed in range(60):
         case = made_case(lim, 1000 + seed)

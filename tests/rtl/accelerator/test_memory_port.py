@@ -115,7 +115,7 @@ def test_what_is_constant_on_the_address_channels() -> None:
     with BusSimulation(design, [], FixedMemory()) as simulation:
         simulation.reset()
         values = simulation.run({}, 8)
-    constants = {"size": 4, "burst": 1, "cache": 3, "prot": 0}
+    constants = {"size": 4, "burst": 1, "cache": 2, "prot": 0}
     for channel in ("ar", "aw"):
         for name, value in constants.items():
             assert set(values[f"m_axi_{channel}{name}"].tolist()) == {value}

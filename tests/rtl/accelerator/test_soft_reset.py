@@ -33,18 +33,19 @@ def compiled() -> Compiled:
 class Board:
     """The accelerator, a host on its registers, and a memory that reads the program at 0 and zeros elsewhere.
 
-    `accepts`, `answers`: whether it takes addresses and gives beats.
+    `accepts`, `answers`: whether it takes addresses and gives beats; `reach`: those of lower addresses only.
     """
 
     def __init__(self, simulation: Simulation, program: bytes) -> None:
         self.simulation, self.program = simulation, program
         self.accepts = self.answers = True
+        self.reach = 1 << 40
         self.owed: deque[tuple[int, bool]] = deque()  # (address, last)
         simulation.reset()
 
     def step(self, **pins: int) -> dict[str, int]:
         """One cycle."""
-        beat = self.owed[0] if self.answers and self.owed else None
+        beat = self.owed[0] if self.answers and self.owed and self.owed[0][0] < self.reach else None
         pins |= {"m_axi_arready": self.accepts, "m_axi_awready": self.accepts}
         if beat is not None:
             data = int.from_bytes(self.program[beat[0] : beat[0] + PORT_BYTES].ljust(PORT_BYTES, b"\0"), "little")
@@ -127,6 +128,24 @@ def test_reset_recovers_from_a_memory_that_never_answers(
         assert board.run(200) == DONE
         found = [board.read(name) for name in ("ERROR", "ERROR_INDEX", "INSTRUCTIONS_LO", "BEATS_READ_LO")]
         assert found == [0, 2, 2, 6 + 2 + 3]
+
+
+def test_words_after_the_end_that_never_come_are_an_error() -> None:
+    """The run is over when its End is met; what was fetched beyond keeps it busy, and the watchdog tells."""
+    with compiled().open(random_state=True, seed=7) as simulation:
+        board = Board(simulation, to_bytes(assemble("end")) * 40)
+        board.set_up(WATCHDOG)
+        board.reach = 256
+        status = board.run(WATCHDOG // 2)
+        assert status == BUSY
+        for _ in range(2 * WATCHDOG):
+            out = board.step()
+        assert out["irq"]
+        assert (board.read("STATUS"), board.read("ERROR")) == (BUSY | ERROR, int(Fault.WATCHDOG))
+        board.reach = 1 << 40
+        for _ in range(200):
+            board.step()
+        assert (board.read("STATUS"), board.read("ERROR")) == (ERROR, int(Fault.WATCHDOG))
 
 
 def test_a_run_after_a_reset_has_the_cycles_of_a_first_one() -> None:

@@ -28,7 +28,7 @@ def one_cell(cell: str, pins: dict[str, int], inputs: dict[str, int], output: in
 
 def fixed_timing(netlist: Netlist) -> Timing:
     """Every net with the same slew and load, so that the tables can be read by hand."""
-    return Timing(1.0, (), (SLEW,) * netlist.nets, (LOAD,) * netlist.nets)
+    return Timing(1.0, (), (), (SLEW,) * netlist.nets, (LOAD,) * netlist.nets)
 
 
 def run(netlist: Netlist, library: Library, stimulus: dict[str, list[int]]) -> Energy:

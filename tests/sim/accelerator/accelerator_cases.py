@@ -13,7 +13,17 @@ from bitwright.arch import formats, pe
 from bitwright.arch.array_timing import WeightLoad
 from bitwright.arch.fixed_memory import FixedMemory
 from bitwright.arch.isa.extents import act_vectors
-from bitwright.arch.isa.instructions import Buffer, End, Execute, Instruction, Load, NumberType, Store, Vector
+from bitwright.arch.isa.instructions import (
+    Buffer,
+    End,
+    Execute,
+    Function,
+    Instruction,
+    Load,
+    NumberType,
+    Store,
+    Vector,
+)
 from bitwright.arch.isa.limits import Limits, tile_format
 from bitwright.arch.isa.network import validate
 from bitwright.arch.isa.placement import Placement
@@ -230,7 +240,8 @@ class _Maker:
             extras, needed = {}, 0
         if needed:
             yield from self.loads(Buffer.VEC, needed)
-        yield Vector(m=m, to=to, **extras, hand=True, free_acc=True, free_vec=needed > 0)
+        function = draw.choice([*Function])
+        yield Vector(m=m, to=to, function=function, **extras, hand=True, free_acc=True, free_vec=needed > 0)
         stride = draw.randint(0, 5)
         beats = m * out_row
         rows = draw.choice([d for d in range(1, beats + 1) if beats % d == 0])
