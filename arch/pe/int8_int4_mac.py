@@ -14,6 +14,8 @@ from bitwright.arch.pe.int8_stream import LARGEST_PRODUCT, LEAST_PRODUCT
 from bitwright.arch.pe.integer_stream import IntegerStream, row_codes
 from bitwright.arch.pe.stream import Cut, Field, Steps, row_flags
 
+LANES_A_DOT = 8  # more, and no solver bounds their sum in a minute
+
 
 @dataclass(frozen=True)
 class Int8Int4Mac(IntegerStream):
@@ -31,7 +33,8 @@ class Int8Int4Mac(IntegerStream):
                  of int8 alone: two int4 products are together at most 2**11, an eighth of the largest int8 one.
     Timing       latency 1 + pipeline cycles, one step a cycle: `lanes` products, in mode int4 twice as many.
     Structure    a lane is one radix-4 Booth multiplier of 4 digits, 2 a nibble; the upper two take either activation.
-                 All lanes' upper digits are added before the one shift by 4 places, which mode int4 leaves out.
+                 The upper digits of all lanes, of every 8 where there are more, are added before one shift by 4 places,
+                 which mode int4 leaves out.
     Source       the usual split of a multiplier by its weight operand, as in decomposable (8 b / 4 b) tensor units.
     """
 
@@ -93,9 +96,20 @@ class Int8Int4Mac(IntegerStream):
         return np.where(np.asarray(steps["int4"]) != 0, 2 * self.lanes, self.lanes)
 
     @property
+    def dots_of(self) -> dict[str, range]:
+        """The sums of lanes that the step's total is made of: one, or one of every `LANES_A_DOT` lanes."""
+        if self.lanes <= LANES_A_DOT:
+            return {"dot": range(self.lanes)}
+        firsts = range(0, self.lanes, LANES_A_DOT)
+        return {f"dot_{at}": range(first, min(first + LANES_A_DOT, self.lanes)) for at, first in enumerate(firsts)}
+
+    @property
     def cuts(self) -> tuple[Cut, ...]:
-        low, high = LEAST_PRODUCT * self.lanes, LARGEST_PRODUCT * self.lanes
-        return (Cut("dot", low, high, proof="tests/rtl/pe/test_int8_int4_mac.py"),)
+        return tuple(
+            Cut(name, LEAST_PRODUCT * len(lanes), LARGEST_PRODUCT * len(lanes),
+                proof="tests/rtl/pe/test_int8_int4_mac.py")
+            for name, lanes in self.dots_of.items()
+        )  # fmt: skip
 
     @property
     def longest_sum(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from bitwright.arch.pe.int8_int4_mac import Int8Int4Mac
 from bitwright.rtl.pe.int8_stream import add_to_sum
@@ -18,13 +20,22 @@ class Int8Int4MacPE(StreamPE):
     def elaborate(self, platform: object) -> Module:
         m, spec = Module(), self.spec
         flow = Flow(m, self)
-        lane_bits = (spec.lanes - 1).bit_length()
-        low, high = (Signal(signed(13 + lane_bits), name=name) for name in ("low", "high"))
-        for total, terms in zip((low, high), self._terms(m), strict=True):
-            m.d.comb += total.eq(sum(terms[1:], terms[0]))
-        low, high, int4 = flow.cut(spec.pipeline >= 2, low=low, high=high, int4=self.step.payload.int4)
-        dot = Signal(signed(16 + lane_bits), name="dot")
-        m.d.comb += dot.eq(low + Mux(int4, high, Cat(Const(0, 4), high).as_signed()))
+        halves: dict[str, Value] = {}
+        for name, lanes in spec.dots_of.items():
+            lane_bits = (len(lanes) - 1).bit_length()
+            for half, terms in zip(("low", "high"), self._terms(m, lanes), strict=True):
+                total = Signal(signed(13 + lane_bits), name=name.replace("dot", half))
+                m.d.comb += total.eq(sum(terms[1:], terms[0]))
+                halves[total.name] = total
+        *parts, int4 = flow.cut(spec.pipeline >= 2, **halves, int4=self.step.payload.int4)
+        dots: list[Value] = []
+        for name, low, high in zip(spec.dots_of, parts[::2], parts[1::2], strict=True):
+            dots.append(Signal(signed(3 + len(low)), name=name))
+            m.d.comb += dots[-1].eq(low + Mux(int4, high, Cat(Const(0, 4), high).as_signed()))
+        dot = dots[0]
+        if len(dots) > 1:
+            dot = Signal(signed(16 + (spec.lanes - 1).bit_length()), name="dot")
+            m.d.comb += dot.eq(sum(dots[1:], dots[0]))
         (dot,) = flow.cut(spec.pipeline >= 1, dot=dot)
         acc = flow.register(signed(spec.psum_bits), "acc")
         total = add_to_sum(m, acc, dot, flow.first)
@@ -34,8 +45,8 @@ class Int8Int4MacPE(StreamPE):
         flow.offer()
         return m
 
-    def _terms(self, m: Module) -> tuple[list[Value], list[Value]]:
-        """Partial products of all lanes' low nibbles, and of their high nibbles, to be added up.
+    def _terms(self, m: Module, lanes: Iterable[int]) -> tuple[list[Value], list[Value]]:
+        """Partial products of the lanes' low nibbles, and of their high nibbles, to be added up.
 
         The low nibble is signed in both modes: an int8 weight is its signed low nibble plus 16 times the high one and
         what the low one's sign took, which is the bit that Booth's next digit looks at anyway.
@@ -43,7 +54,7 @@ class Int8Int4MacPE(StreamPE):
         spec, payload = self.spec, self.step.payload
         low: list[Value] = []
         high: list[Value] = []
-        for lane in range(spec.lanes):
+        for lane in lanes:
             first, second = payload.act[2 * lane].as_signed(), payload.act[2 * lane + 1].as_signed()
             byte = (payload.wgt if spec.lanes == 1 else payload.wgt[lane]).as_unsigned()
             chosen = Signal(signed(8), name=f"high_act_{lane}")

@@ -49,6 +49,7 @@ def loads(register: str, spec: StreamSpec = SPEC) -> str:
     [
         ("int8-mac", {"lanes": 2, "psum_bits": 20, "pipeline": 1},
          {"step-cycles", "alike-cuts", "cut-range", "exact-acc", "no-wrap-acc"}),
+        ("int8-int4-mac", {"lanes": 16}, {"step-cycles", "alike-cuts", "cut-range", "exact-acc", "no-wrap-acc"}),
         ("fp16-mac", {"pipeline": 2}, {"step-cycles"}),
         ("opt3", {"psum_bits": 24, "resolve_cycles": 1},
          {"phase-counts", "tree-adds-acc_0", "group-range", "exact-acc_0", "no-wrap-acc_0"}),
