@@ -76,7 +76,7 @@ campaign-pe: $(STAMP) ## PEs, RTL against golden: 10^8 lane-steps and PE_GROUPS=
 	$(BIN)/python -m bitwright.rtl.bench.stream.campaign --groups $(PE_GROUPS)
 	$(BIN)/python tests/rtl/pe/campaign_bit_serial.py --groups $(PE_GROUPS)
 
-campaign-rtl: $(STAMP) ## SmolLM2 layers on the accelerator's RTL, 7 machines, 6 memories, and the 32x32 build (an hour)
+campaign-rtl: $(STAMP) ## SmolLM2 layers on the accelerator's RTL, 14 machines and formats, 6 memories, and the 32x32 build (hours)
 	$(BIN)/python -m pytest -s tests/cross/accelerator/campaign_rtl.py
 
 PES = $(shell $(BIN)/python -c 'from bitwright.arch import pe; print(*pe.all_names())')
