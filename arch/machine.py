@@ -155,13 +155,20 @@ class Machine(Config):
     node: str = "nangate45"
     vector: Vector = Vector()
     port: Port = Port()
-    formats: tuple[str, ...] | None = None
+    formats: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     memory: FixedMemory = FixedMemory()
 
     @field_validator("pe")
     @classmethod
     def _known_pe(cls, value: str) -> str:
         return pe_by_name(value)
+
+    @field_validator("formats")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and len(set(value)) < len(value):
+            raise ValueError("must name each format once")
+        return value
 
     @model_validator(mode="after")
     def _fits_pe(self) -> Machine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,15 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def refuse_options(of: str, given: Mapping[str, Any]) -> None:
+    """ConfigError for the first of the options that was given (is not None): `of` does not take it."""
+    from bitwright.arch.errors import ConfigError
+
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{name} = {value}: not an option of {of}; leave it out; the command line")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from bitwright.cli.output import print_json, print_table
+from bitwright.cli.output import print_json, print_table, refuse_options
 
 _DIFFERENCES = ("name", "cycles", "cycles_percent", "energy_uj", "energy_percent", "speedup_over_fp16", "change_cycles")
 
@@ -32,7 +32,7 @@ def reproduce(
     """A published simulator's figures, the same from its model computed here, and ours, difference by difference.
 
     With --model any known shape works, published or not: `differences` takes the authors' simplifications away, each
-    alone and then all. Without it: every figure the paper publishes beside ours.
+    alone and then all. Without it, of bitmod and mixpe: every figure the paper publishes beside ours.
 
     JSON: `cycles` (the authors' count), and of bitmod and mixpe `compute_cycles`, `dram_cycles`, `energy_uj`;
     `published_*` where the paper has this case, `ours`, `differences`, `notes`.
@@ -55,19 +55,11 @@ def reproduce(
         _print(row)
 
 
-def _refuse(paper: str, given: dict[str, Any]) -> None:
-    from bitwright.arch.errors import ConfigError
-
-    for name, value in given.items():
-        if value is not None:
-            raise ConfigError(f"{name} = {value}: not an option of {paper}; leave it out; the command line")
-
-
 def _scale_sim(arrays: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     from bitwright.arch.errors import ConfigError
     from bitwright.reports.papers import scale_sim
 
-    _refuse("scale-sim", others)
+    refuse_options("scale-sim", others)
     for name, value in arrays.items():
         if value is None:
             raise ConfigError(
@@ -81,7 +73,7 @@ def _simulator(paper: str, cases: dict[str, Any], others: dict[str, Any]) -> dic
 
     from bitwright.arch.errors import ConfigError
 
-    _refuse(paper, others)
+    refuse_options(paper, others)
     answers = import_module(f"bitwright.reports.papers.{paper}_answer")
     if all(value is None for value in cases.values()):
         overview: dict[str, Any] = answers.overview()

@@ -7,13 +7,42 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from bitwright.cli.output import print_json, print_table
+from bitwright.cli.output import print_json, print_table, refuse_options
 
 ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _OWN = "the machine's"
 
 
+# Options that each way to simulate takes; the machine's buffers, weights and the form of the answer are everyone's.
+_EVERY = frozenset({"machine", "model", "gemm", "buffers_kib", "weights", "group", "json"})
+_PROGRAMS = _EVERY | {"engine", "memory_latency", "memory_beat_cycles"}
+_WORKLOAD = frozenset({"prompt_tokens", "output_tokens", "batch"})
+_NOT_OF_THE_TILE_ENGINE = frozenset({"memory_latency", "memory_beat_cycles"})
+
+
+def _on_the_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _refuse_unused(context: typer.Context, engine: str | None, gemm: str | None) -> None:
+    """ConfigError for an option on the command line that this way to simulate would drop."""
+    if gemm is not None:
+        way, used = "--gemm", _PROGRAMS
+    elif engine is not None:
+        way, used = "--engine", _PROGRAMS | _WORKLOAD
+    else:
+        way, used = "MODEL without --engine", frozenset(context.params) - _NOT_OF_THE_TILE_ENGINE
+    given = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in context.params.items()
+        if name not in used and _on_the_command_line(context, name)
+    }
+    refuse_options(way, given)
+
+
 def simulate(
+    context: typer.Context,
     machine: Annotated[str, typer.Argument(metavar="MACHINE", help="Name, pattern (int8-16x16-os) or YAML file.")],
     model: Annotated[
         str | None,
@@ -51,7 +80,7 @@ def simulate(
     perplexity_tokens: Annotated[int, typer.Option(help="Measure perplexity on this many tokens; 0: do not.")] = 0,
     perplexity_window: Annotated[int, typer.Option(help="Tokens a window.")] = 512,
     timeline: Annotated[
-        Path | None, typer.Option(help="Also write what each unit does when, for Perfetto (a .json file).")
+        Path | None, typer.Option(help="Also write what each unit does when, for Perfetto (.json); not with --engine.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result row as JSON.")] = False,
 ) -> None:
@@ -86,6 +115,9 @@ def simulate(
     from bitwright.workloads import models
     from bitwright.workloads.perplexity import check_size
 
+    if (gemm is None) == (model is None):
+        raise ConfigError("MODEL, --gemm: exactly one of them must be given; the command line")
+    _refuse_unused(context, engine, gemm)
     loaded = machines.with_changes(
         machines.load(machine),
         buffers_kib=buffers_kib,
@@ -96,8 +128,6 @@ def simulate(
         memory_latency=memory_latency,
         memory_beat_cycles=memory_beat_cycles,
     )
-    if (gemm is None) == (model is None):
-        raise ConfigError("MODEL, --gemm: exactly one of them must be given; the command line")
     if model is None:
         row = gemm_row(loaded, str(gemm), engine=engine or "simpy", weights=weights, group=group)
         print_json(row) if json else print_table(("figure", "value"), list(row.items()))

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+LEAST_CLOCK_MHZ, MOST_CLOCK_MHZ = 1, 10_000
+"""That a mapping can be asked for."""
+
+
 def generate(name: str, output: Path, *, dataflow: str | None = None, fusesoc: bool = False) -> Path:
     """Write the Verilog of a PE or of a machine's accelerator, and beside it a JSON file of the same facts.
 
@@ -39,6 +43,9 @@ def generate(name: str, output: Path, *, dataflow: str | None = None, fusesoc: b
     sidecar = output.with_suffix(".json")
     if sidecar == output:
         raise ConfigError(f"output = {output}: .json is for the ports beside it; choose another suffix (.v)")
+    given = Path(name)
+    if given.exists() and given.resolve() in (output.resolve(), sidecar.resolve()):
+        raise ConfigError(f"output = {output}: would be written over the machine's file {name}; choose another name")
     design = design_of(name, dataflow=dataflow)
     if fusesoc and design.kind != "accelerator":
         raise ConfigError(f"fusesoc: {name} is a {design.kind}; only a machine's accelerator has a core file")
@@ -160,6 +167,8 @@ def synthesize(
     from bitwright.arch import pe
 
     _require_amaranth()
+    if not LEAST_CLOCK_MHZ <= clock_mhz <= MOST_CLOCK_MHZ:
+        raise ConfigError(f"clock_mhz = {clock_mhz:g}: must be {LEAST_CLOCK_MHZ}..{MOST_CLOCK_MHZ}; the command line")
     base = name.partition(":")[0]
     if base not in pe.all_names():
         from bitwright.rtl.asic import accelerators

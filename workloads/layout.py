@@ -34,6 +34,7 @@ from bitwright.arch.isa.fields import WORD_BYTES
 from bitwright.arch.isa.instructions import NumberType
 from bitwright.arch.isa.limits import Channel, Limits, TileFormat, longest_sum
 from bitwright.arch.isa.packing import pack, pack_par
+from bitwright.arch.isa.placement import INDEX_BITS
 from bitwright.workloads.tiling import Fabric, Span, Tiling, halvings, spans, state_after
 from numpy.typing import NDArray
 
@@ -231,6 +232,16 @@ class Job:
         if tiling.k > _MOST_ELEMENTS or tiling.m > _MOST_TOKENS:
             raise ConfigError(f"{what}: an Execute takes m up to {_MOST_TOKENS} and k up to {_MOST_ELEMENTS}")
         self.check_room(tiling.m, tiling.k, tiling.n, "make the blocks smaller")
+
+    def check_length(self) -> None:
+        """ConfigError for more instructions than a program can have."""
+        tokens, elements = max(1, min(_MOST_TOKENS, self.room(Channel.ACC))), _MOST_ELEMENTS
+        least = self.tiles(self.n) * -(-self.m // tokens) * -(-self.k // elements)
+        if least >= 1 << INDEX_BITS:
+            raise ConfigError(
+                f"{self.m} x {self.k} x {self.n}: at least {least} instructions, and a program has at most "
+                f"{(1 << INDEX_BITS) - 1} (cut the product into several)"
+            )
 
     def check_room(self, m: int, k: int, n: int, advice: str) -> None:
         """ConfigError naming the buffer whose slot is too small for a block."""

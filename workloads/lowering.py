@@ -128,6 +128,7 @@ def lower(
 def choose_tiling(job: Job) -> Tiling:
     """Of the tilings within 2 % of the fewest predicted cycles (memory moving a beat a cycle) that which moves the
     fewest bytes, instructions included, then has the fewest blocks. ConfigError when nothing fits."""
+    job.check_length()
     k_sizes, port = job.k_sizes(), DramPort(mbytes_per_s=job.limits.port_bytes, clock_khz=1000, latency_cycles=0)
     found = {tiling: predict(job, port, tiling) for tiling in candidates(job, job.m_sizes(), k_sizes, every_n=True)}
     if not found:

@@ -1,0 +1,61 @@
+"""simulate: an option that a way to simulate would drop is refused, and so is what no program or mapping can be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bitwright.arch import machine
+from bitwright.arch.errors import ConfigError
+from bitwright.cli.main import app
+from bitwright.rtl import generate, synthesize
+from typer.testing import CliRunner
+
+MODEL = ["simulate", "int8-4x4", "smollm2-135m"]
+GEMM = ["simulate", "int8-4x4", "--gemm", "4,4,4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*MODEL, "--engine", "fast", "--head", "int4"], "--head = int4: not an option of --engine"),
+        ([*MODEL, "--engine", "fast", "--dram", "hbm2"], "--dram = hbm2: not an option of --engine"),
+        ([*MODEL, "--engine", "fast", "--timeline", "run.json"], "--timeline = run.json: not an option of --engine"),
+        ([*GEMM, "--acts", "fp16"], "--acts = fp16: not an option of --gemm"),
+        ([*GEMM, "--prompt-tokens", "128"], "--prompt-tokens = 128: not an option of --gemm"),
+        ([*MODEL, "--memory-latency", "5"], "--memory-latency = 5: not an option of MODEL without --engine"),
+    ],
+)
+def test_an_option_that_would_be_dropped_is_refused(arguments: list[str], message: str) -> None:
+    ran = CliRunner().invoke(app, arguments)
+    assert str(ran.exception) == f"{message}; leave it out; the command line"
+    assert isinstance(ran.exception, ConfigError)
+
+
+def test_a_product_longer_than_any_program_is_refused_at_once() -> None:
+    ran = CliRunner().invoke(app, ["simulate", "int8-4x4", "--gemm", "100000000000,4,4"])
+    assert str(ran.exception).startswith("100000000000 x 4 x 4: at least 195312500 instructions, and a program has")
+
+
+@pytest.mark.parametrize("clock_mhz", [float("nan"), float("inf"), 1e-300, 0, -1])
+def test_a_clock_that_no_mapping_has_is_refused(clock_mhz: float) -> None:
+    with pytest.raises(ConfigError) as caught:
+        synthesize("int8-mac", clock_mhz=clock_mhz)
+    assert str(caught.value) == f"clock_mhz = {clock_mhz:g}: must be 1..10000; the command line"
+
+
+def test_a_machines_own_file_is_not_written_over(tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text(text := "name: mine\npe: int8-mac\narray: {rows: 2, cols: 2}\n")
+    with pytest.raises(ConfigError) as caught:
+        generate(str(own), own)
+    assert str(caught.value) == f"output = {own}: would be written over the machine's file {own}; choose another name"
+    assert own.read_text() == text
+
+
+@pytest.mark.parametrize("formats", ["[]", "[int4, int4]"])
+def test_a_machine_has_formats_and_each_once(formats: str, tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text(f"name: mine\npe: int8-mac\narray: {{rows: 2, cols: 2}}\nformats: {formats}\n")
+    with pytest.raises(ConfigError, match=r"^formats: .*mine\.yaml, line 4$"):
+        machine.load(str(own))
