@@ -92,8 +92,10 @@ campaign-mutants: $(STAMP) ## 240 mutants of every PE, killed or proved equivale
 campaign-netlists: $(STAMP) ## every PE mapped to Nangate45 under its bench (half an hour)
 	@$(call EACH,netlists,)
 
-campaign-proofs: $(STAMP) ## the formal proofs of every PE (half an hour)
+campaign-proofs: $(STAMP) ## the formal proofs of every PE and of a machine's control (half an hour)
 	$(BIN)/bitwright prove all --write
+	$(BIN)/bitwright prove int8-4x4 --timeout 900
+	$(BIN)/python -m pytest tests/rtl/formal/campaign_control.py
 
 campaign-dram: $(STAMP) ## row hits and bandwidth against Ramulator 2.1, built from RAMULATOR=folder (apt: cmake libyaml-cpp-dev libfmt-dev; 10 minutes)
 	$(BIN)/python tests/sim/dram/campaign_dram.py $(RAMULATOR)

@@ -3,7 +3,10 @@
 The datapath is cut: engines, memory port, memories, registers and the checker's arithmetic may do anything that their
 contracts allow. An engine is ready when it has nothing in flight, and is done only with what is in flight; memory gives
 no more beats than were asked for; a program's length stands during a run. When an engine is done and when a beat comes
-is free, so nothing here depends on a pace. Instructions are free too, but for what the checker's logic makes of them.
+is free, so nothing here depends on a pace. Instructions are free too, but for what the checker's logic makes of them:
+its operation stands between two starts, a word of unknown operation is found illegal, and no word is found a DEADLOCK.
+Assumed, not proved here: that engines keep these contracts, that those and the memory end what they began, and that
+an accelerator's cut logic drives what is left of it as it does whole.
 
 Properties
     queue-counts             Each of the eight queues holds 0..4 entries, and its pointers are as far apart.
@@ -19,12 +22,16 @@ Properties
     check-ends               A check takes check_cycles(op) at most.
     something-moves          In each cycle of a run something moves that can move only so often (an instruction is
                              taken, checked, queued, started), an engine or the memory owes the next step, or the
-                             run ends. So with engines and a memory that end what they began, every run ends.
+                             run ends. They can happen only so often since a program has so many instructions. So with
+                             engines and a memory that end what they began, every run ends.
     judged-when-stuck        A run is judged only when no step of `arch.isa.network` is left to make.
     done-means-all-done, deadlock-means-waiting   What a verdict says: done, that the End was reached, all queues
                              are empty, nothing is in flight; DEADLOCK, that all who are left wait for slots.
     waits-for-older, oldest-can-start   Of a program in which each instruction finds its slots once those before it are
-                             done: the oldest instruction that is not done never waits for a slot. So it ends.
+                             done: the oldest instruction that is not done never waits for a slot. So it ends. The
+                             lowering's programs are such (tests/sim/accelerator/test_in_order.py); the validator
+                             admits others, for which `judged-when-stuck` holds.
+That runs reach what these speak of, and that a broken control is not proved, is shown by `make campaign-proofs`.
 """
 
 from __future__ import annotations
