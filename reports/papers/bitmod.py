@@ -26,6 +26,7 @@ from enum import StrEnum
 from statistics import median
 
 from bitwright.arch.errors import ConfigError, suggest
+from bitwright.reports.papers.traps import Trap
 from bitwright.workloads.shapes import ModelShape
 
 TOKENS = 256  # of the prompt; also the context of the decoded token
@@ -328,15 +329,6 @@ def evaluate(machine: Accelerator, shape: ModelShape, job: Task, rules: Rules = 
         energy_sram_uj=(tiles * (wgt_read + act_read) + written_pj) / 1e6,
         energy_dram_uj=DRAM_PJ_PER_BYTE * moved / 1e6,
     )
-
-
-@dataclass(frozen=True)
-class Trap:
-    """One simplification: the rules without it, and what it hides."""
-
-    name: str
-    rules: Rules
-    text: str
 
 
 TRAPS = (

@@ -7,6 +7,7 @@ from typing import Any
 
 from bitwright.reports.papers import SCHEMA_VERSION, bitmod, dense, percent, published
 from bitwright.reports.papers.bitmod import ACCELERATORS, MODELS, Figures, Rules, Task
+from bitwright.reports.papers.traps import ladder
 from bitwright.workloads import shapes
 from bitwright.workloads.shapes import ModelShape
 
@@ -32,11 +33,7 @@ def answer(model: str, accelerator: str, task: str) -> dict[str, Any]:
     """
     machine, job, shape = bitmod.accelerator(accelerator), bitmod.task(task), dense("bitmod", model)
     base = ACCELERATORS["fp16"]
-    rows = [
-        ("as published", bitmod.PUBLISHED, "the authors' model"),
-        *((trap.name, trap.rules, trap.text) for trap in bitmod.TRAPS),
-        ("all of them", bitmod.CORRECTED, "our answer under the authors' array, bandwidth and energies"),
-    ]
+    rows = ladder(bitmod.PUBLISHED, bitmod.TRAPS, bitmod.CORRECTED, "array, bandwidth and energies")
     found = [
         (name, text, bitmod.evaluate(machine, shape, job, rules), bitmod.evaluate(base, shape, job, rules))
         for name, rules, text in rows

@@ -22,6 +22,7 @@ from functools import cache
 from bitwright.arch.errors import ConfigError, suggest
 from bitwright.reports.papers import dense, mixpe_tiling
 from bitwright.reports.papers.mixpe_tiling import Array, Counts, Layer
+from bitwright.reports.papers.traps import Trap
 from bitwright.workloads import shapes
 from bitwright.workloads.shapes import ModelShape
 
@@ -244,15 +245,6 @@ def _buffer_nj(counts: Counts) -> float:
         + counts.out_write * OUT_WRITE_NJ
     )
     return energy
-
-
-@dataclass(frozen=True)
-class Trap:
-    """One simplification: the rules without it, and what it hides."""
-
-    name: str
-    rules: Rules
-    text: str
 
 
 TRAPS = (

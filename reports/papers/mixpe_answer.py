@@ -8,6 +8,7 @@ from typing import Any
 from bitwright.arch.errors import ConfigError, suggest
 from bitwright.reports.papers import SCHEMA_VERSION, mixpe, percent, published
 from bitwright.reports.papers.mixpe import DESIGNS, MODELS, Figures, Rules
+from bitwright.reports.papers.traps import ladder
 from bitwright.workloads.shapes import ModelShape
 
 TASKS = ("prefill", "decode")
@@ -30,11 +31,7 @@ def answer(model: str, accelerator: str, task: str | None = None) -> dict[str, A
     machine = mixpe.design(accelerator)
     net, shape = mixpe.net(model)
     base = DESIGNS["fp16"]
-    rows = [
-        ("as published", mixpe.PUBLISHED, "the authors' model"),
-        *((trap.name, trap.rules, trap.text) for trap in mixpe.TRAPS),
-        ("all of them", mixpe.CORRECTED, "our answer under the authors' PEs, bandwidth and energies"),
-    ]
+    rows = ladder(mixpe.PUBLISHED, mixpe.TRAPS, mixpe.CORRECTED, "PEs, bandwidth and energies")
     found = [
         (name, text, mixpe.evaluate(machine, net, shape, rules), mixpe.evaluate(base, net, shape, rules))
         for name, rules, text in rows
