@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 from bitwright.arch.dram import Dram
@@ -115,8 +116,9 @@ class DramChannels:
         marks = sorted(set(ends) - {0})
         took, _, clocks = channel.serve_marked(run, marks)
         at = dict(zip(marks, clocks, strict=True))
-        for piece, end in enumerate(ends):
-            finishes[piece] = max(finishes[piece], at.get(end, 0))
+        for piece, (begin, end) in enumerate(itertools.pairwise([0, *ends])):
+            if end > begin:  # a short last piece has no burst in some channels
+                finishes[piece] = max(finishes[piece], at[end])
         return took
 
     @property
