@@ -1,4 +1,4 @@
-"""For all tests: one BLAS thread a process, and measured figures shown at the end of the run."""
+"""For all tests: one BLAS thread a process, the same random cases every time, and measured figures at the end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from typing import Any
 
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # as in a sweep's workers; before numpy loads
+
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("explore", derandomize=False, print_blob=True)  # what `make campaign-properties` takes
+settings.load_profile("repeatable")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
