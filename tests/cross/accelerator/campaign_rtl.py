@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import resource
 import time
-from functools import lru_cache
 
 import pytest
 from accelerator_views import MEMORIES, machine_limits
@@ -19,9 +18,13 @@ from bitwright.rtl.accelerator.top import verilog
 from bitwright.rtl.bench.accelerator_runner import CompiledAccelerator
 from bitwright.rtl.bench.verilator import lint
 from bitwright.rtl.generation import design_of
-from bitwright.workloads import checkpoint
-from test_layers import TOKENS, Layers, layers, run_layer
-from test_programs import test_random_products, test_random_programs_of_mixed_formats, test_random_stalls_change_no_byte
+from test_layers import TOKENS, run_layer
+from test_programs import (
+    real_layers,
+    test_random_products,
+    test_random_programs_of_mixed_formats,
+    test_random_stalls_change_no_byte,
+)
 
 FAMILIES = [
     ("fp16-8x8", "fp16", None),
@@ -50,11 +53,6 @@ WAYS_TO_LOAD = {  # beside the one of test_programs
 @pytest.fixture(params=WAYS_TO_LOAD)
 def lim(request: pytest.FixtureRequest) -> Limits:
     return machine_limits(request.param, *WAYS_TO_LOAD[request.param])
-
-
-@lru_cache
-def real_layers() -> Layers:
-    return layers(checkpoint.load("smollm2-135m"))
 
 
 @pytest.mark.parametrize("memory", MEMORIES, ids=str)

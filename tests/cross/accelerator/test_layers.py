@@ -56,6 +56,13 @@ def run_layer(
 ) -> str:
     """A matrix by some tokens; what was seen."""
     lim = limits(tile_machine(name) if name.startswith("lut") else machine.load(name), formats=[form])
+    return run_on(lim, name, form, group, weights, inputs, timing)
+
+
+def run_on(
+    lim: Limits, name: str, form: str, group: int | None, weights: np.ndarray, inputs: np.ndarray, timing: FixedMemory
+) -> str:
+    """As `run_layer` on these limits, of which `name` is the machine's."""
     encoded = formats.get(form).encode(weights, group=group, scale_format=lim.scale_format)
     acts = operand(lim, form, inputs)
     lowered = lower(encoded, acts, lim)
@@ -84,12 +91,6 @@ def test_a_projection_and_an_ffn_matrix(
 ) -> None:
     weights, inputs = layer_0[matrix]
     record_property("figure", run_layer("int8-8x8", "int4_asym", 32, weights, inputs[-tokens:], FixedMemory()))
-
-
-def test_a_projection_on_bit_serial_cells(layer_0: Layers, record_property: Callable[[str, object], None]) -> None:
-    """The array of BitMoD; its other formats and the FFN matrix are `make campaign-rtl`'s."""
-    weights, inputs = layer_0["layers.0.q"]
-    record_property("figure", run_layer("bit-serial-8x8", "bitmod_fp4", 128, weights, inputs[-1:], FixedMemory()))
 
 
 class OnTheAccelerator(linear.IntegerRule):

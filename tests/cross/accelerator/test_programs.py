@@ -3,6 +3,7 @@ validator's."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from random import Random
 
 import numpy as np
@@ -18,11 +19,14 @@ from accelerator_views import (
     random_bytes,
     random_gemm,
 )
+from bitwright.arch import formats
 from bitwright.arch.fixed_memory import FixedMemory
 from bitwright.arch.isa import assemble, to_bytes
 from bitwright.arch.isa.faults import Fault
 from bitwright.arch.isa.limits import Limits
 from bitwright.rtl.bench.accelerator_driver import BusErrors
+from bitwright.workloads import checkpoint
+from test_layers import TOKENS, Layers, layers, run_on
 
 MACHINES = {
     "int8-4x4": (8, ("int8", "int4_asym", "int3", "int6")),
@@ -42,6 +46,11 @@ def lim(request: pytest.FixtureRequest) -> Limits:
     return machine_limits(request.param, port_bytes, forms)
 
 
+@lru_cache
+def real_layers() -> Layers:
+    return layers(checkpoint.load("smollm2-135m"))
+
+
 def test_random_products(lim: Limits) -> None:
     for seed in range(120):
         lowered = random_gemm(lim, seed)
@@ -53,6 +62,19 @@ def test_random_programs_of_mixed_formats(lim: Limits) -> None:
         case = made_case(lim, seed)
         memory = random_bytes(seed, lim, case.region_beats)
         check(lim, case.program, memory, case.memory, placement=case.placement)
+
+
+@pytest.mark.parametrize("matrix", ["layers.0.q", "layers.0.down"])
+def test_tiles_of_real_layers(lim: Limits, matrix: str) -> None:
+    """Rows of an attention projection and of an FFN matrix, decode and 16 tokens: a part of the whole layers of
+    `make campaign-rtl`, on every family in two formats of its machine."""
+    weights, inputs = real_layers()[matrix]
+    for number, form in enumerate(lim.formats[:2]):
+        rows = weights[number :: len(weights) // (lim.cols + 1)][: lim.cols + 1]
+        once = lim.weight_rows * (1 if lim.tile is None else lim.tile.values(form.name))
+        group = -(-64 // once) * once if formats.get(form.name).default_scale_format else None
+        for tokens, timing in ((1, FixedMemory(latency_cycles=100)), (TOKENS, FixedMemory(beat_cycles=2))):
+            run_on(lim, lim.pe.name, form.name, group, rows, inputs[-tokens:], timing)
 
 
 @pytest.mark.parametrize("opened", [(1, 1), (2, 3)])
