@@ -95,6 +95,9 @@ def synthesize(
         str | None, typer.Option(help="Which systolic cell: ws or os.", show_default="ws, or the PE's streams")
     ] = None,
     node: Annotated[str, typer.Option(help="Cell library.")] = "nangate45",
+    liberty: Annotated[
+        Path | None, typer.Option(metavar="FILE.lib", help="Liberty file of yours instead, also packed (.gz, .xz).")
+    ] = None,
     clock_mhz: Annotated[float, typer.Option("--clock", "--clock-mhz", help="Target of the mapping, MHz.")] = 250,
     fmax: Annotated[bool, typer.Option("--fmax", help="Size again for more until nothing is gained (PEs).")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
@@ -108,10 +111,12 @@ def synthesize(
       bitwright synthesize int8-mac --clock 500
 
       bitwright synthesize int8-4x4 --json
+
+      bitwright synthesize shift-add --liberty sg13g2_stdcell_typ_1p20V_25C.lib --clock 100
     """
     from bitwright import rtl
 
-    figures = rtl.synthesize(name, dataflow=dataflow, node=node, clock_mhz=clock_mhz, fmax=fmax)
+    figures = rtl.synthesize(name, dataflow=dataflow, node=liberty or node, clock_mhz=clock_mhz, fmax=fmax)
     if json:
         print_json(figures)
         return
@@ -119,6 +124,10 @@ def synthesize(
     if blocks:
         columns = ("block", "count", "area_um2", "each_um2")
         print_table(
-            columns, [[row["block"], row["count"], *(f"{row[key]:.0f}" for key in columns[2:])] for row in blocks]
+            columns,
+            [
+                [row["block"], row["count"], *("" if row[key] is None else f"{row[key]:.0f}" for key in columns[2:])]
+                for row in blocks
+            ],
         )
     print_table(("figure", "value"), list(figures.items()))

@@ -155,14 +155,21 @@ def prove(name: str, *, solver: str = "yices", timeout_s: float = 120, write: bo
 
 
 def synthesize(
-    name: str, *, dataflow: str | None = None, node: str = "nangate45", clock_mhz: float = 250, fmax: bool = False
+    name: str,
+    *,
+    dataflow: str | None = None,
+    node: str | Path = "nangate45",
+    clock_mhz: float = 250,
+    fmax: bool = False,
 ) -> dict[str, Any]:
     """Area, clock and energy of PE `name`, or area and clock of each block of machine `name`, sized for `clock_mhz`.
 
     With `fmax` (PEs only) sized again for more than it reached until that gains nothing: the fastest of all is given,
     and `clock_mhz` is what it was sized for. A PE in its systolic cell of `dataflow` ("ws" if it has one) or, where it
     has none or parameters are given, its stream form.
-    Raises ConfigError for an unknown PE, machine, dataflow or node, ToolError when the library or Yosys is missing.
+    `node` is a named one, or the path of a Liberty file (a machine's memories then have no figures).
+    Raises ConfigError for an unknown PE, machine, dataflow or node and for a library that lacks cells or units,
+    ToolError when the library or Yosys is missing.
     """
     from bitwright.arch import pe
 

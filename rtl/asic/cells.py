@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bitwright.arch import pe as pe_specs
@@ -11,15 +12,16 @@ from bitwright.arch.pe.base import PESpec
 from bitwright.arch.pe.stream import StreamSpec
 from bitwright.rtl.asic.activity import NetlistSimulator
 from bitwright.rtl.asic.characterise import Builder
+from bitwright.rtl.asic.choice import surroundings, wired_library
 from bitwright.rtl.asic.entries import cell_entry
 from bitwright.rtl.asic.jsonout import rounded
-from bitwright.rtl.asic.liberty import Library, library_path, read_library
+from bitwright.rtl.asic.liberty import Library, library_path, node_name
 from bitwright.rtl.asic.netlist import Netlist
 from bitwright.rtl.asic.power import PowerModel
 from bitwright.rtl.asic.stimulus import ACTIVE, IDLE, PASS
 from bitwright.rtl.asic.stream_stimulus import stream_work
 from bitwright.rtl.asic.synthesis import sha256_text, synthesize_verilog
-from bitwright.rtl.asic.timing import Conditions, analyse
+from bitwright.rtl.asic.timing import analyse
 from bitwright.rtl.pe import streaming
 
 TIMEOUT_S = 7200.0
@@ -41,14 +43,14 @@ def fastest(once: Callable[[float], dict[str, Any]], clock_mhz: float) -> dict[s
         best = found
 
 
-def synthesize(name: str, dataflow: str, node: str, clock_mhz: float) -> dict[str, Any]:
+def synthesize(name: str, dataflow: str, node: str | Path, clock_mhz: float) -> dict[str, Any]:
     """Area, timing and energy of a PE cell sized for `clock_mhz`, made now (the cost table is not read).
 
     The energy is that of one active cycle, without weight loads, with weights in the PE's native format, on a real
     model's operands and on uniform random ones, without glitches. `meets_clock` says whether the result reaches
-    `clock_mhz`.
-    Raises ConfigError for an unknown PE, dataflow or node or a clock that is not positive, ToolError when Yosys or the
-    cell library is missing.
+    `clock_mhz`. `node` is a named one, or the path of a Liberty file.
+    Raises ConfigError for an unknown PE, dataflow or node, a library that lacks cells or units or a clock that is not
+    positive, ToolError when Yosys or the cell library is missing.
     """
     if clock_mhz <= 0:
         raise ConfigError(f"clock_mhz = {clock_mhz:g}: must be positive")
@@ -62,7 +64,7 @@ def synthesize(name: str, dataflow: str, node: str, clock_mhz: float) -> dict[st
     return {
         "pe": spec.name,
         "dataflow": dataflow,
-        "node": node,
+        "node": node_name(node),
         "clock_mhz": clock_mhz,
         "meets_clock": found["fmax_mhz"] >= clock_mhz,
         **{key: found[key] for key in physical},
@@ -76,7 +78,7 @@ def synthesize(name: str, dataflow: str, node: str, clock_mhz: float) -> dict[st
     }
 
 
-def synthesize_stream(name: str, node: str, clock_mhz: float) -> dict[str, Any]:
+def synthesize_stream(name: str, node: str | Path, clock_mhz: float, cache: Path | None = None) -> dict[str, Any]:
     """Area, timing and energy of a streaming PE with its parameters, as `synthesize` of a cell.
 
     energy_pj_per_mac    Of a cycle with a step on offer, over that cycle's multiply-accumulates; the PE's own format.
@@ -88,14 +90,16 @@ def synthesize_stream(name: str, node: str, clock_mhz: float) -> dict[str, Any]:
         raise ConfigError(f"clock_mhz = {clock_mhz:g}: must be positive")
     spec = stream_spec(name)
     liberty = library_path(node)
-    library = read_library(liberty)
-    text, conditions = streaming.verilog(spec), Conditions()
-    made = synthesize_verilog(text, spec.module_stem, liberty, period_ps=round(1e6 / clock_mhz), timeout_s=TIMEOUT_S)
+    library = wired_library(liberty)
+    text, (_, conditions) = streaming.verilog(spec), surroundings(library)
+    made = synthesize_verilog(
+        text, spec.module_stem, liberty, period_ps=round(1e6 / clock_mhz), timeout_s=TIMEOUT_S, cache=cache
+    )
     timing = analyse(made.netlist, library, conditions)
     figures = {
         "pe": name,
         "form": "stream",
-        "node": node,
+        "node": node_name(node),
         "clock_mhz": clock_mhz,
         "meets_clock": timing.fmax_mhz >= clock_mhz,
         "area_um2": made.area.total_um2,

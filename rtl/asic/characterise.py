@@ -12,22 +12,22 @@ from typing import Any
 
 from bitwright.rtl.asic import unit_stimulus
 from bitwright.rtl.asic.activity import NetlistSimulator
+from bitwright.rtl.asic.choice import surroundings, wired_library
 from bitwright.rtl.asic.entries import RANDOM, REAL, REGISTER_BITS, REGISTER_STAGES, Entry
 from bitwright.rtl.asic.jsonout import rounded, write_json
-from bitwright.rtl.asic.liberty import library_path, read_library
+from bitwright.rtl.asic.liberty import library_path, node_name
 from bitwright.rtl.asic.power import PowerModel
 from bitwright.rtl.asic.stimulus import ACTIVE, ARRAY_ROWS, IDLE, PASS, PERIOD, UNCOUNTED, Loading, Stimulus
 from bitwright.rtl.asic.synthesis import (
     ABC_SHARE,
     MAPPING,
     SCRIPT,
-    Boundary,
     Synthesis,
     sha256_text,
     synthesize_verilog,
     yosys_version,
 )
-from bitwright.rtl.asic.timing import Conditions, Timing, analyse
+from bitwright.rtl.asic.timing import Timing, analyse
 
 FORMATS_AT_ONCE = 6
 METHOD_VERSION = 2
@@ -40,11 +40,11 @@ class Builder:
     base   Everything that all results depend on, as plain data: part of every cache key and of the table's provenance.
     """
 
-    def __init__(self, node: str, clock_mhz: float, cache: Path | None) -> None:
+    def __init__(self, node: str | Path, clock_mhz: float, cache: Path | None) -> None:
         self.liberty = library_path(node)
-        self.library = read_library(self.liberty)
-        self.node, self.clock_mhz, self.cache = node, clock_mhz, cache
-        self.conditions, self.boundary = Conditions(), Boundary()
+        self.library = wired_library(self.liberty)
+        self.node, self.clock_mhz, self.cache = node_name(node), clock_mhz, cache
+        self.boundary, self.conditions = surroundings(self.library)
         self.base: dict[str, Any] = {
             "method": METHOD_VERSION,
             "library_sha256": self.library.sha256,

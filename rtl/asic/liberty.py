@@ -9,11 +9,13 @@ Power and Electromigration".
 from __future__ import annotations
 
 import copy
+import gzip
 import hashlib
+import lzma
 import re
 from bisect import bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,6 +52,16 @@ class Table:
         high = self.rows[i + 1]
         above = high[j] if b == 0.0 else high[j] + (high[j + 1] - high[j]) * b
         return value + (above - value) * a
+
+    def plus(self, more: Table) -> Table:
+        """The table whose value is everywhere the sum of both."""
+        slew, other = (_merged(one, two) for one, two in ((self.slew, more.slew), (self.other, more.other)))
+        rows = tuple(tuple(self.at(a, b) + more.at(a, b) for b in other or (0.0,)) for a in slew or (0.0,))
+        return Table(slew, other, rows)
+
+
+def _merged(one: tuple[float, ...], two: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(sorted({*one, *two}))
 
 
 def _segment(axis: tuple[float, ...], value: float) -> tuple[int, float]:
@@ -95,13 +107,36 @@ class Pin:
 
 @dataclass(frozen=True)
 class FlipFlop:
-    """The `ff` group: state names (true, inverted), next state, clock; `asynchronous` if it clears or presets."""
+    """The `ff` group: state names (true, inverted), next state, clock; `forced` are its clear and preset conditions."""
 
     state: str
     inverted: str
     next_state: Expression
     clocked_on: str
-    asynchronous: bool
+    forced: tuple[Expression, ...]
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether it clears or presets."""
+        return bool(self.forced)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a cell is, without its tables.
+
+    outputs : dict[str, Expression | None]   Function of each output pin.
+    clock_gate : str                          `clock_gating_integrated_cell`, "" for other cells.
+    """
+
+    name: str
+    area_um2: float
+    inputs: tuple[str, ...]
+    outputs: dict[str, Expression | None]
+    ff: FlipFlop | None
+    is_latch: bool
+    dont_use: bool
+    clock_gate: str
 
 
 @dataclass(frozen=True)
@@ -152,24 +187,27 @@ class Library:
     """The cells of one Liberty file; each cell's tables are read when it is first asked for.
 
     name : str                  Name of the `library` group.
-    sha256 : str                Of the file's bytes.
+    where, text : str           Name and text of the file.
+    sha256 : str                Of the text's bytes.
     voltage_v : float           Nominal supply.
+    time_ns, capacitance_ff : float   The file's own units of time and capacitance.
     wire_load : WireLoad        The library's `default_wire_load` (a zero wire load if it declares none).
     """
 
     def __init__(self, text: str, *, where: str, sha256: str) -> None:
         self._root = parse_groups(text, where)
         self.where = where
+        self.text = text
         self.sha256 = sha256
         self.name = self._root.args
         values = self._root.values
-        self.voltage_v = float(values.get("nom_voltage", "1.0"))
-        self._time_ns = _unit(values.get("time_unit", "1ns"), "s") / 1e-9
-        self._leakage_nw = _unit(values.get("leakage_power_unit", "1nW"), "W") / 1e-9
-        volt = _unit(values.get("voltage_unit", "1V"), "V")
-        scale, unit = (self._root.listed("capacitive_load_unit") or "1,pf").replace('"', "").split(",")
-        self._cap_ff = float(scale) * _unit("1" + unit.strip().lower(), "f") / 1e-15
-        self._energy_fj = self._cap_ff * volt * volt
+        self.time_ns = _unit(self._needed("time_unit"), "s") / 1e-9
+        self._leakage_nw = _unit(self._needed("leakage_power_unit"), "W") / 1e-9
+        volt = _unit(self._needed("voltage_unit"), "V")
+        scale, unit = self._needed("capacitive_load_unit").replace('"', "").split(",")
+        self.voltage_v = float(self._needed("nom_voltage"))
+        self.capacitance_ff = float(scale) * _unit("1" + unit.strip().lower(), "f") / 1e-15
+        self._energy_fj = self.capacitance_ff * volt * volt
         self._cells = {group.args: group for group in self._root.of_kind("cell")}
         self._templates = {
             group.args: group
@@ -178,6 +216,22 @@ class Library:
         }
         self._built: dict[str, Cell] = {}
         self.wire_load = self._wire_load(values.get("default_wire_load", ""))
+
+    def _needed(self, name: str) -> str:
+        found = self._root.values.get(name) or self._root.listed(name)
+        if found is None:
+            raise ConfigError(f"{self.where}: the library group states no {name}: no figure can be read without it")
+        return found
+
+    def outlines(self) -> Iterator[Outline]:
+        """What each cell is, in file order."""
+        return (_outline(group) for group in self._cells.values())
+
+    def with_wire_load(self, wire_load: WireLoad) -> Library:
+        """The same library with another wire load."""
+        made = copy.copy(self)
+        made.wire_load = wire_load
+        return made
 
     def with_cells(self, cells: Iterable[Cell]) -> Library:
         """The same library with further cells, such as memories."""
@@ -206,27 +260,16 @@ class Library:
                     if key == "fanout_length"
                     for numbers in [_NUMBER.findall(text)]
                 )
-                per_length = float(group.values.get("capacitance", "0")) * self._cap_ff
+                per_length = float(group.values.get("capacitance", "0")) * self.capacitance_ff
                 return WireLoad(name, per_length, float(group.values.get("slope", "0")), tuple(lengths))
         return WireLoad("none", 0.0, 0.0, ())
 
     def _cell(self, group: Group) -> Cell:
-        leakages = [float(state.values["value"]) for state in group.of_kind("leakage_power")]
-        mean = sum(leakages) / len(leakages) if leakages else 0.0
-        leakage = float(group.values.get("cell_leakage_power", mean)) * self._leakage_nw
+        leakage = float(group.values.get("cell_leakage_power", _state_leakage(group))) * self._leakage_nw
         pins = {pin.args: self._pin(pin) for pin in group.of_kind("pin")}
-        latch = any(inner.kind in ("latch", "statetable", "latch_bank") for inner in group.groups)
+        latch = _is_latch(group)
         area = float(group.values.get("area", "0"))
-        return Cell(group.args, area, leakage, pins, self._ff(group), latch)
-
-    def _ff(self, group: Group) -> FlipFlop | None:
-        ff = group.first("ff")
-        if ff is None:
-            return None
-        state, inverted = (name.strip() for name in ff.args.split(","))
-        asynchronous = "clear" in ff.values or "preset" in ff.values
-        next_state = compile_expression(ff.values["next_state"])
-        return FlipFlop(state, inverted, next_state, ff.values["clocked_on"].strip("() "), asynchronous)
+        return Cell(group.args, area, leakage, pins, _flip_flop(group), latch)
 
     def _pin(self, group: Group) -> Pin:
         values = group.values
@@ -236,17 +279,36 @@ class Library:
                 arc.values.get("timing_sense", "non_unate"),
                 arc.values.get("timing_type", "combinational"),
                 arc.values.get("when", ""),
-                {inner.kind: self._table(inner, self._time_ns) for inner in arc.groups},
+                {inner.kind: self._table(inner, self.time_ns) for inner in arc.groups},
             )
             for arc in group.of_kind("timing")
         )
-        power = tuple(self._power(arc) for arc in group.of_kind("internal_power"))
+        power = self._powers(group)
         output = values.get("direction", "input") == "output"
         default = "0" if output else self._root.values.get("default_input_pin_cap", "0")
-        capacitance = float(values.get("capacitance", default)) * self._cap_ff
+        capacitance = float(values.get("capacitance", default)) * self.capacitance_ff
         function = compile_expression(values["function"]) if "function" in values else None
         clock = values.get("clock", "false") == "true"
         return Pin(group.args, output, clock, capacitance, function, timing, power)
+
+    def _powers(self, pin: Group) -> tuple[PowerArc, ...]:
+        """Internal power by cause and state; the parts that each supply rail has of one are added up."""
+        found: dict[tuple[str, str], PowerArc] = {}
+        rails: dict[tuple[str, str], set[str]] = {}
+        for number, group in enumerate(pin.of_kind("internal_power")):
+            arc, rail = self._power(group), group.values.get("related_pg_pin", "")
+            key = (arc.related, group.values.get("when", ""))
+            if rail and rail not in rails.setdefault(key, set()):
+                rails[key].add(rail)
+            else:
+                key = (*key, str(number))  # type: ignore[assignment]
+            before = found.get(key)
+            found[key] = (
+                arc
+                if before is None
+                else replace(before, rise=before.rise.plus(arc.rise), fall=before.fall.plus(arc.fall))
+            )
+        return tuple(found.values())
 
     def _power(self, arc: Group) -> PowerArc:
         tables = {inner.kind: self._table(inner, self._energy_fj) for inner in arc.groups}
@@ -268,7 +330,7 @@ class Library:
             if text is None and template is not None:
                 text = template.listed(f"index_{index}")
             if variable and text is not None:
-                unit = self._cap_ff if "capacitance" in variable else self._time_ns
+                unit = self.capacitance_ff if "capacitance" in variable else self.time_ns
                 axes.append((variable, tuple(float(number) * unit for number in _NUMBER.findall(text))))
         if len(axes) == 2 and len(rows) == 1 and len(rows[0]) == len(axes[0][1]) * len(axes[1][1]):
             width = len(axes[1][1])
@@ -282,6 +344,50 @@ class Library:
         if "capacitance" in axes[0][0]:
             return Table(axes[1][1], axes[0][1], tuple(zip(*rows, strict=True)))
         return Table(axes[0][1], axes[1][1], tuple(rows))
+
+
+def _is_latch(group: Group) -> bool:
+    return any(inner.kind in ("latch", "statetable", "latch_bank") for inner in group.groups)
+
+
+def _state_leakage(group: Group) -> float:
+    """Leakage of a cell that states it by supply rail and state: its stateless figure, else the mean over states."""
+    by_state: dict[str, float] = {}
+    for state in group.of_kind("leakage_power"):
+        when = state.values.get("when", "")
+        by_state[when] = by_state.get(when, 0.0) + float(state.values["value"])
+    return by_state.get("", sum(by_state.values()) / max(len(by_state), 1))
+
+
+def _flip_flop(group: Group) -> FlipFlop | None:
+    ff = group.first("ff")
+    if ff is None:
+        return None
+    state, inverted = (name.strip() for name in ff.args.split(","))
+    forced = tuple(compile_expression(ff.values[name]) for name in ("clear", "preset") if name in ff.values)
+    next_state = compile_expression(ff.values["next_state"])
+    return FlipFlop(state, inverted, next_state, ff.values["clocked_on"].strip("() "), forced)
+
+
+def _outline(group: Group) -> Outline:
+    pins = [(pin, pin.values.get("direction", "input")) for pin in group.of_kind("pin")]
+    functions = {
+        pin.args: compile_expression(pin.values["function"]) if "function" in pin.values else None
+        for pin, direction in pins
+        if direction == "output"
+    }
+    if any("three_state" in pin.values for pin, _ in pins):
+        functions = dict.fromkeys(functions)
+    return Outline(
+        group.args,
+        float(group.values.get("area", "0")),
+        tuple(pin.args for pin, direction in pins if direction == "input"),
+        functions,
+        _flip_flop(group),
+        _is_latch(group),
+        group.values.get("dont_use", "false") == "true",
+        group.values.get("clock_gating_integrated_cell", ""),
+    )
 
 
 def _unit(text: str, base: str) -> float:
@@ -315,15 +421,34 @@ NODES = {"nangate45": nangate45_path}
 
 @lru_cache(maxsize=2)
 def read_library(path: Path) -> Library:
-    """Read one Liberty file. Raises ToolError when it is missing, ConfigError when it does not parse."""
+    """Read one Liberty file, plain or packed by gzip or xz.
+
+    Raises ToolError when it is missing, ConfigError when it does not parse or states no units.
+    """
     if not path.is_file():
         raise ToolError(f"library file = {path.name}: there is no such file (give the path of a Liberty file)")
     data = path.read_bytes()
+    for magic, unpack in ((b"\x1f\x8b", gzip.decompress), (b"\xfd7zXZ", lzma.decompress)):
+        if data.startswith(magic):
+            try:
+                data = unpack(data)
+            except (OSError, EOFError, lzma.LZMAError) as error:
+                raise ConfigError(f"library file = {path.name}: cannot unpack it: {error}") from None
     return Library(data.decode("utf-8", "replace"), where=path.name, sha256=hashlib.sha256(data).hexdigest())
 
 
-def library_path(node: str) -> Path:
-    """The Liberty file of a named node. Raises ConfigError for an unknown node, ToolError if not installed."""
+def library_path(node: str | Path) -> Path:
+    """The Liberty file of a named node, or the file itself.
+
+    Raises ConfigError for an unknown node, ToolError if not installed.
+    """
+    if isinstance(node, Path):
+        return node
     if node not in NODES:
         raise ConfigError(f"node = {node}: no such node: {suggest(node, NODES)}")
     return NODES[node]()
+
+
+def node_name(node: str | Path) -> str:
+    """What a library is called in results: its node, or the name in the user's file."""
+    return read_library(node).name if isinstance(node, Path) else node

@@ -62,7 +62,7 @@ def parse_groups(text: str, where: str) -> Group:
     `where` names the file in messages. Raises ConfigError for a statement that is not Liberty (with its line),
     for unbalanced brackets, and for a text without a library group.
     """
-    source = _COMMENT.sub(lambda found: "\n" * found.group().count("\n"), text)
+    source = _COMMENT.sub(lambda found: "\n" * found.group().count("\n"), text).replace("\\\n", " \n")
     root = Group("file", "")
     stack = [root]
     position = 0

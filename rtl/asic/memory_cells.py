@@ -43,16 +43,19 @@ def macros(verilog: str) -> list[MemoryMacro]:
     return [macro for macro in found if macro.rows * macro.bits > LEAST_BITS]
 
 
-def with_memories(library: Library, made: Iterable[MemoryMacro], *, driver: str, register: str) -> Library:
+def with_memories(
+    library: Library, made: Iterable[MemoryMacro], *, driver: str, register: str, ideal: bool = False
+) -> Library:
     """The library and a cell for each memory.
 
     driver : name of the cell that drives every input in synthesis, here behind each bit read.
     register : name of a flip-flop, whose data pin stands for each bit of the memory's inputs.
+    ideal : memories without area, leakage and access time, where CACTI's figures are not of the library's node.
     """
-    return library.with_cells(_cell(library, macro, driver, register) for macro in made)
+    return library.with_cells(_cell(library, macro, driver, register, ideal) for macro in made)
 
 
-def _cell(library: Library, macro: MemoryMacro, driver: str, register: str) -> Cell:
+def _cell(library: Library, macro: MemoryMacro, driver: str, register: str, ideal: bool) -> Cell:
     flip_flop = library.cell(register)
     assert flip_flop.ff is not None, "the conditions name a flip-flop"
     clock = flip_flop.pins[flip_flop.ff.clocked_on]
@@ -61,11 +64,10 @@ def _cell(library: Library, macro: MemoryMacro, driver: str, register: str) -> C
     widths = {"r_en": 1, "r_addr": address_bits, "w_en": 1, "w_addr": address_bits, "w_data": macro.bits}
     pins = [replace(clock, name=_CLOCK)]
     pins += [replace(data, name=f"{name}[{i}]") for name, width in widths.items() for i in range(width)]
-    arcs = _read_arcs(library.cell(driver), macro.cost.access_ns)
+    arcs = _read_arcs(library.cell(driver), 0.0 if ideal else macro.cost.access_ns)
     pins += [Pin(f"r_data[{i}]", True, False, 0.0, None, arcs, ()) for i in range(macro.bits)]
-    behaviour = FlipFlop("", "", compile_expression("0"), _CLOCK, asynchronous=False)
-    leakage_nw = macro.cost.leakage_mw * 1e6
-    area_um2 = macro.cost.area_mm2 * 1e6
+    behaviour = FlipFlop("", "", compile_expression("0"), _CLOCK, ())
+    leakage_nw, area_um2 = (0.0, 0.0) if ideal else (macro.cost.leakage_mw * 1e6, macro.cost.area_mm2 * 1e6)
     return Cell(macro.module, area_um2, leakage_nw, {pin.name: pin for pin in pins}, behaviour, is_latch=False)
 
 

@@ -8,12 +8,15 @@ no placement and no clock tree. FA/HA cells are never used (ABC maps single-outp
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,8 +24,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bitwright.arch.errors import ConfigError, ToolError
+from bitwright.rtl.asic.choice import Boundary, chosen, surroundings, wired_library
 from bitwright.rtl.asic.hierarchy import Hierarchy
-from bitwright.rtl.asic.liberty import Library, read_library
+from bitwright.rtl.asic.liberty import Library
 from bitwright.rtl.asic.netlist import Area, Netlist, from_yosys
 
 SCRIPT = (
@@ -49,14 +53,6 @@ MAPPING = (
 """ABC's commands: clean-up, choices, mapping for delay, buffers, sizing up for the target and down where it is met."""
 ABC_SHARE = 0.75
 """Part of the period that is ABC's delay target; the rest is for registers and wire loads, which ABC does not see."""
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """What surrounds a design in synthesis: the cell driving each input, and the load on each output in fF."""
-
-    driving_cell: str = "BUF_X2"
-    load_ff: float = 3.9
 
 
 @dataclass(frozen=True)
@@ -103,19 +99,22 @@ def synthesize_verilog(
     period_ps: int,
     boundary: Boundary | None = None,
     timeout_s: float = 900.0,
+    cache: Path | None = None,
 ) -> Synthesis:
     """Map one Verilog module onto the cells of a Liberty file.
 
     verilog     Text with the module `top`, one clock; no latches, no asynchronous resets.
     period_ps   Clock period; ABC sizes for ABC_SHARE of it. The result may still be slower: ask timing.analyse.
+    boundary    As choice.surroundings says of the library when None.
+    cache       Folder of netlists made before, found by everything that Provenance holds; None keeps none.
     Raises ToolError when pyosys or the library is missing, or when Yosys fails or takes longer than timeout_s;
     ConfigError for a period that is not positive.
     """
     document, text, library, provenance = _mapped(
-        verilog, top, liberty, SCRIPT, period_ps=period_ps, boundary=boundary, timeout_s=timeout_s
+        verilog, top, liberty, SCRIPT, period_ps=period_ps, boundary=boundary, timeout_s=timeout_s, cache=cache
     )
     netlist = from_yosys(document, top)
-    _refuse_unmodelled(netlist, liberty)
+    _refuse_unmodelled(netlist, library)
     return Synthesis(netlist, text, netlist.area(library), provenance)
 
 
@@ -153,28 +152,38 @@ def _mapped(
     period_ps: int,
     boundary: Boundary | None,
     timeout_s: float,
+    cache: Path | None = None,
 ) -> tuple[dict[str, Any], str, Library, Provenance]:
     """Yosys' JSON document, the netlist's Verilog, the library, and how it was made."""
     if period_ps <= 0:
         raise ConfigError(f"period_ps = {period_ps}: must be positive")
-    boundary = boundary or Boundary()
     tool = yosys_version()
     if find_spec("pyosys") is None:
         raise ToolError("yosys: pyosys is not installed (python -m pip install pyosys==0.70)")
-    library = read_library(liberty)
-    values = {"top": top, "liberty": str(liberty), "delay_ps": round(ABC_SHARE * period_ps)}
-    with TemporaryDirectory(prefix="bitwright-synthesis-") as folder:
-        work = Path(folder)
-        (work / "rtl.v").write_text(verilog)
-        (work / "boundary.constr").write_text(
-            f"set_driving_cell {boundary.driving_cell}\nset_load {boundary.load_ff} [all_outputs]\n"
-        )
-        (work / "mapping.abc").write_text("\n".join(line.format(**values) for line in MAPPING) + "\n")
-        (work / "run.ys").write_text("\n".join(line.format(**values) for line in script) + "\n")
-        _run_yosys(work, top, timeout_s)
-        document = json.loads((work / "netlist.json").read_text())
-        text = (work / "netlist.v").read_text()
+    library = wired_library(liberty)
+    boundary = boundary or surroundings(library)[0]
+    script = _with_ties(script, library)
+    values = {"top": top, "liberty": "library.lib", "delay_ps": round(ABC_SHARE * period_ps)}
     shown = tuple(line.format(**{**values, "liberty": "LIBRARY"}) for line in (*script, *MAPPING))
+    made_by = [tool, shown, library.sha256, sha256_text(verilog), period_ps, asdict(boundary)]
+    kept = cache and cache / f"{top}-{sha256_text(json.dumps(made_by))[:24]}.json.gz"
+    if kept and kept.is_file():
+        document, text = json.loads(gzip.decompress(kept.read_bytes()))
+    else:
+        with TemporaryDirectory(prefix="bitwright-synthesis-") as folder:
+            work = Path(folder)
+            (work / "library.lib").write_text(library.text)
+            (work / "rtl.v").write_text(verilog)
+            (work / "boundary.constr").write_text(
+                f"set_driving_cell {boundary.driving_cell}\nset_load {boundary.load_ff} [all_outputs]\n"
+            )
+            (work / "mapping.abc").write_text("\n".join(line.format(**values) for line in MAPPING) + "\n")
+            (work / "run.ys").write_text("\n".join(line.format(**values) for line in script) + "\n")
+            _run_yosys(work, top, timeout_s)
+            document = json.loads((work / "netlist.json").read_text())
+            text = (work / "netlist.v").read_text()
+        if kept:
+            _keep(kept, [document, text])
     provenance = Provenance(
         f"{tool} ({document['creator'].split(',')[0].removeprefix('Yosys ')})",
         shown,
@@ -185,6 +194,26 @@ def _mapped(
         boundary,
     )
     return document, text, library, provenance
+
+
+def _with_ties(script: tuple[str, ...], library: Library) -> tuple[str, ...]:
+    """The script; where every flip-flop has an asynchronous input, with one tie cell for all of them before `stat`."""
+    choice = chosen(library)
+    if not choice.ties_flip_flops:
+        return script
+    assert choice.tie_high is not None, "chosen refuses a library without"
+    assert choice.tie_low is not None, "chosen refuses a library without"
+    ties = f"hilomap -singleton -hicell {' '.join(choice.tie_high)} -locell {' '.join(choice.tie_low)}"
+    at = next(i for i, line in enumerate(script) if line.startswith("stat "))
+    return (*script[:at], ties, *script[at:])
+
+
+def _keep(path: Path, data: Any) -> None:
+    """Write beside the file and rename, so that a kill leaves no half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    partial.write_bytes(gzip.compress(json.dumps(data).encode(), 3))
+    os.replace(partial, path)
 
 
 def _run_yosys(work: Path, top: str, timeout_s: float) -> None:
@@ -208,13 +237,23 @@ def _run_yosys(work: Path, top: str, timeout_s: float) -> None:
         raise ToolError(f"yosys: module {top}: status {done.returncode}: {' '.join(errors) or 'no message'}")
 
 
-def _refuse_unmodelled(netlist: Netlist, liberty: Path) -> None:
-    library = read_library(liberty)
+def _refuse_unmodelled(netlist: Netlist, library: Library) -> None:
+    constants = {0: False, 1: True}
+    for instance in netlist.instances:
+        cell = library.cell(instance.cell)
+        if not cell.inputs:
+            constants |= {
+                instance.pins[pin.name]: pin.function.at()
+                for pin in cell.outputs
+                if pin.function and pin.name in instance.pins
+            }
     for instance in netlist.instances:
         cell = library.cell(instance.cell)
         if cell.is_latch:
             raise ConfigError(f"cell {instance.name} = {cell.name}: latches are not modelled; module {netlist.name}")
-        if cell.ff is not None and cell.ff.asynchronous:
-            raise ConfigError(
-                f"cell {instance.name} = {cell.name}: asynchronous reset is not modelled; module {netlist.name}"
-            )
+        for expression in cell.ff.forced if cell.ff is not None else ():
+            tied = {name: constants.get(instance.pins.get(name, 0)) for name in expression.inputs}
+            if None in tied.values() or expression.at(**{name: bool(bit) for name, bit in tied.items()}):
+                raise ConfigError(
+                    f"cell {instance.name} = {cell.name}: asynchronous reset is not modelled; module {netlist.name}"
+                )

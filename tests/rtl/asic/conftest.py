@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bitwright.arch.errors import ToolError
 from bitwright.rtl.asic.liberty import Library, library_path, read_library
+from bitwright.rtl.asic.synthesis import Synthesis
+from bitwright.rtl.asic.timing import Conditions
 
 MAC = """
 module mac(input clk, input rst, input en, input signed [7:0] a, input signed [7:0] w,
@@ -39,3 +44,55 @@ def nangate45(liberty: Path) -> Library:
 def mac_verilog() -> str:
     """A multiply-add of 8-bit operands with registered inputs."""
     return MAC
+
+
+@pytest.fixture
+def opensta(tmp_path: Path) -> Callable[[Synthesis, Library, Conditions, float, str], str]:
+    """What OpenSTA 2.0.17 prints for a netlist under conditions without an input cell, a clock period and commands.
+
+    A wire load that the file lacks is written into the library's text. An error that OpenSTA goes on after fails.
+    """
+
+    def run(made: Synthesis, library: Library, conditions: Conditions, period_ns: float, commands: str) -> str:
+        text, wire, time_ns = library.text, library.wire_load, library.time_ns
+        if not re.search(r"default_wire_load\s*:", text):
+            lengths = " ".join(f"fanout_length ({fanout}, {length});" for fanout, length in wire.lengths)
+            own = f"capacitance : {wire.ff_per_length / library.capacitance_ff}; resistance : 0; slope : {wire.slope};"
+            given = f'wire_load ("given") {{ {own} {lengths} }} default_wire_load : "given";'
+            text = re.sub(r"(\n *lu_table_template)", rf"\n{given}\1", text, count=1)  # after the units
+        (tmp_path / "library.lib").write_text(text)
+        (tmp_path / "netlist.v").write_text(re.sub(r"\b(input|output|wire|reg) signed ", r"\1 ", made.verilog))
+        inputs = " ".join(name for name, port in made.netlist.ports.items() if not port.is_output and name != "clk")
+        (tmp_path / "run.tcl").write_text(
+            f"read_liberty library.lib\nread_verilog netlist.v\nlink_design {made.netlist.name}\n"
+            f"create_clock -name clk -period {period_ns / time_ns} [get_ports clk]\n"
+            f"set_clock_transition {conditions.clock_slew_ns / time_ns} [get_clocks clk]\n"
+            f"foreach name {{{inputs}}} {{\n  set ports [get_ports [list $name $name\\[*\\]]]\n"
+            "  set_input_delay 0 -clock clk $ports\n"
+            f"  set_input_transition {conditions.input_slew_ns / time_ns} $ports\n}}\n"
+            f"set_load -pin_load {conditions.output_load_ff / library.capacitance_ff} [all_outputs]\n{commands}\n"
+        )
+        command = ["sta", "-no_splash", "-exit", "run.tcl"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+        output = done.stdout + done.stderr
+        errors = [line for line in output.splitlines() if line.startswith("Error")]
+        assert not errors, errors
+        return output
+
+    return run
+
+
+@pytest.fixture
+def opensta_period_ns(
+    opensta: Callable[[Synthesis, Library, Conditions, float, str], str],
+) -> Callable[[Synthesis, Library, Conditions], float]:
+    """The smallest period that OpenSTA allows, ns."""
+
+    def period(made: Synthesis, library: Library, conditions: Conditions) -> float:
+        long_ns = 1000.0
+        output = opensta(made, library, conditions, long_ns, 'puts "SLACK [worst_slack -max]"')
+        found = re.search(r"SLACK ([-\d.e+]+)", output)
+        assert found is not None, output
+        return long_ns - float(found.group(1)) * library.time_ns
+
+    return period
