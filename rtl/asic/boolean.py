@@ -32,6 +32,7 @@ class Expression:
     text: str
     inputs: tuple[str, ...]
     _code: CodeType
+    _python: str
 
     def __call__(self, pins: Mapping[str, Bits]) -> Bits:
         """Evaluate on arrays of bit planes (uint64, any common shape); returns the same shape.
@@ -46,6 +47,11 @@ class Expression:
         planes = {name: np.asarray(np.uint64(0xFFFF_FFFF_FFFF_FFFF if bit else 0)) for name, bit in pins.items()}
         return bool(int(self(planes)) & 1)
 
+    def verilog(self, pins: Mapping[str, str]) -> str:
+        """The expression in Verilog, with `pins` in the places of the pin names."""
+        text = re.sub(r"\bone\b", "1'b1", re.sub(r"\bzero\b", "1'b0", re.sub(r"pins\['([^']*)'\]", r"<\1>", self._python)))
+        return re.sub(r"<([^>]*)>", lambda found: pins[found.group(1)], text)
+
 
 _CONSTANTS: dict[str, Any] = {"zero": np.uint64(0), "one": np.uint64(0xFFFF_FFFF_FFFF_FFFF)}
 
@@ -58,7 +64,7 @@ def compile_expression(text: str) -> Expression:
     python, rest = _or(tokens, 0, names, text)
     if rest != len(tokens):
         raise ConfigError(f"liberty expression = {text!r}: cannot read it from token {tokens[rest]!r} on")
-    return Expression(text, tuple(names), compile(python, f"<liberty {text}>", "eval"))
+    return Expression(text, tuple(names), compile(python, f"<liberty {text}>", "eval"), python)
 
 
 def _tokens(text: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,24 @@ from bitwright.arch.pe.stream import StreamSpec
 from bitwright.rtl.asic.activity import NetlistSimulator
 from bitwright.rtl.asic.characterise import Builder
 from bitwright.rtl.asic.choice import surroundings, wired_library
+from bitwright.rtl.asic.clock_tree import clock_tree
 from bitwright.rtl.asic.entries import cell_entry
 from bitwright.rtl.asic.jsonout import rounded
-from bitwright.rtl.asic.liberty import Library, library_path, node_name
-from bitwright.rtl.asic.netlist import Netlist
-from bitwright.rtl.asic.power import PowerModel
+from bitwright.rtl.asic.liberty import library_path, node_name
+from bitwright.rtl.asic.operands import GROUP
+from bitwright.rtl.asic.power import Energy, PowerModel
 from bitwright.rtl.asic.stimulus import ACTIVE, IDLE, PASS
-from bitwright.rtl.asic.stream_stimulus import stream_work
+from bitwright.rtl.asic.stream_stimulus import Work, stream_work
 from bitwright.rtl.asic.synthesis import sha256_text, synthesize_verilog
 from bitwright.rtl.asic.timing import analyse
 from bitwright.rtl.pe import streaming
 
 TIMEOUT_S = 7200.0
-_STREAM_BINS = {"active_energy_pj": ACTIVE, "stalled_energy_pj": PASS, "idle_energy_pj": IDLE}
+_STREAM_BINS = ("active_energy_pj", "stalled_energy_pj", "idle_energy_pj")
 
 
+STREAM_METHOD = 2
+"""Of the rows of streaming PEs: raise it when the arithmetic of timing, activity or power changes."""
 LEAST_GAIN = 1.01
 SEARCH_STEP = 1.1
 
@@ -83,7 +86,11 @@ def synthesize_stream(name: str, node: str | Path, clock_mhz: float, cache: Path
 
     energy_pj_per_mac    Of a cycle with a step on offer, over that cycle's multiply-accumulates; the PE's own format.
     active_energy_pj     Of such a cycle; stalled_energy_pj of one in which a sum is not taken; idle_energy_pj of one
-                         without a step. All with the clock, none with leakage.
+                         without a step.
+    energy_pj_per_group  Of GROUP multiply-accumulates.
+    terms_pj_per_mac     What the energy of a MAC adds up from: switching (data nets), internal (cells, when data move),
+                         clock_pins (flip-flops' clock pins, outside and inside), clock_tree (clock_tree.py: an
+                         estimate, whose area stands apart) and leakage at clock_mhz.
     Raises as `synthesize`; for bit-serial, whose streams are its own, the energies are None.
     """
     if clock_mhz <= 0:
@@ -109,11 +116,19 @@ def synthesize_stream(name: str, node: str | Path, clock_mhz: float, cache: Path
         "fmax_mhz": timing.fmax_mhz,
         "leakage_uw": made.netlist.leakage_uw(library),
     }
-    energies = dict.fromkeys(("energy_pj_per_mac", "energy_pj_per_mac_random", *_STREAM_BINS))
+    sequential = [cell for i in made.netlist.instances if (cell := library.cell(i.cell)).ff is not None]
+    pin_ff = sum(cell.pins[cell.ff.clocked_on].capacitance_ff for cell in sequential if cell.ff is not None)
+    tree = clock_tree(len(sequential), pin_ff / max(len(sequential), 1), library, conditions)
+    figures |= {"clock_tree_um2": tree.area_um2, "clock_tree_leakage_uw": tree.leakage_uw}
+    still_pj = {"clock_tree": tree.energy_pj, "leakage": (figures["leakage_uw"] + tree.leakage_uw) / clock_mhz}
+    energies: dict[str, Any] = dict.fromkeys(
+        ("energy_pj_per_mac", "energy_pj_per_mac_random", "stimuli_sha256", *_STREAM_BINS)
+    )
     if isinstance(spec, StreamSpec):
-        energies = _stream_energies(spec, made.netlist, PowerModel(made.netlist, library, timing, conditions), library)
+        model = PowerModel(made.netlist, library, timing, conditions)
+        energies = _stream_energies(spec, NetlistSimulator(made.netlist, library), model, still_pj)
     origin = {"tool": made.provenance.tool, "library_sha256": library.sha256, "rtl_sha256": sha256_text(text)}
-    return rounded({**figures, **energies, **origin})
+    return rounded({**figures, **energies, **origin, "method": STREAM_METHOD})
 
 
 def stream_spec(name: str) -> PESpec:
@@ -122,16 +137,39 @@ def stream_spec(name: str) -> PESpec:
     return pe_specs.stream(base, **params) if base in pe_specs.stream_names() else pe_specs.get(base, **params)
 
 
-def _stream_energies(spec: StreamSpec, netlist: Netlist, model: PowerModel, library: Library) -> dict[str, Any]:
-    works = [stream_work(spec, random=random) for random in (False, True)]
-    ran = NetlistSimulator(netlist, library).run_many(
-        [work.stimulus.ports for work in works], bins=works[0].stimulus.bins
-    )
-    real, by_chance = (model.energy(activity, ACTIVE).total_pj for activity in ran)
-    still = {name: model.energy(ran[0], chosen).total_pj for name, chosen in _STREAM_BINS.items()}
+def _stream_energies(
+    spec: StreamSpec, simulator: NetlistSimulator, model: PowerModel, still_pj: Mapping[str, float]
+) -> dict[str, Any]:
+    works = stream_works(spec)
+    ran = simulator.run_many([work.stimulus.ports for work in works], bins=works[0].stimulus.bins)
+    cycles = {"active": (ran[0], ACTIVE), "stalled": (ran[0], PASS), "idle": (ran[0], IDLE), "random": (ran[1], ACTIVE)}
+    terms = {name: _terms_pj(model.energy(*what), still_pj) for name, what in cycles.items()}
+    totals = {name: sum(parts.values()) for name, parts in terms.items()}
+    rates = [work.macs_per_cycle for work in works]
     return {
-        "macs_per_cycle": works[0].macs_per_cycle,
-        "energy_pj_per_mac": real / works[0].macs_per_cycle,
-        "energy_pj_per_mac_random": by_chance / works[1].macs_per_cycle,
-        **still,
+        "stimuli_sha256": stimuli_sha256(works),
+        "macs_per_cycle": rates[0],
+        "macs_per_cycle_random": rates[1],
+        "energy_pj_per_mac": totals["active"] / rates[0],
+        "energy_pj_per_mac_random": totals["random"] / rates[1],
+        "energy_pj_per_group": totals["active"] / rates[0] * GROUP,
+        "terms_pj_per_mac": {name: value / rates[0] for name, value in terms["active"].items()},
+        "terms_pj_per_mac_random": {name: value / rates[1] for name, value in terms["random"].items()},
+        **{name: totals[name.removesuffix("_energy_pj")] for name in _STREAM_BINS},
     }
+
+
+def stream_works(spec: StreamSpec) -> list[Work]:
+    """On a real model's operands and on random ones."""
+    return [stream_work(spec, random=random) for random in (False, True)]
+
+
+def stimuli_sha256(works: Sequence[Work]) -> str:
+    """Identity of the stimuli that a row's energies come from."""
+    return sha256_text(" ".join(work.stimulus.sha256 for work in works))
+
+
+def _terms_pj(energy: Energy, still_pj: Mapping[str, float]) -> dict[str, float]:
+    """What a cycle's energy is made of; together all of it."""
+    moving = {"switching": energy.switching_pj, "internal": energy.internal_pj, "clock_pins": energy.clock_pj}
+    return {**moving, **still_pj}

@@ -69,6 +69,11 @@ def _table(outline: Outline) -> tuple[bool, ...] | None:
     return tuple(functions[0].at(**dict(zip(outline.inputs, bits, strict=True))) for bits in values)
 
 
+def is_buffer(outline: Outline) -> bool:
+    """Whether a cell that mapping may use repeats its one input."""
+    return not outline.dont_use and outline.area_um2 > 0 and _table(outline) == (False, True)
+
+
 def _by_area(found: Iterator[Outline]) -> list[Outline]:
     return sorted(found, key=lambda outline: (outline.area_um2, outline.name))
 

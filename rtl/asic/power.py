@@ -7,8 +7,9 @@ Per transition of a cell's output: its internal_power tables at the output's loa
 where several inputs could have caused it, their tables are averaged by how often each input moved.
 Per flip-flop and cycle: the clock pin's capacitance twice, and the hidden power of the clock and data pins with each
 `when` condition counted exactly.
-Not modelled: glitches, the clock tree's buffers and wires (the flip-flops' own clock pins are counted), short
-pulses, state-dependent leakage (each cell's mean is used), IR drop, other corners than the library's.
+Not modelled: glitches, the clock tree's buffers and wires (the flip-flops' own clock pins are counted; clock_tree.py
+has the rest), short pulses, state-dependent leakage (each cell's mean is used), IR drop, other corners than the
+library's.
 """
 
 from __future__ import annotations
@@ -38,8 +39,18 @@ class Energy:
     clock_pj: float
 
     @property
+    def switching_pj(self) -> float:
+        """The charge of data nets."""
+        return self.wire_pj
+
+    @property
+    def internal_pj(self) -> float:
+        """Inside cells, for the movement of data."""
+        return self.logic_pj + self.register_pj
+
+    @property
     def total_pj(self) -> float:
-        """Sum of the parts; leakage is not in it."""
+        """Sum of the parts; leakage and the clock tree are not in it."""
         return self.wire_pj + self.logic_pj + self.register_pj + self.clock_pj
 
 

@@ -1,0 +1,71 @@
+"""The clock tree of a block, by its number of flip-flops: an estimate, for no tree is built.
+
+A balanced tree of one buffer: each drives SINKS flip-flops, or SINKS buffers of the level below, over the library's
+wire load for that fan-out; the root is the block's clock pin. The buffer is the smallest of the library whose output,
+with a full fan-out, is no slower than the clock slew that timing assumes (the fastest if none is). Two transitions a
+cycle. An integrated clock gate stands where a buffer of the lowest level would and is counted with the design.
+SINKS is an assumption; a library's own fan-out limits are of that order (SG13G2: default_max_fanout 8).
+Not modelled: placement, spines, skew groups, useful skew; trees above the block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bitwright.rtl.asic.choice import is_buffer
+from bitwright.rtl.asic.liberty import Cell, Library
+from bitwright.rtl.asic.timing import Conditions
+
+SINKS = 16
+
+
+@dataclass(frozen=True)
+class ClockTree:
+    """Buffers of one tree. energy_pj a cycle (wires below buffers, their pins, their cells), area and leakage."""
+
+    buffer: str
+    buffers: int
+    energy_pj: float
+    area_um2: float
+    leakage_uw: float
+
+
+def clock_tree(flip_flops: int, pin_ff: float, library: Library, conditions: Conditions) -> ClockTree:
+    """The tree over `flip_flops` clock pins of `pin_ff` each on average.
+
+    The pins' own charge is the flip-flops'; the tree's is wires, buffers' input pins and buffers' internal energy.
+    Raises ConfigError when the library has no buffer.
+    """
+    wire_ff = library.wire_load.capacitance_ff
+    slew_ns, volt2 = conditions.clock_slew_ns, library.voltage_v**2
+    cell = _buffer(library, SINKS * pin_ff + wire_ff(SINKS), slew_ns)
+    own_ff = cell.inputs[0].capacitance_ff
+    sinks, sink_ff, buffers, energy_fj = flip_flops, pin_ff, 0, 0.0
+    while sinks > 0:
+        level = -(-sinks // SINKS)
+        fanouts = [sinks // level + (i < sinks % level) for i in range(level)]
+        for fanout in fanouts:
+            load_ff = fanout * sink_ff + wire_ff(fanout)
+            energy_fj += volt2 * (wire_ff(fanout) + own_ff) + _internal_fj(cell, slew_ns, load_ff)
+        buffers += level
+        sinks, sink_ff = (level, own_ff) if level > 1 else (0, own_ff)
+    return ClockTree(cell.name, buffers, energy_fj / 1e3, buffers * cell.area_um2, buffers * cell.leakage_nw / 1e3)
+
+
+def _buffer(library: Library, load_ff: float, slew_ns: float) -> Cell:
+    buffers = [library.cell(outline.name) for outline in library.outlines() if is_buffer(outline)]
+    slews = {cell.name: _slew_ns(cell, slew_ns, load_ff) for cell in buffers}
+    fit = [cell for cell in buffers if slews[cell.name] <= slew_ns]
+    if not fit:
+        return min(buffers, key=lambda cell: (slews[cell.name], cell.name))
+    return min(fit, key=lambda cell: (cell.area_um2, cell.name))
+
+
+def _slew_ns(cell: Cell, slew_ns: float, load_ff: float) -> float:
+    tables = cell.outputs[0].timing[0].tables
+    return max(tables[name].at(slew_ns, load_ff) for name in ("rise_transition", "fall_transition"))
+
+
+def _internal_fj(cell: Cell, slew_ns: float, load_ff: float) -> float:
+    """One rise and one fall."""
+    return sum(arc.rise.at(slew_ns, load_ff) + arc.fall.at(slew_ns, load_ff) for arc in cell.outputs[0].power)
