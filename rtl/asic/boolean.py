@@ -49,7 +49,9 @@ class Expression:
 
     def verilog(self, pins: Mapping[str, str]) -> str:
         """The expression in Verilog, with `pins` in the places of the pin names."""
-        text = re.sub(r"\bone\b", "1'b1", re.sub(r"\bzero\b", "1'b0", re.sub(r"pins\['([^']*)'\]", r"<\1>", self._python)))
+        text = re.sub(
+            r"\bone\b", "1'b1", re.sub(r"\bzero\b", "1'b0", re.sub(r"pins\['([^']*)'\]", r"<\1>", self._python))
+        )
         return re.sub(r"<([^>]*)>", lambda found: pins[found.group(1)], text)
 
 

@@ -6,6 +6,7 @@ with a rise and a fall delay for each output, one register for each flip-flop (f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from bitwright.rtl.asic.boolean import Expression
@@ -33,12 +34,20 @@ def _frame(netlist: Netlist, body: list[str]) -> str:
 
 
 def cells(netlist: Netlist) -> str:
-    """Instances of the library's cells."""
+    """Instances of the library's cells; a net of an output port has the port's name, for OpenSTA gives its load to
+    no alias."""
     body = [
         f"  {instance.cell} u{i} ({', '.join(f'.{pin}({_net(net)})' for pin, net in instance.pins.items())});"
         for i, instance in enumerate(netlist.instances)
     ]
-    return _frame(netlist, body)
+    text = _frame(netlist, body)
+    for port in netlist.ports.values():
+        for i, net in enumerate(port.nets):
+            bit = f"{port.name}[{i}]" if len(port.nets) > 1 else port.name
+            if port.is_output and net not in netlist.input_nets and f"  wire n{net};\n" in text:
+                text = text.replace(f"  wire n{net};\n", "").replace(f"  assign {bit} = n{net};\n", "")
+                text = re.sub(rf"\bn{net}\b", bit, text)
+    return text
 
 
 def delayed(netlist: Netlist, library: Library, delays_ps: Mapping[int, tuple[int, int]], *, clock: str = "clk") -> str:
@@ -49,9 +58,7 @@ def delayed(netlist: Netlist, library: Library, delays_ps: Mapping[int, tuple[in
     return "`timescale 1ps/1ps\n" + _frame(netlist, list(_model(netlist, library, delays_ps, clock)))
 
 
-def _model(
-    netlist: Netlist, library: Library, delays_ps: Mapping[int, tuple[int, int]], clock: str
-) -> Iterator[str]:
+def _model(netlist: Netlist, library: Library, delays_ps: Mapping[int, tuple[int, int]], clock: str) -> Iterator[str]:
     for i, instance in enumerate(netlist.instances):
         cell = library.cell(instance.cell)
         pins = {name: _net(net) for name, net in instance.pins.items()}

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from bitwright.arch.errors import ToolError
+from bitwright.rtl.asic import netlist_verilog
 from bitwright.rtl.asic.liberty import Library, library_path, read_library
-from bitwright.rtl.asic.synthesis import Synthesis
+from bitwright.rtl.asic.netlist import Netlist
 from bitwright.rtl.asic.timing import Conditions
 
 MAC = """
@@ -47,13 +48,14 @@ def mac_verilog() -> str:
 
 
 @pytest.fixture
-def opensta(tmp_path: Path) -> Callable[[Synthesis, Library, Conditions, float, str], str]:
+def opensta(tmp_path: Path) -> Callable[[Netlist, Library, Conditions, float, str], str]:
     """What OpenSTA 2.0.17 prints for a netlist under conditions without an input cell, a clock period and commands.
 
-    A wire load that the file lacks is written into the library's text. An error that OpenSTA goes on after fails.
+    Instance i is u<i>. A wire load that the file lacks is written into the library's text. An error that OpenSTA goes
+    on after fails.
     """
 
-    def run(made: Synthesis, library: Library, conditions: Conditions, period_ns: float, commands: str) -> str:
+    def run(netlist: Netlist, library: Library, conditions: Conditions, period_ns: float, commands: str) -> str:
         text, wire, time_ns = library.text, library.wire_load, library.time_ns
         if not re.search(r"default_wire_load\s*:", text):
             lengths = " ".join(f"fanout_length ({fanout}, {length});" for fanout, length in wire.lengths)
@@ -61,10 +63,10 @@ def opensta(tmp_path: Path) -> Callable[[Synthesis, Library, Conditions, float, 
             given = f'wire_load ("given") {{ {own} {lengths} }} default_wire_load : "given";'
             text = re.sub(r"(\n *lu_table_template)", rf"\n{given}\1", text, count=1)  # after the units
         (tmp_path / "library.lib").write_text(text)
-        (tmp_path / "netlist.v").write_text(re.sub(r"\b(input|output|wire|reg) signed ", r"\1 ", made.verilog))
-        inputs = " ".join(name for name, port in made.netlist.ports.items() if not port.is_output and name != "clk")
+        (tmp_path / "netlist.v").write_text(netlist_verilog.cells(netlist))
+        inputs = " ".join(name for name, port in netlist.ports.items() if not port.is_output and name != "clk")
         (tmp_path / "run.tcl").write_text(
-            f"read_liberty library.lib\nread_verilog netlist.v\nlink_design {made.netlist.name}\n"
+            f"read_liberty library.lib\nread_verilog netlist.v\nlink_design {netlist.name}\n"
             f"create_clock -name clk -period {period_ns / time_ns} [get_ports clk]\n"
             f"set_clock_transition {conditions.clock_slew_ns / time_ns} [get_clocks clk]\n"
             f"foreach name {{{inputs}}} {{\n  set ports [get_ports [list $name $name\\[*\\]]]\n"
@@ -84,13 +86,13 @@ def opensta(tmp_path: Path) -> Callable[[Synthesis, Library, Conditions, float, 
 
 @pytest.fixture
 def opensta_period_ns(
-    opensta: Callable[[Synthesis, Library, Conditions, float, str], str],
-) -> Callable[[Synthesis, Library, Conditions], float]:
+    opensta: Callable[[Netlist, Library, Conditions, float, str], str],
+) -> Callable[[Netlist, Library, Conditions], float]:
     """The smallest period that OpenSTA allows, ns."""
 
-    def period(made: Synthesis, library: Library, conditions: Conditions) -> float:
+    def period(netlist: Netlist, library: Library, conditions: Conditions) -> float:
         long_ns = 1000.0
-        output = opensta(made, library, conditions, long_ns, 'puts "SLACK [worst_slack -max]"')
+        output = opensta(netlist, library, conditions, long_ns, 'puts "SLACK [worst_slack -max]"')
         found = re.search(r"SLACK ([-\d.e+]+)", output)
         assert found is not None, output
         return long_ns - float(found.group(1)) * library.time_ns

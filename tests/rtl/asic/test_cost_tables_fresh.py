@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bitwright.arch import costs
-from bitwright.rtl.asic import operands, stream_costs
+from bitwright.rtl.asic import cells, operands, stream_costs
 from bitwright.rtl.asic.characterise import Builder, stimuli_sha256
 from bitwright.rtl.asic.costs import CLOCK_MHZ
 from bitwright.rtl.asic.entries import entries
@@ -81,3 +81,14 @@ def stored_streams() -> dict[str, dict[str, object]]:
 def test_rows_of_streaming_pes_are_of_todays_rtl() -> None:
     stale = [name for name, row in stored_streams().items() if row["rtl_sha256"] != stream_costs.rtl_sha256(name)]
     assert not stale, f"stale rows {stale}: run python -m bitwright.rtl.asic.stream_costs"
+
+
+@pytest.mark.parametrize("name", ["shift-add", "int8-mac", "opt3"])
+def test_energies_of_streaming_pes_are_of_todays_stimuli(name: str) -> None:
+    row = stored_streams()[name]
+    assert row["stimuli_sha256"] == stream_costs.stimuli_sha256(name), "run: python -m bitwright.rtl.asic.stream_costs"
+    assert row["method"] == cells.STREAM_METHOD
+
+
+def test_every_pe_has_a_row() -> None:
+    assert stored_streams().keys() == set(stream_costs.PES)

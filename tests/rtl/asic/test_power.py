@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bitwright.arch.errors import ConfigError
-from bitwright.rtl.asic.activity import NetlistSimulator
+from bitwright.rtl.asic.activity import Activity, NetlistSimulator
+from bitwright.rtl.asic.clock_tree import clock_tree
 from bitwright.rtl.asic.liberty import Library
 from bitwright.rtl.asic.netlist import Instance, Netlist, Port
 from bitwright.rtl.asic.power import Energy, PowerModel
@@ -116,6 +118,55 @@ def test_no_activity_leaves_the_clock_and_leakage(liberty: Path, nangate45: Libr
     assert energy.clock_pj == pytest.approx(made.area.sequential_cells * a_flip_flop / 1e3)
     leakage = sum(nangate45.cell(instance.cell).leakage_nw for instance in made.netlist.instances)
     assert made.netlist.leakage_uw(nangate45) == pytest.approx(leakage / 1e3)
+
+
+def test_twice_the_toggles_are_twice_the_energy(liberty: Path, nangate45: Library, mac_verilog: str) -> None:
+    """Of data nets alone, the clock as it was; and of all, the same cycles in half the time."""
+    made = synthesize_verilog(mac_verilog, "mac", liberty, period_ps=4000)
+    model = PowerModel(made.netlist, nangate45, analyse(made.netlist, nangate45))
+    rng = np.random.default_rng(4)
+    stimulus = {"rst": np.zeros((9, 1), np.int64), "en": np.ones((9, 1), np.int64)}
+    stimulus |= {name: rng.integers(-128, 128, (9, 64)) for name in ("a", "w", "p")}
+    once = NetlistSimulator(made.netlist, nangate45).run(stimulus, bins=[-1] + [0] * 8)
+    clock = [[pin == "CK" for pin, _ in bank.arcs] for bank in once.flip_flops]
+
+    def counted(data: int, clocks: int) -> Activity:
+        banks = tuple(
+            replace(bank, hidden_rise=bank.hidden_rise * times, hidden_fall=bank.hidden_fall * times)
+            for bank, on_clock in zip(once.flip_flops, clock, strict=True)
+            for times in [np.where(on_clock, clocks, data)[None, :, None]]
+        )
+        return replace(
+            once,
+            rises=data * once.rises,
+            falls=data * once.falls,
+            lane_cycles=clocks * once.lane_cycles,
+            flip_flops=banks,
+        )
+
+    first, data, every = (model.energy(counted(*times)) for times in ((1, 1), (2, 1), (2, 2)))
+    assert first.switching_pj > 0
+    assert first.internal_pj > 0
+    assert data.switching_pj == pytest.approx(2 * first.switching_pj, rel=1e-12)
+    assert data.internal_pj == pytest.approx(2 * first.internal_pj, rel=1e-12)
+    assert data.clock_pj == pytest.approx(first.clock_pj, rel=1e-12)
+    assert every.total_pj == pytest.approx(first.total_pj, rel=1e-12)  # a cycle; there are twice as many
+    assert first.total_pj == pytest.approx(first.switching_pj + first.internal_pj + first.clock_pj, rel=1e-12)
+
+
+def test_a_clock_tree_by_hand(nangate45: Library) -> None:
+    """33 flip-flops: 3 buffers of 11 and one above them."""
+    conditions, pin_ff = Conditions(), 0.949653
+    tree = clock_tree(33, pin_ff, nangate45, conditions)
+    buffer = nangate45.cell("BUF_X2")
+    assert (tree.buffer, tree.buffers, tree.area_um2) == ("BUF_X2", 4, 4 * buffer.area_um2)
+    arc, wire = buffer.pins["Z"].power[0], nangate45.wire_load.capacitance_ff
+    own = buffer.pins["A"].capacitance_ff
+    charge = VOLT2 * (4 * own + 3 * wire(11) + wire(3))
+    inside = [arc.rise.at(0.04, load) + arc.fall.at(0.04, load) for load in (11 * pin_ff + wire(11), 3 * own + wire(3))]
+    assert tree.energy_pj == pytest.approx((charge + 3 * inside[0] + inside[1]) / 1e3, rel=1e-12)
+    assert clock_tree(0, 1.0, nangate45, conditions).buffers == 0
+    assert [clock_tree(n, pin_ff, nangate45, conditions).buffers for n in (1, 16, 17, 256, 257)] == [1, 1, 3, 17, 20]
 
 
 def test_netlist_values_and_toggles_equal_a_plain_model(liberty: Path, nangate45: Library, mac_verilog: str) -> None:

@@ -57,6 +57,16 @@ def test_figures_of_a_streaming_pe(liberty: Path) -> None:
     found = cells.synthesize_stream("shift-add:lanes=2", "nangate45", 250)
     assert found["area_um2"] == pytest.approx(found["combinational_um2"] + found["sequential_um2"], rel=1e-5)
     assert found["active_energy_pj"] == pytest.approx(2 * found["energy_pj_per_mac"], rel=1e-4)
+    for kind in ("", "_random"):
+        terms = found[f"terms_pj_per_mac{kind}"]
+        assert set(terms) == {"switching", "internal", "clock_pins", "clock_tree", "leakage"}
+        assert min(terms.values()) > 0
+        assert sum(terms.values()) == pytest.approx(found[f"energy_pj_per_mac{kind}"], rel=1e-4)
+    assert 2 * found["terms_pj_per_mac"]["leakage"] == pytest.approx(
+        (found["leakage_uw"] + found["clock_tree_leakage_uw"]) / 250, rel=1e-4
+    )
+    still = [2 * found["terms_pj_per_mac"][term] for term in ("clock_tree", "leakage")]
+    assert found["idle_energy_pj"] > sum(still)
     assert 0 < found["idle_energy_pj"] < found["active_energy_pj"]
     assert 0 < found["stalled_energy_pj"] < found["active_energy_pj"]
     assert found["meets_clock"]
