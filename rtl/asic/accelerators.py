@@ -3,7 +3,8 @@ prints.
 
 The Verilog that `generate` writes is mapped module by module (synthesis.synthesize_hierarchy): PEs, decoders, result
 units and lanes once each, counted as often as they stand there. Memories above 4 Kib are black boxes with CACTI's area,
-energy and access time. The clock is that of the whole netlist put together again, over all borders of modules.
+energy and access time. The clock is that of the whole netlist put together again, over all borders of modules, with
+buffer trees on the nets that are too heavy for their drivers (fanout.buffered), a block of their own.
 Not modelled: what flattening would save at the borders (docs/campaigns.md has its size), placement, clock and reset
 trees (both are ideal), I/O pads.
 """
@@ -20,6 +21,7 @@ from bitwright.arch.errors import ConfigError
 from bitwright.arch.isa.limits import limits
 from bitwright.rtl.accelerator.top import verilog
 from bitwright.rtl.asic.choice import surroundings, wired_library
+from bitwright.rtl.asic.fanout import buffered
 from bitwright.rtl.asic.hierarchy import Place
 from bitwright.rtl.asic.jsonout import rounded
 from bitwright.rtl.asic.liberty import Library, library_path, node_name
@@ -68,10 +70,11 @@ def blocks(text: str, top: str, node: str | Path, clock_mhz: float) -> dict[str,
     whole = with_memories(
         library, boxes.values(), driver=boundary.driving_cell, register=conditions.input_cell, ideal=ideal
     )
-    flat = made.flat(whole)
+    flat, trees = buffered(made.flat(whole), whole, conditions, ideal=("rst",))
     timing = analyse(flat, whole, conditions, ideal=("rst",))
     places = made.places()
     logic = [_block(place, library) for place in places]
+    logic += [_block(Place("buffer trees", "", 1, Counter(buffer.cell for buffer in trees), Counter()), library)]
     memories = [_memory(place, boxes[kind], n, ideal) for place in places for kind, n in sorted(place.boxes.items())]
     rows = [row for row in [*logic, *memories] if row["area_um2"] != 0]
     cycles_ns = [] if ideal else [box.cost.cycle_ns for box in boxes.values()]

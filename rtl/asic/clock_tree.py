@@ -38,7 +38,7 @@ def clock_tree(flip_flops: int, pin_ff: float, library: Library, conditions: Con
     """
     wire_ff = library.wire_load.capacitance_ff
     slew_ns, volt2 = conditions.clock_slew_ns, library.voltage_v**2
-    cell = _buffer(library, SINKS * pin_ff + wire_ff(SINKS), slew_ns)
+    cell = tree_buffer(library, pin_ff, conditions)
     own_ff = cell.inputs[0].capacitance_ff
     sinks, sink_ff, buffers, energy_fj = flip_flops, pin_ff, 0, 0.0
     while sinks > 0:
@@ -52,7 +52,9 @@ def clock_tree(flip_flops: int, pin_ff: float, library: Library, conditions: Con
     return ClockTree(cell.name, buffers, energy_fj / 1e3, buffers * cell.area_um2, buffers * cell.leakage_nw / 1e3)
 
 
-def _buffer(library: Library, load_ff: float, slew_ns: float) -> Cell:
+def tree_buffer(library: Library, pin_ff: float, conditions: Conditions) -> Cell:
+    """The buffer of a tree whose ends are pins of `pin_ff`, as at the top of this file."""
+    slew_ns, load_ff = conditions.clock_slew_ns, SINKS * pin_ff + library.wire_load.capacitance_ff(SINKS)
     buffers = [library.cell(outline.name) for outline in library.outlines() if is_buffer(outline)]
     slews = {cell.name: _slew_ns(cell, slew_ns, load_ff) for cell in buffers}
     fit = [cell for cell in buffers if slews[cell.name] <= slew_ns]
