@@ -3,6 +3,7 @@ validator's."""
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import lru_cache
 from random import Random
 
@@ -21,7 +22,7 @@ from accelerator_views import (
 )
 from bitwright.arch import formats
 from bitwright.arch.fixed_memory import FixedMemory
-from bitwright.arch.isa import assemble, to_bytes
+from bitwright.arch.isa import Instruction, Load, Store, assemble, to_bytes
 from bitwright.arch.isa.faults import Fault
 from bitwright.arch.isa.limits import Limits
 from bitwright.rtl.bench.accelerator_driver import BusErrors
@@ -106,25 +107,43 @@ end
 """
 
 
-def test_every_single_bit_flip_ends_as_the_validator_says() -> None:
-    lim = machine_limits("int8-4x4", *MACHINES["int8-4x4"])
-    program = assemble(SAMPLE)
-    memory = random_bytes(7, lim, (300, 300, 300, 300))
+def sample(name: str) -> tuple[Limits, list[Instruction], list[np.ndarray]]:
+    """A machine, a program of eight instructions for it (of a tile: a product that needs no more) and its memory."""
+    lim = machine_limits(name, *MACHINES[name])
+    if name == "int8-4x4":
+        return lim, assemble(SAMPLE), random_bytes(7, lim, (300, 300, 300, 300))
+    lowered = random_gemm(lim, 2)
+    assert len(lowered.program) == 8
+    return lim, list(lowered.program), list(lowered.memory)
+
+
+@pytest.mark.parametrize("name", ["int8-4x4", "lut-3x4", "bit-serial-3x4"])
+def test_every_single_bit_flip_ends_as_the_validator_says(name: str) -> None:
+    lim, program, memory = sample(name)
     legal = [check_verdict(lim, words, memory, FixedMemory(latency_cycles=5)) for words in flips(program)]
     assert len(legal) == 8 * 128
     assert 50 < sum(legal) < 974
 
 
-@pytest.mark.parametrize(("errors", "fault", "index"), [
-    (BusErrors(read_beat=0), Fault.BUS_ERROR, 0),
-    (BusErrors(read_beat=22), Fault.BUS_ERROR, 2),
-    (BusErrors(write_beat=1), Fault.BUS_ERROR, 6),
-])  # fmt: skip
-def test_errors_of_the_bus_end_the_run(errors: BusErrors, fault: Fault, index: int) -> None:
-    lim = machine_limits("int8-4x4", *MACHINES["int8-4x4"])
-    memory = random_bytes(7, lim, (300, 300, 300, 300))
-    done = compiled(lim).run(to_bytes(assemble(SAMPLE)), memory, FixedMemory(), errors=errors)
-    assert (done.fault, done.index) == (fault, index)
+@pytest.mark.parametrize("name", ["int8-4x4", "lut-3x4", "bit-serial-3x4"])
+def test_an_error_of_any_beat_ends_the_run_at_its_instruction(name: str) -> None:
+    """Every beat of the fetches, of each kind of Load and of the Store, one a run."""
+    lim, program, memory = sample(name)
+    reads, writes = Counter[int](), Counter[int]()
+    for index, item in enumerate(program):
+        reads[index] += 16 // lim.port_bytes
+        if isinstance(item, (Load, Store)):
+            (reads if isinstance(item, Load) else writes)[index] += item.rows * item.beats
+    assert len([item for item in program if isinstance(item, Load)]) == 4
+    kinds = {"read_beat": reads, "write_beat": writes}
+    for kind, expected in kinds.items():
+        found = Counter[int]()
+        for beat in range(expected.total()):
+            errors, own = BusErrors(**{kind: beat}), [region.copy() for region in memory]
+            done = compiled(lim).run(to_bytes(program), own, FixedMemory(), errors=errors)
+            assert done.fault is Fault.BUS_ERROR
+            found[done.index] += 1
+        assert found == expected, kind
 
 
 @pytest.mark.parametrize("limit", [1, 17, 60, 100])
