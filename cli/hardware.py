@@ -22,6 +22,8 @@ def generate(
 ) -> None:
     """Verilog of a PE, or of a machine's whole accelerator (AXI4, AXI4-Lite), and its ports as JSON.
 
+    Of a machine also the C header of its registers: accelerator.v comes with accelerator.json and accelerator.h.
+
     Examples:
 
       bitwright generate int8-mac:lanes=4,pipeline=1 -o int8_mac.v

@@ -13,7 +13,7 @@ HEAD = f"""\
 
 <!-- written by docs/registers.py; do not edit -->
 A host drives the accelerator through an AXI4-Lite slave: 32-bit registers in a space of {1 << (OFFSET_BITS - 10)} KiB, little-endian. `arch/registers.py` holds the table behind this
-page; the slave, the map of offsets for Python (`OFFSETS`) and the C header (`c_header()`) come from the same one.
+page; the slave, the map of offsets for Python (`OFFSETS`) and the C header that `bitwright generate` writes beside a machine's Verilog come from the same one.
 
 To run a program: write PROGRAM_BASE, PROGRAM_WORDS and base and size of the regions it uses; enable an interrupt or not; write 1 to CONTROL. Wait for
 the interrupt, or until STATUS.busy is 0; STATUS says how the run ended. Addresses have {ADDRESS_BITS} bits.

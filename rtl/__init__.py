@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -29,20 +30,24 @@ def generate(name: str, output: Path, *, dataflow: str | None = None, fusesoc: b
     """Write the Verilog of a PE or of a machine's accelerator, and beside it a JSON file of the same facts.
 
     name : a PE with parameters (`int8-mac`, `lut:m=1,n=8`) in its stream form, or with `dataflow` ("ws" or "os") its
-    systolic cell; or a machine. The JSON file has the output's name with the suffix .json. With `fusesoc` (machines
-    only) also a CAPI2 core file with targets lint and sim, suffix .core, and the testbench of sim, <output>_tb.v.
-    Raises ConfigError for an unknown name, parameter or dataflow and for a path that cannot be written, ToolError
-    without Amaranth.
+    systolic cell; or a machine. The JSON file has the output's name with the suffix .json; of a machine there is also
+    the C header of its registers, suffix .h. With `fusesoc` (machines only) also a CAPI2 core file with targets lint
+    and sim, suffix .core, and the testbench of sim, <output>_tb.v. Files of an earlier run are written over.
+    Raises ConfigError for an unknown name, parameter or dataflow, for a path that cannot be written, and for a file
+    beside the output that is not of an earlier run; ToolError without Amaranth.
     """
     import json
     from importlib.metadata import version
 
     _require_amaranth()
+    from bitwright.arch.registers import c_header
     from bitwright.rtl.generation import design_of
 
-    sidecar = output.with_suffix(".json")
-    if sidecar == output:
-        raise ConfigError(f"output = {output}: .json is for the ports beside it; choose another suffix (.v)")
+    sidecar, header = output.with_suffix(".json"), output.with_suffix(".h")
+    for taken, what in ((sidecar, "the ports"), (header, "the registers")):
+        if taken == output:
+            raise ConfigError(f"output = {output}: {taken.suffix} is for {what} beside it; choose another suffix (.v)")
+    _check_writable(output)
     given = Path(name)
     if given.exists() and given.resolve() in (output.resolve(), sidecar.resolve()):
         raise ConfigError(f"output = {output}: would be written over the machine's file {name}; choose another name")
@@ -50,16 +55,34 @@ def generate(name: str, output: Path, *, dataflow: str | None = None, fusesoc: b
     if fusesoc and design.kind != "accelerator":
         raise ConfigError(f"fusesoc: {name} is a {design.kind}; only a machine's accelerator has a core file")
     texts = {output: design.text(), sidecar: json.dumps(design.sidecar(), indent=1) + "\n"}
+    if design.kind == "accelerator":
+        texts[header] = c_header()
     if fusesoc:
         from bitwright.rtl.fusesoc import files
 
         texts |= files(design, output, version("bitwright"))
+    for path in texts.keys() - {output}:
+        if path.exists() and b"bitwright" not in path.read_bytes():
+            raise ConfigError(f"output = {output}: {path} beside it is not bitwright's; move it or choose another name")
     for path, text in texts.items():
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"output = {path}: cannot be written ({error.strerror}); choose another path") from error
     return output
+
+
+def _check_writable(output: Path) -> None:
+    """Before minutes of work: raises ConfigError where `output` can be no file."""
+    if output.is_dir():
+        reason = "Is a directory"
+    elif not output.parent.is_dir():
+        reason = "No such directory"
+    elif not os.access(output if output.exists() else output.parent, os.W_OK):
+        reason = "Permission denied"
+    else:
+        return
+    raise ConfigError(f"output = {output}: cannot be written ({reason}); choose another path")
 
 
 def run_program(

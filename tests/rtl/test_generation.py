@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,6 +15,8 @@ import pytest
 from bitwright import rtl
 from bitwright.arch import pe
 from bitwright.arch.errors import ConfigError
+from bitwright.arch.registers import c_header
+from bitwright.rtl import generation
 from bitwright.rtl.bench.stream.stimulus import random_steps
 from bitwright.rtl.bench.verilator import lint
 from bitwright.rtl.generation import design_of, packing
@@ -162,8 +165,39 @@ def test_an_unknown_design_is_looked_for_among_pes_and_machines() -> None:
         design_of("int8-mak")
 
 
-def test_an_output_called_json_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
+@pytest.mark.parametrize(("suffix", "what"), [(".json", "the ports"), (".h", "the registers")])
+def test_an_output_named_as_what_comes_beside_it_is_refused(tmp_path: Path, suffix: str, what: str) -> None:
+    path = tmp_path / f"x{suffix}"
     with pytest.raises(ConfigError) as caught:
         rtl.generate("int8-mac", path)
-    assert str(caught.value) == f"output = {path}: .json is for the ports beside it; choose another suffix (.v)"
+    assert str(caught.value) == f"output = {path}: {suffix} is for {what} beside it; choose another suffix (.v)"
+
+
+def test_an_output_that_can_be_no_file_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "design_of", None)
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "none" / "x.v", "No such directory")):
+        with pytest.raises(ConfigError) as caught:
+            rtl.generate("int8-mac", path)
+        assert str(caught.value) == f"output = {path}: cannot be written ({reason}); choose another path"
+
+
+def test_a_file_of_somebody_else_beside_the_output_is_kept(tmp_path: Path) -> None:
+    path, other = tmp_path / "x.v", tmp_path / "x.json"
+    other.write_text('{"mine": 1}')
+    with pytest.raises(ConfigError) as caught:
+        rtl.generate("int8-mac", path)
+    message = f"output = {path}: {other} beside it is not bitwright's; move it or choose another name"
+    assert (str(caught.value), other.read_text(), path.exists()) == (message, '{"mine": 1}', False)
+    other.unlink()
+    for _ in range(2):  # its own files are written over
+        rtl.generate("int8-mac", path)
+
+
+def test_a_machine_comes_with_the_header_of_its_registers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    design = dataclasses.replace(design_of("int8-mac"), kind="accelerator")  # the same files, sooner
+    monkeypatch.setattr(generation, "design_of", lambda *_, **__: design)
+    rtl.generate("int8-4x4", tmp_path / "x.v")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.h", "x.json", "x.v"]
+    assert (tmp_path / "x.h").read_text() == c_header()
