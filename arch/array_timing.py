@@ -16,9 +16,12 @@ broadcast tile (m <= R; n = ceil(k / lanes) steps of c cycles): step j is offere
     cycles later, but the last one, accepted in E(t), is offered no earlier than E(t) - c + 1,
     S(t) = max(ready, E(t-1) + 1),  E(t) = max(S(t) + n c - 1, E(t-1) + max(m(t-1), b)),
     output row i valid in E(t) + latency + 1 + i; b: least cycles between two sums, 1 but of PEs that scale them.
+asynchronous columns: as a broadcast tile of steps of c(j) cycles, which depend on the weights: with the cycles of a
+    weight max(1, its nonzero digits), c(j) = max over columns of the total over the step's elements
+    (`arch.pe.asynchronous`); n c stands for the total of c(j), and only the acceptance of the last step waits.
 
-Exact against the RTL of `rtl/array` (tests/cross/test_array_cycles.py, tests/rtl/array/test_broadcast.py): difference
-0 cycles. Not modelled: operand streams that stall in mid-pass; a pass starts when all its operands are in the buffers
+Exact against the RTL of `rtl/array` (tests/cross/test_array_cycles.py, tests/rtl/array/test_broadcast.py; asynchronous
+columns: tests/rtl/array/test_asynchronous.py): difference 0 cycles. Not modelled: operand streams that stall in mid-pass; a pass starts when all its operands are in the buffers
 and its outputs have a place.
 Source: our own design; the published closed form it is compared with is SCALE-Sim's (no overlap between folds).
 """
@@ -158,9 +161,7 @@ class PassesTiming:
 def step(shape: Shape, state: ArrayState, ready: int, m: int, k: int) -> tuple[ArrayState, int, int]:
     """One pass whose operands are there from cycle `ready`; gives the state after it, its start and its finish."""
     if isinstance(shape, BroadcastShape):
-        start = max(ready, state.stream_free)
-        end = max(start + shape.cycles(k) - 1, state.drain_free)
-        return ArrayState(end + 1, end + 1, end + max(m, shape.sum_cycles)), start, end + shape.latency + m
+        return broadcast_step(shape, state, ready, m, shape.cycles(k))
     if shape.weight_stationary:
         load = max(ready, state.weights_free)
         stream = max(load + 1, state.stream_free)
@@ -171,6 +172,26 @@ def step(shape: Shape, state: ArrayState, ready: int, m: int, k: int) -> tuple[A
     start = max(ready, state.stream_free, state.drain_free - k + 1)
     end = start + k - 1
     return ArrayState(end + 1, end + 1, end + 2 * m - 1), start, end + 2 * m - 1 + shape.physical_cols - 1
+
+
+def broadcast_step(
+    shape: BroadcastShape, state: ArrayState, ready: int, m: int, cycles: int
+) -> tuple[ArrayState, int, int]:
+    """As `step`, of a broadcast tile and steps of so many cycles in all."""
+    start = max(ready, state.stream_free)
+    end = max(start + cycles - 1, state.drain_free)
+    return ArrayState(end + 1, end + 1, end + max(m, shape.sum_cycles)), start, end + shape.latency + m
+
+
+def run_counted(
+    shape: BroadcastShape, state: ArrayState, ready: int, m: int, cycles: Sequence[int]
+) -> tuple[ArrayState, int]:
+    """Passes of m tokens whose steps take `cycles` each, one number a pass; gives the state after them and the cycle in
+    which the last output row is valid. `cycles` must not be empty."""
+    finish = 0
+    for each in cycles:
+        state, _, finish = broadcast_step(shape, state, ready, m, each)
+    return state, finish
 
 
 def first_stream(shape: ArrayShape, state: ArrayState, ready: int, k: int) -> int:

@@ -78,7 +78,7 @@ class Machine:
         """Do the instruction's work; it was found legal, and what it reads was written."""
         match instruction:
             case Load():
-                self._load(instruction, slots)
+                self.load(instruction, slots)
             case Execute():
                 self._execute(instruction, slots)
             case Vector():
@@ -86,7 +86,7 @@ class Machine:
             case Store():
                 self._store(instruction, slots)
 
-    def _load(self, load: Load, slots: Mapping[Channel, int]) -> None:
+    def load(self, load: Load, slots: Mapping[Channel, int]) -> None:
         ((channel, slot),) = slots.items()
         memory = self._beats(self._memory[load.region])
         rows = load.offset + load.stride * np.arange(load.rows)
@@ -98,8 +98,7 @@ class Machine:
         limits, form = self._limits, self._limits.formats[instruction.format]
         k, cols = instruction.k, limits.cols
         slices = cut(k, instruction.group, limits.slice_steps)
-        weights = self._from(Channel.WGT, slots, instruction.wgt_at)
-        codes = unpack(weights[: -(-k * cols * form.bits // 8)].tobytes(), form.bits, k * cols)
+        codes = self.codes(instruction, slots)
         scales = zeros = None
         if form.scale:
             count = -(-k // instruction.group) * cols
@@ -107,10 +106,16 @@ class Machine:
             scales, zeros = _parameters(form, entries.tobytes(), count)
             scales, zeros = scales.reshape(-1, cols), None if zeros is None else zeros.reshape(-1, cols)
         acts = self._acts(instruction, slots, slices.of, slices.lane)
-        tile = Tile(acts, codes.reshape(k, cols), scales, zeros)
+        tile = Tile(acts, codes, scales, zeros)
         rows = self._acc[slots[Channel.ACC], instruction.acc_at : instruction.acc_at + instruction.m]
         start = np.zeros_like(rows) if instruction.first else rows
         rows[:] = execute(limits, form, tile, slices, start)
+
+    def codes(self, instruction: Execute, slots: Mapping[Channel, int]) -> NDArray[np.uint16]:
+        """The codes of an Execute's weights: unsigned [k, cols]."""
+        k, cols, bits = instruction.k, self._limits.cols, self._limits.formats[instruction.format].bits
+        weights = self._from(Channel.WGT, slots, instruction.wgt_at)
+        return unpack(weights[: -(-k * cols * bits // 8)].tobytes(), bits, k * cols).reshape(k, cols)
 
     def _acts(
         self, instruction: Execute, slots: Mapping[Channel, int], of: NDArray[np.int64], lane: NDArray[np.int64]

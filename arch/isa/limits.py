@@ -136,6 +136,11 @@ class Limits:
         return "int8" if self.scales_by_column else None
 
     @property
+    def skips(self) -> bool:
+        """Whether cycles depend on the codes of weights (`isa.tile_cycles`)."""
+        return self.tile is not None and self.tile.skips
+
+    @property
     def scales_by_column(self) -> bool:
         """Whether a column has an fp16 scale of its own, which Vector multiplies by: scales of two levels."""
         return self.tile is not None and self.tile.scales_inside
@@ -167,7 +172,8 @@ class Limits:
         return self.rows if longest is None else min(self.rows, longest)
 
     def array_shape(self, form: TileFormat) -> Shape:
-        """What the array's timing depends on while its weights are of one format."""
+        """What the array's timing depends on while its weights are of one format; steps of a tile that `skips` take
+        these cycles or more."""
         if self.tile is not None:
             tile, cycles = self.tile, self.tile.step_cycles(form.name)
             return BroadcastShape(self.rows, self.lanes, cycles, tile.latency_cycles, tile.sum_cycles)
@@ -233,10 +239,10 @@ def limits(machine: Machine, *, port_bytes: int | None = None, formats: Sequence
         )
     _check_sizes(result, where)
     longest = None if result.tile is None else result.tile.longest_elements
-    if longest is not None and longest < _values(Op.EXECUTE, "k") - 1:
+    if result.tile is not None and longest is not None and longest < _values(Op.EXECUTE, "k") - 1:
         raise ConfigError(
-            f"{spec.name}.depth: a sum holds {longest} elements, must hold those of the longest Execute, "
-            f"{_values(Op.EXECUTE, 'k') - 1} (make it larger); {where}"
+            f"{spec.name}.{result.tile.sum_parameter}: a sum holds {longest} elements, must hold those of the "
+            f"longest Execute, {_values(Op.EXECUTE, 'k') - 1} (make it larger); {where}"
         )
     return result
 

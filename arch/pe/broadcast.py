@@ -1,8 +1,9 @@
 """PEs of a broadcast tile: what its instructions, its timing and its hardware need to know of each family.
 
 A broadcast tile has R x C places; place (r, c) sums token r by column c. In a step all places of row r get the same
-`lanes` activations, all of column c the same `lanes` weights. Either a place is one PE (outlier-victim, bit-serial), or
-one PE is the whole tile (lut). An *element* is what an activation vector and a row of weights have one of: a byte of
+`lanes` activations, all of column c the same `lanes` weights. Either a place is one PE (outlier-victim, bit-serial,
+opt3), or one PE is a column (opt4c), or the whole tile (lut). Of opt3 and opt4c columns run apart within a step
+(`arch.pe.asynchronous`). An *element* is what an activation vector and a row of weights have one of: a byte of
 outlier-victim, else a value. In the step that ends a reduction, elements that are missing count as code 0, of both
 operands.
 """
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from bitwright.arch import formats
 from bitwright.arch.errors import ConfigError
+from bitwright.arch.pe.asynchronous import Opt3Family, Opt4cFamily
 from bitwright.arch.pe.base import IntArray, PESpec
 from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.bit_serial_tile import BitSerialFamily
@@ -25,6 +27,7 @@ from bitwright.arch.pe.fixed_point_unit import FixedPointDequantiser, below
 from bitwright.arch.pe.fp16_mac import FloatArray
 from bitwright.arch.pe.lut import Lut
 from bitwright.arch.pe.lut_tables import ROWS_RANGE
+from bitwright.arch.pe.opt_sparse import Opt3, Opt4c
 from bitwright.arch.pe.outlier_victim import OutlierVictim
 from bitwright.arch.pe.pair_codes import narrow_pairs, wide_values
 from bitwright.arch.pe.stream import row_flags
@@ -211,6 +214,8 @@ _FAMILIES: dict[type[PESpec], type[Family]] = {
     OutlierVictim: PairFamily,
     Lut: LutFamily,
     BitSerial: BitSerialFamily,
+    Opt3: Opt3Family,
+    Opt4c: Opt4cFamily,
 }
 _BY_NAME: dict[str, type[Family]] = {cls.name: family for cls, family in _FAMILIES.items()}
 

@@ -30,6 +30,8 @@ class _Serial(CarrySave):
 
     encoding: str = "en-t"
 
+    templates: ClassVar[tuple[str, ...]] = ("stream", "broadcast")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_encoding(self.encoding, f"{self.name} encoding")

@@ -58,6 +58,8 @@ class Family(abc.ABC):
         usual : formats that a machine has unless told; None: those of `limits.USUAL_FORMATS` that the PE takes.
         scales_inside : bool     The PE takes its group's 8-bit scale and selector with the weights and gives fp32 sums;
             a column's fp16 scale is the vector unit's. Else the result unit below a column scales.
+        skips : bool             The cycles of a step follow from its codes: `code_cycles`.
+        sum_parameter : the spec's parameter that decides `longest_elements`.
     A format is always the weights'; `mode` is a step's mode for it.
     """
 
@@ -67,6 +69,8 @@ class Family(abc.ABC):
     fixed: ClassVar[Mapping[str, str]] = {}
     usual: ClassVar[tuple[str, ...] | None] = None
     scales_inside: ClassVar[bool] = False
+    skips: ClassVar[bool] = False
+    sum_parameter: ClassVar[str] = "depth"
 
     @classmethod
     @abc.abstractmethod
@@ -139,7 +143,11 @@ class Family(abc.ABC):
 
     @abc.abstractmethod
     def step_cycles(self, format_name: str) -> int:
-        """Cycles of a step."""
+        """Cycles of a step; the least of a whole one where it `skips`."""
+
+    def code_cycles(self, codes: npt.ArrayLike, format_name: str) -> IntArray:
+        """Cycles of each step of a slice whose weights are codes [k, cols], as in memory; of families that skip."""
+        raise AssertionError(f"{self.spec.name}: every step takes step_cycles")
 
     def whole_steps(self, elements: IntArray) -> IntArray:
         """Elements [n, ...] with code 0 up to whole steps."""

@@ -12,7 +12,9 @@ from amaranth.lib.wiring import In
 from bitwright.arch.array_timing import BroadcastShape
 from bitwright.arch.pe import Evidence, PESpec
 from bitwright.arch.pe.bit_serial import BitSerial
+from bitwright.arch.pe.opt_sparse import Opt3, Opt4c
 from bitwright.arch.pe.terms import SPECIALS, Encoding, recode, special_code
+from bitwright.rtl.array.asynchronous import AsynchronousTile
 from bitwright.rtl.array.broadcast import BroadcastTile, Step
 from bitwright.rtl.array.skew import control_line
 from bitwright.rtl.pe.bit_serial_cell import LANE_TERM_BITS, RECODED_BITS, BitSerialCell, ColumnEncoder, cell_verilog
@@ -139,7 +141,9 @@ class BitSerialTile(BroadcastTile):
 
 def tile_of(spec: PESpec, rows: int, cols: int) -> BroadcastTile:
     """The broadcast tile of a PE, whatever its family."""
-    return (BitSerialTile if isinstance(spec, BitSerial) else BroadcastTile)(spec, rows, cols)
+    if isinstance(spec, BitSerial):
+        return BitSerialTile(spec, rows, cols)
+    return (AsynchronousTile if isinstance(spec, Opt3 | Opt4c) else BroadcastTile)(spec, rows, cols)
 
 
 def specials_value(specials: Sequence[float]) -> int:

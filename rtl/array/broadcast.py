@@ -36,6 +36,7 @@ class Step:
         first, last : the first and the last one of a tile
         rest : elements of the tile from this step on
         ready : Signal for the places to drive: this cycle is the step's last
+        wait : cycles from this one on in which no tile may end
     """
 
     offered: Value
@@ -44,6 +45,7 @@ class Step:
     last: Value
     rest: Value
     ready: Signal
+    wait: Value
 
 
 class BroadcastTile(wiring.Component):
@@ -160,7 +162,7 @@ class BroadcastTile(wiring.Component):
             rest.eq(self.tile_k - element),
             first.eq(~element.any()),
             last.eq(rest <= lanes),
-            go.eq(self.tile_valid & (~last | (wait <= self._last_cycle(m)))),
+            go.eq(self.tile_valid & self._begins(m, last, wait)),
             self.act_ready.eq(go & self.wgt_valid & ready),
             self.wgt_ready.eq(go & self.act_valid & ready),
             accept.eq(go & both & ready),
@@ -173,7 +175,11 @@ class BroadcastTile(wiring.Component):
             m.d.sync += wait.eq((self.tile_m if apart == 1 else Mux(self.tile_m > apart, self.tile_m, apart)) - 1)
         with m.Elif(wait.any()):
             m.d.sync += wait.eq(wait - 1)
-        return Step(go & both, accept, first, last, rest, ready)
+        return Step(go & both, accept, first, last, rest, ready, wait)
+
+    def _begins(self, m: Module, last: Value, wait: Value) -> Value:
+        """Whether a step may be on offer: the last one when it ends no earlier than the drain registers are free."""
+        return ~last | (wait <= self._last_cycle(m))
 
     def _last_cycle(self, m: Module) -> Value:
         """Cycles of a step, less 1."""

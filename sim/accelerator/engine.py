@@ -12,8 +12,8 @@ Latency rules, s the start of an instruction, d its last cycle:
               those in flight were given in an earlier cycle
     load      bursts offered from s + 1, one after the other; ready in the cycle after the last one is taken;
               d = 1 after the last beat is on the pins
-    execute   array_timing from s + EXECUTE_FILL; ready in the cycle after its last row of weights is taken (not
-              weight-stationary: its last element); d = execute_drain after the last result leaves the array
+    execute   array_timing from s + EXECUTE_FILL, with the cycles of isa.tile_cycles where digits are skipped; ready in
+              the cycle after its last row of weights is taken (not weight-stationary: its last element); d = execute_drain after the last result leaves the array
     vector    d = s + timing.vector_slots + VECTOR_DRAIN, ready after d
     store     bursts offered from s + STORE_FILL; d = 1 after the last response is on the pins, ready after d
     burst     taken from the cycle in which the one before is accepted, while fewer than `outstanding_...` are open;
@@ -22,7 +22,8 @@ Latency rules, s the start of an instruction, d its last cycle:
 Who waits: each count of slots, places and instructions has one giver and one taker, who sleeps while there is none. At
     the memory port the fetcher goes before Load; at the memory a read before a write of the same cycle. What happens
     in a cycle is seen by others from the next one on, so the order of events within a cycle decides nothing else.
-Not modelled: numbers; faults, bus errors and the watchdog (legal programs only).
+Not modelled: numbers, but for weight codes where cycles depend on them; faults, bus errors and the watchdog (legal
+    programs only).
 Fidelity: every cycle of every instruction equals a model stepped register by register (tests/sim/accelerator) and the
     RTL (tests/cross): difference 0.
 """
@@ -34,16 +35,18 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import simpy
-from bitwright.arch.array_timing import IDLE, PassRun, run_passes
+from bitwright.arch.array_timing import IDLE, BroadcastShape, PassRun, run_counted, run_passes
 from bitwright.arch.fixed_memory import Burst, FixedMemory, FixedMemoryTiming, bursts
 from bitwright.arch.isa import timing
 from bitwright.arch.isa.counters import Counters, InstructionTimes
 from bitwright.arch.isa.extents import uses
 from bitwright.arch.isa.fields import WORD_BYTES
 from bitwright.arch.isa.instructions import UNITS, End, Execute, Instruction, Load, Op, Store, Vector
+from bitwright.arch.isa.interpreter import Bytes
 from bitwright.arch.isa.limits import Channel, Limits
 from bitwright.arch.isa.network import QUEUE_DEPTH, SLOTS, Program
 from bitwright.arch.isa.placement import Placement
+from bitwright.arch.isa.tile_cycles import Cycles, tile_cycles
 from bitwright.sim.accelerator.runs import (
     SHOWN,
     Port,
@@ -180,12 +183,20 @@ class _Unit:
 class _Machine:
     """One run of one program."""
 
-    def __init__(self, program: list[Instruction], limits: Limits, memory: FixedMemory, port: Port) -> None:
+    def __init__(
+        self,
+        program: list[Instruction],
+        limits: Limits,
+        memory: FixedMemory,
+        port: Port,
+        cycles: Cycles | None,
+    ) -> None:
         self.program, self.limits, self.placement = program, limits, port.placement
         self.uses = [uses(instruction, limits) for instruction in program]
         self.env = env = simpy.Environment()
         self.arrays = [limits.array_shape(form) for form in limits.formats]
         self.array = IDLE
+        self.cycles = None if cycles is None else iter(cycles)
         clock = FixedMemoryTiming(memory)
         self.beat_cycles = memory.beat_cycles
         self.reads = _Addresses(
@@ -301,12 +312,18 @@ class _Machine:
 
     def _execute(self, index: int, execute: Execute) -> Process:
         ready = self.now + timing.EXECUTE_FILL
-        pattern = _slices(execute.k, execute.group, self.limits.slice_steps)
-        passes = [PassRun(execute.m, length, count) for length, count in pattern]
-        found = run_passes(self.arrays[execute.format], self.array, ready, passes)
-        self.array = found.state
-        self._finish(index, found.finish + timing.execute_drain(self.limits))
-        yield self.env.timeout(found.weights_done - self.now)
+        shape = self.arrays[execute.format]
+        if self.cycles is None:
+            pattern = _slices(execute.k, execute.group, self.limits.slice_steps)
+            passes = [PassRun(execute.m, length, count) for length, count in pattern]
+            found = run_passes(shape, self.array, ready, passes)
+            self.array, finish, again = found.state, found.finish, found.weights_done
+        else:
+            assert isinstance(shape, BroadcastShape), "only tiles skip"
+            self.array, finish = run_counted(shape, self.array, ready, execute.m, next(self.cycles))
+            again = self.array.stream_free
+        self._finish(index, finish + timing.execute_drain(self.limits))
+        yield self.env.timeout(again - self.now)
 
     def _vector(self, index: int, vector: Vector) -> Process:
         cycles = timing.vector_slots(vector, self.limits) + timing.VECTOR_DRAIN
@@ -373,6 +390,7 @@ def run(
     outstanding_reads: int = 16,
     outstanding_writes: int = 16,
     placement: Placement | None = None,
+    contents: Sequence[Bytes] | None = None,
 ) -> Run:
     """Run a program of instructions or 128-bit words from the first cycle to the last.
 
@@ -380,10 +398,12 @@ def run(
         region_beats : size of each of the 4 regions of memory, in beats
         outstanding_reads, outstanding_writes : bursts that the memory port keeps open, 1..64
         placement : where program and regions stand; None: `arch.isa.placement.place`
+        contents : the 4 regions' bytes before the run; a machine that skips digits needs them (`isa.tile_cycles`)
 
     ProgramError, with the validator's verdict, for a program that does not run to its End; ConfigError for words after
     the first End, and for region sizes, a port or a placement that cannot be.
     """
     found = require_legal(program, limits, region_beats)
     port = Port.of(len(found), limits, region_beats, outstanding_reads, outstanding_writes, placement)
-    return _Machine(found, limits, memory, port).run()
+    cycles = tile_cycles(found, limits, region_beats, contents) if limits.skips else None
+    return _Machine(found, limits, memory, port, cycles).run()

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bitwright.arch.array_timing import ArrayShape, BroadcastShape
 from bitwright.arch.fixed_memory import FixedMemory
@@ -26,9 +27,11 @@ from bitwright.arch.isa import timing
 from bitwright.arch.isa.counters import Counters, InstructionTimes
 from bitwright.arch.isa.fields import WORD_BYTES
 from bitwright.arch.isa.instructions import End, Instruction, Load, Op, Store
+from bitwright.arch.isa.interpreter import Bytes
 from bitwright.arch.isa.limits import REGIONS, Limits
 from bitwright.arch.isa.network import QUEUE_DEPTH, Program
 from bitwright.arch.isa.placement import Placement
+from bitwright.arch.isa.tile_cycles import Cycles, tile_cycles
 from bitwright.sim.accelerator.merging import NEVER, Event, Merging
 from bitwright.sim.accelerator.runs import (
     SHOWN,
@@ -102,7 +105,13 @@ class _Machine:
     """One run of one program."""
 
     def __init__(
-        self, program: list[Instruction], limits: Limits, region_beats: Sequence[int], memory: FixedMemory, port: Port
+        self,
+        program: list[Instruction],
+        limits: Limits,
+        region_beats: Sequence[int],
+        memory: FixedMemory,
+        port: Port,
+        cycles: Cycles | None,
     ) -> None:
         self.program, self.words = program, len(program)
         self.shapes = Shapes(limits, region_beats, port.placement)
@@ -112,6 +121,7 @@ class _Machine:
         self.taken, self.pushed, self.started, self.done = ([-1] * len(program) for _ in range(4))
         self.end = -1
         self.array = Array(limits)
+        self.cycles = cycles
         self.loading: deque[tuple[int, Shape]] = deque()  # Loads of which beats are to come
         self.storing: tuple[int, Shape] | None = None
 
@@ -241,6 +251,8 @@ class _Machine:
                 self.loading.append((index, shape))
                 unit.ready = NEVER
             elif unit.number == EXECUTE:
+                if self.cycles is not None:
+                    shape = replace(shape, slices=self.cycles[number - 1], memo={})
                 unit.ready, done = self.array.execute(shape, cycle + timing.EXECUTE_FILL)
                 self._finish(index, shape, done)
             elif unit.number == VECTOR:
@@ -346,13 +358,15 @@ def run(
     outstanding_reads: int = 16,
     outstanding_writes: int = 16,
     placement: Placement | None = None,
+    contents: Sequence[Bytes] | None = None,
 ) -> Run:
     """As `engine.run`."""
     found = instructions(program)
     if found is None or len(region_beats) != REGIONS or min(region_beats) < 0:
         refuse(program, limits, region_beats)
     port = Port.of(len(found), limits, region_beats, outstanding_reads, outstanding_writes, placement)
+    cycles = tile_cycles(found, limits, region_beats, contents) if limits.skips else None
     try:
-        return _Machine(found, limits, region_beats, memory, port).run()
+        return _Machine(found, limits, region_beats, memory, port, cycles).run()
     except Refused:
         refuse(program, limits, region_beats)

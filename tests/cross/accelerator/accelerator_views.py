@@ -82,8 +82,9 @@ def check(
     same_bytes(found, expected)
     if "stalls_seed" in options:
         return done
-    simulated = fast.run(program, lim, sizes, timing, **opened, **options)
-    reference = engine.run(program, lim, sizes, timing, **opened, **options)
+    contents = memory if lim.skips else None
+    simulated = fast.run(program, lim, sizes, timing, **opened, **options, contents=contents)
+    reference = engine.run(program, lim, sizes, timing, **opened, **options, contents=contents)
     assert simulated == reference
     assert done.counters == simulated.counters
     assert done.trace is not None
