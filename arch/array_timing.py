@@ -21,8 +21,8 @@ asynchronous columns: as a broadcast tile of steps of c(j) cycles, which depend 
     (`arch.pe.asynchronous`); n c stands for the total of c(j), and only the acceptance of the last step waits.
 
 Exact against the RTL of `rtl/array` (tests/cross/test_array_cycles.py, tests/rtl/array/test_broadcast.py; asynchronous
-columns: tests/rtl/array/test_asynchronous.py): difference 0 cycles. Not modelled: operand streams that stall in mid-pass; a pass starts when all its operands are in the buffers
-and its outputs have a place.
+columns: tests/rtl/array/test_asynchronous.py): difference 0 cycles. Not modelled: operand streams that stall in
+mid-pass; a pass starts when all its operands are in the buffers and its outputs have a place.
 Source: our own design; the published closed form it is compared with is SCALE-Sim's (no overlap between folds).
 """
 

@@ -76,7 +76,7 @@ Bit fields are dense, the lowest bit first: of fields of b bits, field i is bits
 `execute` sums a slice as the PE does, ascending, from its zero; a zero point is taken off exactly. Then acc = fp32(acc + fp32(scale x sum)), slice after
 slice; a float PE multiplies by weights fp16((code - zero) x scale), and acc = fp32(acc + sum). With `first`, acc starts from +0.
 
-A *broadcast tile* (machines of `outlier-victim`, `lut` and `bit-serial`) takes several elements of the reduction in a step: `lanes` of the PE, of lut its k. `group` must
+A *broadcast tile* (machines of `outlier-victim`, `lut`, `bit-serial`, `opt3` and `opt4c`) takes several elements of the reduction in a step: `lanes` of the PE, of lut its k. `group` must
 be a multiple of them, or at least k, so that only the last step of an instruction may be short; what it misses counts as code 0, of both operands. Sums of
 groups are the PE's own, whole, whatever their length:
 
@@ -86,6 +86,8 @@ groups are the PE's own, whole, whatever their length:
   is taken off exactly, before the scale. The scale of a bipolar format is held twice as large.
 - `bit-serial`: activations are fp16. The PE scales a group itself (`BitSerial`), so acc = fp32(acc + fp32(scale x sum)) with its 8-bit scale; the fp16 scale of
   the column comes last, in `vector` with `by_column`.
+- `opt3`, `opt4c`: weights are signed integers of up to 8 bits. A weight takes as many cycles as it has nonzero digits, at least 1; columns run apart within a
+  step of 8 elements, which takes as many cycles as its slowest column. So cycles depend on the codes, values do not.
 
 `vector` takes y = acc and does what its flags say, each step rounded to fp32: y x scale (its row's, or with `by_column` its column's), y + bias, the function, y + residual. Then it rounds once: to
 int8, to nearest even and saturated to -127..127; to fp16, with overflow to infinity. NaN comes out as the one canonical NaN, as int8 as 0.

@@ -51,9 +51,7 @@ class AsynchronousFamily(StreamFamily):
     @staticmethod
     def _resolves(spec: Opt3 | Opt4c) -> None:
         if not spec.resolve_cycles:
-            raise ConfigError(
-                f"{spec.name}.resolve_cycles = 0: a tile has no adders outside its PEs (must be in 1..4)"
-            )
+            raise ConfigError(f"{spec.name}.resolve_cycles = 0: a tile has no adders outside its PEs (must be in 1..4)")
 
     @property
     def lanes(self) -> int:

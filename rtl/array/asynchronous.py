@@ -39,7 +39,14 @@ class AsynchronousTile(BroadcastTile):
     Evidence     see `evidence`.
     """
 
-    evidence: ClassVar[tuple[Evidence, ...]] = ()
+    evidence: ClassVar[tuple[Evidence, ...]] = (
+        Evidence(
+            "every result of 1,722 tiles equals the integer product and, without stalls, every accept and result cycle "
+            "columns stepped one by one; every weight, both PEs, both encodings",
+            13_625,
+            "tests/rtl/array/test_asynchronous.py",
+        ),
+    )
 
     def shape(self, mode: int) -> BroadcastShape:
         lanes = self.family.lanes
@@ -94,9 +101,7 @@ class AsynchronousTile(BroadcastTile):
                 i_clk=ClockSignal(),
                 i_rst=ResetSignal(),
                 i_step__valid=step.offered & ~waits,
-                i_step__payload=Cat(
-                    *operands, Array(wgts)[element], step.first & ~element.any(), step.last & final
-                ),
+                i_step__payload=Cat(*operands, Array(wgts)[element], step.first & ~element.any(), step.last & final),
                 i_sum__ready=Const(1, 1),
                 o_step__ready=said[0],
                 o_sum__valid=said[1],
@@ -108,4 +113,3 @@ class AsynchronousTile(BroadcastTile):
             m.d.sync += held.eq(payload)
         m.d.comb += shown.eq(Mux(valid, payload, held))
         return finished, [shown.word_select(row, self.family.psum_bits) for row in range(self.rows)]
-

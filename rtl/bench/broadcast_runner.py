@@ -11,6 +11,7 @@ from bitwright.arch.errors import MismatchError
 from bitwright.arch.formats.scales import SCALE_BITS
 from bitwright.arch.pe import PESpec, StreamSpec, broadcast
 from bitwright.arch.pe.base import IntArray
+from bitwright.arch.pe.digits import PLACES
 from bitwright.arch.pe.stream import row_flags
 from bitwright.arch.pe.tile_family import Family
 from bitwright.rtl.array.bit_serial_tile import PAR_BITS, tile_of
@@ -104,7 +105,8 @@ def run_tiles(
     tile = broadcast.family(spec)
     streams = _streams(tile, rows, works)
     expected = sum(work.m for work in works)
-    limit = 64 + sum((-(-work.k // tile.lanes) + 1) * (work.mode + 1) + rows for work in works)
+    slowest = PLACES * tile.lanes - 1 if tile.skips else 0
+    limit = 64 + sum((-(-work.k // tile.lanes) + 1) * (work.mode + 1 + slowest) + rows for work in works)
     noise = np.random.default_rng(power_up_seed).integers(0, 1 << 32, (noise_cycles, design.in_words), np.uint32)
     with design.open(random_state=True, seed=power_up_seed) as simulation:
         simulation.run_words(noise)

@@ -13,7 +13,8 @@ Latency rules, s the start of an instruction, d its last cycle:
     load      bursts offered from s + 1, one after the other; ready in the cycle after the last one is taken;
               d = 1 after the last beat is on the pins
     execute   array_timing from s + EXECUTE_FILL, with the cycles of isa.tile_cycles where digits are skipped; ready in
-              the cycle after its last row of weights is taken (not weight-stationary: its last element); d = execute_drain after the last result leaves the array
+              the cycle after its last row of weights is taken (not weight-stationary: its last element); d =
+              execute_drain after the last result leaves the array
     vector    d = s + timing.vector_slots + VECTOR_DRAIN, ready after d
     store     bursts offered from s + STORE_FILL; d = 1 after the last response is on the pins, ready after d
     burst     taken from the cycle in which the one before is accepted, while fewer than `outstanding_...` are open;

@@ -40,6 +40,9 @@ FAMILIES = [
     ("bit-serial-8x8", "bitmod_fp3", 128),
     ("bit-serial-8x8", "int6", 128),
     ("bit-serial-8x8", "int8", 128),
+    ("opt3-8x8", "int8", None),
+    ("opt3-8x8", "int4", 64),
+    ("opt4c-8x8", "int8", 64),
     ("int8-16x16", "int4_asym", 32),
 ]
 

@@ -38,8 +38,8 @@ MACHINES = {
     "lut-3x4": (16, ("int2", "int8", "int4_asym", "bipolar_int3")),
     "lut-2x5": (8, ("int3_asym",)),  # no code as wide as the PE takes
     "bit-serial-3x4": (16, ("bitmod_fp4", "int8", "bitmod_fp3", "int6", "int4", "fp4_e2m1", "bitmod_fp4_er", "int7")),
-    "opt3-3x4": (16, ("int8", "int4", "int6")),
-    "opt4c-4x3": (8, ("int8", "int3")),
+    "opt3-3x2": (16, ("int8", "int4", "int6")),
+    "opt4c-2x3": (8, ("int8", "int3")),
 }
 
 
