@@ -1,0 +1,1 @@
+"""How a design gets on a board: board tops, open-source build flows, the host driver."""
