@@ -229,11 +229,12 @@ class Compiled:
     Parameters
         verilog : text holding module `top` in the style that Yosys writes; top : str
         optimise : flag of the C++ compiler; "-O1" builds large designs sooner.
+        extra : C++ that is compiled behind the driver and may use it; its functions are in the library too.
     Zero initial values of registers are taken out, so that `open(random_state=True)` can power up unknown.
     Raises ToolError when Verilator or g++ is missing or refuses the text.
     """
 
-    def __init__(self, verilog: str, top: str, *, optimise: str = "-O2") -> None:
+    def __init__(self, verilog: str, top: str, *, optimise: str = "-O2", extra: str = "") -> None:
         self.top = top
         ports = ports_of(verilog, top)
         self.inputs: dict[str, Port] = {p.name: p for p in ports if not p.output}
@@ -241,7 +242,7 @@ class Compiled:
         self.in_words = sum(p.words for p in self.inputs.values())
         self.out_words = sum(p.words for p in self.outputs.values())
         stripped = without_zero_init(verilog)
-        driver = driver_source(verilog, top)
+        driver = driver_source(verilog, top) + extra
         key = digest(verilator_version(), *_VERILATE, *_CXX, *_LIBRARY, optimise, top, stripped, driver)
         folder = build_once(f"{top[:40]}-{key}", lambda scratch: self._build(scratch, stripped, driver, optimise))
         self._library = ctypes.CDLL(str(folder / "design.so"))
