@@ -34,6 +34,12 @@ class ProgramError(BitwrightError):
     """A program of the accelerator: text that does not assemble, or words that are no instructions."""
 
 
+class BoardError(BitwrightError):
+    """A board that is absent, is another one than expected, or whose line loses too much."""
+
+    exit_code = 3
+
+
 class StoreError(BitwrightError):
     """A result store that cannot be read, written or locked."""
 
