@@ -102,7 +102,7 @@ def lower(
     a buffer that cannot hold one tile; another rescale. FormatError: scales that are no fp16,
     operands that are no codes of the PE.
     """
-    job = _job(weights, acts, limits, bias, to)
+    job = job_of(weights, acts, limits, bias=bias, to=to)
     if rescale is not None:
         _check_rescale(rescale)
         job = replace(job, scaled=True)
@@ -290,8 +290,10 @@ def _tail_bytes(job: Job, tile: int) -> int:
 # --- The operands -------------------------------------------------------------------------------------------------
 
 
-def _job(weights: Encoded, acts: Operand, limits: Limits, bias: F32 | None, to: NumberType) -> Job:
-    """The job that the operands make."""
+def job_of(
+    weights: Encoded, acts: Operand, limits: Limits, *, bias: F32 | None = None, to: NumberType = NumberType.FP32
+) -> Job:
+    """The job that the operands make. ConfigError where they make none."""
     (n, k), (m, width) = weights.shape, acts.values.shape
     names = [item.name for item in limits.formats]
     if weights.format not in names:

@@ -25,7 +25,7 @@ from bitwright.arch.errors import BoardError
 from bitwright.fpga.link import protocol
 from bitwright.fpga.link.protocol import HEADER_BYTES, REPLY, REPLY_BYTES, FrameError, Info, Op, Status
 
-_CHARACTER_BITS = 10
+CHARACTER_BITS = 10
 _NUMBERS, WINDOW = 256, 128
 _MOST_PART_BYTES = 1 << 16
 """Of a frame that does not end."""
@@ -179,7 +179,7 @@ class Link:
                 for lost in [other for other in waiting.values() if other.sent_at < entry.sent_at]:
                     self._send(lost)
             under_way = sum(item.request.cost + item.answer_bytes for item in waiting.values())
-            patience_s = self.timeout_s + 2 * under_way * _CHARACTER_BITS / self.baud
+            patience_s = self.timeout_s + 2 * under_way * CHARACTER_BITS / self.baud
             if waiting and time.monotonic() - quiet_since > patience_s:
                 for entry in list(waiting.values()):
                     self._send(entry)

@@ -21,6 +21,7 @@ VERSION = 1
 END, ESCAPE = 0xC0, 0xDB
 """End a frame; say that the next byte stands for one of these two."""
 ESCAPED = {END: 0xDC, ESCAPE: 0xDD}
+_MEANT = {code: byte for byte, code in ESCAPED.items()}
 
 CRC_BYTES = 4
 HEADER_BYTES = 7
@@ -74,21 +75,13 @@ def frame(body: bytes) -> bytes:
 
 def body_of(line: bytes) -> bytes:
     """The body of what stood between two ENDs. FrameError for a wrong escape, a wrong CRC, too few bytes."""
-    whole = bytearray()
-    escaped = False
-    back = {code: byte for byte, code in ESCAPED.items()}
-    for byte in line:
-        if escaped:
-            if byte not in back:
-                raise FrameError(f"byte {byte:#04x} after an escape")
-            whole.append(back[byte])
-            escaped = False
-        elif byte == ESCAPE:
-            escaped = True
-        else:
-            whole.append(byte)
-    if escaped:
-        raise FrameError("ends with an escape")
+    first, *rest = line.split(bytes([ESCAPE]))
+    whole = bytearray(first)
+    for part in rest:
+        if not part or part[0] not in _MEANT:
+            raise FrameError(f"an escape before {part[:1].hex() or 'the end'}")
+        whole.append(_MEANT[part[0]])
+        whole += part[1:]
     if len(whole) <= CRC_BYTES:
         raise FrameError(f"{len(whole)} bytes: no room for a body")
     body, check = bytes(whole[:-CRC_BYTES]), bytes(whole[-CRC_BYTES:])

@@ -1,0 +1,70 @@
+"""`make campaign-fpga`: a whole decode step of SmolLM2, every matrix product on the compiled accelerator of a board's
+machine before the timing of its block RAM, through the host driver and the link's frames, tile after tile.
+
+The board is `board_model`, whose runs are those of the Verilog. Any bit of the logits that is not the quantised numpy
+model's fails. Prints cycles, bytes over the line, and the tokens a second that they predict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from bitwright.arch import machine as machines
+from bitwright.arch.isa.limits import limits
+from bitwright.arch.isa.placement import Placement
+from bitwright.fpga.host.decoding import OnBoard, Prediction, decode_step
+from bitwright.fpga.host.driver import Accelerator
+from bitwright.fpga.host.link import Link
+from bitwright.fpga.memory import timing
+from bitwright.rtl.accelerator.top import opened, verilog
+from bitwright.rtl.bench.accelerator_runner import CompiledAccelerator
+from bitwright.workloads import checkpoint, linear, texts
+from bitwright.workloads.attention import AttentionRule
+from board_model import BoardModel, Outcome, TestBoard
+
+FORM, GROUP, CONTEXT = "int4_asym", 32, 16
+ULX3S = {"clock_hz": 25_000_000, "baud": 3_000_000, "memory_bytes": 131072, "link_bytes": 8192}
+
+
+@pytest.mark.parametrize("name", ["int8-8x8"])
+def test_decode_step(name: str) -> None:
+    machine = machines.with_changes(machines.load(name), buffers_kib="16,16,16").model_copy(update={"formats": (FORM,)})
+    lim = limits(machine)
+    module, text = verilog(lim, **opened(machine))
+    compiled = CompiledAccelerator(text, module, lim, optimise="-O2")
+    memory = timing(single_port=False)
+
+    def runner(words: bytes, regions: Sequence[np.ndarray], placement: Placement, watchdog: int) -> Outcome:
+        done = compiled.run(words, regions, memory, placement=placement, watchdog=watchdog, max_cycles=10**9)
+        return done.fault, done.index, done.counters
+
+    model = BoardModel(machine, TestBoard(**ULX3S), runner=runner)
+    board = Accelerator(Link(model, "model", 10**9, timeout_s=10))
+    smollm2 = checkpoint.load("smollm2-135m")
+    content = texts.load("jargon").content[:400]
+    tokens = np.asarray(smollm2.tokenizer.encode(content, add_special_tokens=False).ids[:CONTEXT], np.int64)
+    attention = AttentionRule("fp16", "fp16")
+
+    def show(stage: str, done: int, total: int) -> None:
+        sent = board.statistics.bytes_sent
+        print(f"{stage} {done}/{total}: {rule.cycles} cycles, {rule.runs} runs, {sent} bytes sent", flush=True)
+
+    numpy_logits = decode_step(smollm2, linear.IntegerRule(FORM, GROUP, pass_depth=lim.slice_steps), attention, tokens)
+    whole_groups = decode_step(smollm2, linear.IntegerRule(FORM, GROUP), attention, tokens)
+    rule = OnBoard(board, lim, FORM, GROUP)
+    logits = decode_step(smollm2, rule, attention, tokens, show)
+    np.testing.assert_array_equal(logits.view(np.uint32), numpy_logits.view(np.uint32))
+    assert int(logits.argmax()) == int(whole_groups.argmax())
+    statistics = board.statistics
+    found = Prediction(
+        rule.cycles, ULX3S["clock_hz"], statistics.bytes_sent, statistics.bytes_received, ULX3S["baud"]
+    )  # fmt: skip
+    print(
+        f"{name}, {FORM} in groups of {GROUP}, context {CONTEXT}: next token {int(logits.argmax())} "
+        f"({smollm2.tokenizer.decode([int(logits.argmax())])!r}) as numpy's, every bit of the logits; {rule.cycles} "
+        f"cycles in {rule.runs} runs, {statistics.bytes_sent} bytes to the board, {statistics.bytes_received} back; at "
+        f"{found.clock_hz / 1e6:g} MHz and {found.baud / 1e6:g} Mbaud {found.compute_s:.2f} s + {found.link_s:.1f} s: "
+        f"{found.tokens_per_s:.5f} tokens/s, the link's share {100 * found.link_share:.2f} %"
+    )

@@ -1,0 +1,8 @@
+"""Lets the tests of all folders here import `board_model` and `worse_lines`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
