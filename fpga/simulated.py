@@ -52,8 +52,9 @@ class Line:
 
 
 @lru_cache
-def _compiled(text: str, top: str) -> Compiled:
+def _compiled(machine: Machine, board: Board) -> Compiled:
     """A board top's Verilog as a library, with the line of serial_line.cpp."""
+    top, text = verilog(machine, board)
     words = {port.name.upper(): port.word for port in ports_of(text, top)}
     glue = _GLUE.read_text()
     for name in ("RST", "RX", "TX", "LEDS"):
@@ -79,8 +80,7 @@ class SimulatedBoard:
     """
 
     def __init__(self, machine: Machine, board: Board, *, line: Line | None = None, seed: int = 1) -> None:
-        module, text = verilog(machine, board)
-        self._design = _compiled(text, module)
+        self._design = _compiled(machine, board)
         self._library = self._design._library
         self._line = line or Line()
         self._clocks_per_bit = board.clock_hz / board.baud
