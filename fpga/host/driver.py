@@ -78,12 +78,12 @@ class Accelerator:
             timeout_s, retries : as of `Link`
         BoardError for a port that does not exist or is in use, a board that does not answer, or another machine's.
         """
-        link = Link(_serial(port, baud), port, baud, timeout_s, retries)
-        found = cls(link)
+        line = _serial(port, baud)
         try:
+            found = cls(Link(line, port, baud, timeout_s, retries))
             found._check(machine)
         except BaseException:
-            found.close()
+            line.close()
             raise
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
@@ -16,11 +16,15 @@ from bitwright.arch.isa.instructions import Instruction
 from bitwright.arch.isa.interpreter import run as interpret
 from bitwright.arch.isa.limits import Limits
 from bitwright.fpga.host.driver import BoardRun, placed_bytes
+from bitwright.fpga.host.link import Progress as LoadProgress
 from bitwright.fpga.link.protocol import Info
 from bitwright.workloads.layout import OUT_REGION, Bytes, Job, Layout
 from bitwright.workloads.linear import F32, Operand, rows_of_operand
 from bitwright.workloads.lowering import Lowered, choose_tiling, job_of, lower, program
 from bitwright.workloads.quantise.prepared import rows_of
+
+Progress = Callable[[str, int, int], None]
+"""Called with a product's name, bytes that the board has answered for, and about how many there are in all."""
 
 
 class Board(Protocol):
@@ -30,8 +34,9 @@ class Board(Protocol):
     def info(self) -> Info: ...
 
     def run(
-        self, program: Sequence[Instruction], memory: Sequence[Bytes], *, max_cycles: int, outputs: Sequence[int]
-    ) -> BoardRun: ...
+        self, program: Sequence[Instruction], memory: Sequence[Bytes], *, max_cycles: int, outputs: Sequence[int],
+        progress: LoadProgress | None,
+    ) -> BoardRun: ...  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +69,9 @@ class Product:
 
 
 def multiply(
-    board: Board, weights: Encoded, acts: Operand, limits: Limits, *, golden: bool = False, name: str = "product"
-) -> Product:
+    board: Board, weights: Encoded, acts: Operand, limits: Limits, *, golden: bool = False, name: str = "product",
+    progress: Progress | None = None,
+) -> Product:  # fmt: skip
     """act[m, k] . wgt[n, k] on a board; limits are its machine's.
 
     golden : compare every output of each tile with the functional interpreter's, MismatchError with the first that is
@@ -73,12 +79,24 @@ def multiply(
     board stops a program. BoardError as of the driver.
     """
     results = np.empty((len(acts.values), weights.shape[0]), np.float32)
-    counters, depths = [], set()
+    counters: list[Counters] = []
+    depths = set()
+    tokens, outputs = tile_sizes(job_of(weights, acts, limits), board.info.memory_bytes)
+    count, before = -(-len(acts.values) // tokens) * -(-weights.shape[0] // outputs), 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal before
+        if progress is not None:
+            progress(name, before + done, before + total * (count - len(counters)))
+        before += total if done == total else 0
+
     for tile in tiles(weights, acts, limits, board.info.memory_bytes):
         lowered = tile.lowered
         found = [region.copy() for region in lowered.memory]
-        run = board.run(lowered.program, found, max_cycles=_most_cycles(lowered), outputs=[OUT_REGION])
         where = f"{name}[{tile.tokens.start}:{tile.tokens.stop}, {tile.outputs.start}:{tile.outputs.stop}]"
+        run = board.run(
+            lowered.program, found, max_cycles=_most_cycles(lowered), outputs=[OUT_REGION], progress=show
+        )  # fmt: skip
         if run.fault is not None:
             raise MismatchError(f"{where}: the board stops at instruction {run.index}: {run.fault.name}")
         part = lowered.layout.read(found[OUT_REGION])

@@ -14,13 +14,12 @@ from bitwright.arch.isa.counters import Counters
 from bitwright.arch.isa.instructions import Instruction, NumberType
 from bitwright.arch.isa.limits import Limits, limits
 from bitwright.arch.machine import Machine
-from bitwright.arch.pe.broadcast import PairFamily
 from bitwright.sim.accelerator import engine as simpy_engine
 from bitwright.sim.accelerator import fast as fast_engine
-from bitwright.workloads import linear
 from bitwright.workloads.layout import Job, Layout
 from bitwright.workloads.lowering import Lowered, choose_tiling, lower
 from bitwright.workloads.lowering import program as program_of
+from bitwright.workloads.operands import operand
 
 SCHEMA_VERSION = 1
 
@@ -122,19 +121,6 @@ def usual_weights(machine: Machine) -> tuple[str, int | None]:
     """
     form = formats.get(limits(machine).formats[0].name)
     return form.name, form.default_group if isinstance(form.default_group, int) else None
-
-
-def operand(limits: Limits, fmt: str, acts: linear.F32) -> linear.Operand:
-    """Activations [m, k] as the PE takes them beside weights of `fmt`: fp16, int8, or pairs as wide as the weights'."""
-    if limits.pe.act.kind == "float":
-        return linear.Fp16Rule("fp16", None).encode_acts(acts, 1, "gemm")
-    if not isinstance(limits.tile, PairFamily):
-        return linear.encode_int8_acts(acts, None)
-    narrow = "ovp4_flint" if limits.tile.spec.normal == "flint4" else "ovp4"
-    form = formats.get("ovp8" if limits.tile.mode(fmt) else narrow)
-    codes = form.integers(form.encode(acts, group=None, scale_format="fp32"))
-    most = int(np.abs(codes.ints).max())
-    return linear.Operand(codes.ints.astype(np.float32), codes.scales, acts.shape[1], most)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from bitwright.arch.isa.network import validate
 from bitwright.rtl.accelerator.top import verilog
 from bitwright.rtl.bench.accelerator_runner import AcceleratorRun, CompiledAccelerator
 from bitwright.sim.accelerator import engine, fast
-from bitwright.sim.accelerator.gemm import operand
 from bitwright.workloads.lowering import Lowered, lower
+from bitwright.workloads.operands import operand
 
 Memory = list[np.ndarray]
 

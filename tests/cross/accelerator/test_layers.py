@@ -13,12 +13,12 @@ from bitwright.arch.formats.base import Encoded
 from bitwright.arch.isa import to_bytes
 from bitwright.arch.isa.interpreter import run as interpret
 from bitwright.arch.isa.limits import Limits, limits
-from bitwright.sim.accelerator.gemm import operand
 from bitwright.workloads import checkpoint, linear, texts
 from bitwright.workloads.attention import AttentionRule
 from bitwright.workloads.checkpoint import Checkpoint
 from bitwright.workloads.layout import OUT_REGION
 from bitwright.workloads.lowering import lower
+from bitwright.workloads.operands import operand
 from bitwright.workloads.transformer import DecoderLayer
 
 Layers = dict[str, tuple[np.ndarray, np.ndarray]]
