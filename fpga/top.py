@@ -42,7 +42,7 @@ _BLINK_BITS = 24
 
 
 class Board(Protocol):
-    """What the board top must know of a board; `fpga.boards` has them with their pins.
+    """What the board top must know of a board; `fpga.boards` has them with their pins. A frozen value: it is hashed.
 
     Members
         name : of `bitwright list boards`
@@ -68,6 +68,7 @@ class Board(Protocol):
     def link_bytes(self) -> int: ...
     @property
     def leds(self) -> int: ...
+    def __hash__(self) -> int: ...
 
 
 class BoardTop(wiring.Component):

@@ -195,28 +195,33 @@ class Accelerator:
         ConfigError for a program or memory that is none, or that the board has no room for. A program's fault is no
         error, but the result's.
         """
-        words = bytes(program) if isinstance(program, bytes) else to_bytes(program)
         if outputs is None:
             if isinstance(program, bytes):
                 raise ConfigError("outputs: must be given for a program of bytes (or give its instructions)")
             backs = sorted({item.region for item in program if isinstance(item, Store)})
         else:
             backs = list(outputs)
-        _check_run(words, memory, self.info.port_bytes, max_cycles)
-        placement = place(len(words), [region.size for region in memory])
-        self._load(words, memory, placement, max_cycles, () if outputs is None else backs, progress)
+        skipped = () if outputs is None else backs
+        placement = self.load(program, memory, max_cycles=max_cycles, skipped=skipped, progress=progress)
         self.start()
         status = self.wait()
-        run = self._result(status)
+        run = self.result(status)
         for region in backs:
             got = self.read_memory(placement.regions[region], memory[region].size)
             memory[region][:] = np.frombuffer(got, np.uint8)
         return run
 
-    def _load(
-        self, words: bytes, memory: Sequence[Bytes], placement: Placement, max_cycles: int, skipped: Sequence[int],
-        progress: Progress | None,
-    ) -> None:  # fmt: skip
+    def load(
+        self, program: Sequence[Instruction] | bytes, memory: Sequence[Bytes], *, max_cycles: int = 1 << 30,
+        skipped: Sequence[int] = (), progress: Progress | None = None,
+    ) -> Placement:  # fmt: skip
+        """All that a run needs but its start; where program and regions stand then.
+
+        skipped : regions that get their room but are not loaded. Others and errors as of `run`.
+        """
+        words = bytes(program) if isinstance(program, bytes) else to_bytes(program)
+        _check_run(words, memory, self.info.port_bytes, max_cycles)
+        placement = place(len(words), [region.size for region in memory])
         beat = self.info.port_bytes
         values = {"PROGRAM_WORDS": len(words) // WORD_BYTES, "INTERRUPT_ENABLE": 0, "INTERRUPT": 3}
         values |= halves("PROGRAM_BASE", placement.program) | halves("WATCHDOG", max_cycles)
@@ -228,9 +233,13 @@ class Accelerator:
         for region, base in enumerate(placement.regions):
             if region not in skipped and memory[region].size:
                 requests += self._writes(base, memory[region].tobytes())
+        for region, base in enumerate(placement.regions):
+            self._check_range(base, memory[region].size)
         self._link.exchange([*requests, *_register_writes(values)], progress)
+        return placement
 
-    def _result(self, status: int) -> BoardRun:
+    def result(self, status: int) -> BoardRun:
+        """How the run ended that left this STATUS, and its counters."""
         names = ["ERROR", "ERROR_INDEX", *(f"{name.upper()}_{half}" for name in COUNTERS for half in ("LO", "HI"))]
         got = self.read_registers(names)
         code = got["ERROR"]
