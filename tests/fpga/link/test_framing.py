@@ -1,6 +1,6 @@
 # amaranth: UnusedElaboratable=no
 # (parts that are refused)
-"""Frames: the software's two directions against one another and against single faults, the gates' against the software's.
+"""Frames: the software's two directions against one another and single faults, the gates' against the software's.
 
 Independent source of the CRC: zlib (software), amaranth.lib.crc (gates).
 """
