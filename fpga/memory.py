@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.data import StructLayout
 from amaranth.lib.fifo import SyncFIFO
@@ -233,4 +233,5 @@ class BoardMemory(wiring.Component):
         shown = Signal(row)
         with m.If(self.host_read):
             m.d.sync += shown.eq(lane)
-        m.d.comb += self.host_got.eq(self.m_axi_rdata.word_select(shown, 8))
+        lanes = Array(self.m_axi_rdata[8 * number : 8 * number + 8] for number in range(self.port_bytes))
+        m.d.comb += self.host_got.eq(lanes[shown])

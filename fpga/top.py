@@ -89,8 +89,11 @@ class BoardTop(wiring.Component):
         if not 1 <= board.leds <= len(LEDS):
             raise ConfigError(f"{board.name}.leds = {board.leds}: must be 1..{len(LEDS)}")
         self.machine, self.board = machine, board
-        self.accelerator = top.Accelerator(limits(machine), **top.opened(machine))
+        clock = {"clock_hz": board.clock_hz, "baud": board.baud}
+        self.receiver, self.transmitter = UartReceiver(**clock), UartTransmitter(**clock)
+        self.deframer = Deframer(board.link_bytes)
         self.memory = BoardMemory(machine.port.bytes, board.memory_bytes, single_port=board.single_port_memory)
+        self.accelerator = top.Accelerator(limits(machine), **top.opened(machine))
         self.info = Info(
             VERSION, machine.port.bytes, board.link_bytes, board.memory_bytes, board.clock_hz, design_id(machine)
         )
@@ -109,12 +112,11 @@ class BoardTop(wiring.Component):
         line = Signal(init=1)
         m.submodules.rx_crossing = FFSynchronizer(self.rx, line, init=1)
 
-        clock = {"clock_hz": self.board.clock_hz, "baud": self.board.baud}
-        m.submodules.receiver = receiver = UartReceiver(**clock)
-        m.submodules.deframer = deframer = Deframer(self.board.link_bytes)
+        m.submodules.receiver = receiver = self.receiver
+        m.submodules.deframer = deframer = self.deframer
         m.submodules.requests = requests = Requests(self.info)
         m.submodules.framer = framer = Framer()
-        m.submodules.transmitter = transmitter = UartTransmitter(**clock)
+        m.submodules.transmitter = transmitter = self.transmitter
         m.submodules.accelerator = accelerator = self.accelerator
         memory = self.memory
         m.submodules.memory = ResetInserter(requests.memory_reset)(memory)
