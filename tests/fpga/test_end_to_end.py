@@ -4,23 +4,28 @@ Verilog; the same over lines that break what they carry. Independent source: the
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import serial
+import yaml
 from bitwright.arch import formats
-from bitwright.arch.errors import BoardError
+from bitwright.arch.errors import BoardError, ConfigError
 from bitwright.arch.isa.counters import Counters
 from bitwright.arch.isa.instructions import Execute
 from bitwright.arch.isa.interpreter import run as interpret
 from bitwright.arch.isa.limits import limits
 from bitwright.arch.registers import OFFSETS
+from bitwright.cli.main import app
 from bitwright.fpga.host.driver import Accelerator, place
+from bitwright.fpga.host.link import Request
 from bitwright.fpga.host.products import Product, multiply, tiles
 from bitwright.fpga.link.protocol import END, Op, body_of, design_id, frame, length, request
 from bitwright.fpga.memory import timing
@@ -32,6 +37,7 @@ from bitwright.workloads.layout import OUT_REGION
 from bitwright.workloads.lowering import Lowered, lower
 from bitwright.workloads.quantise.prepared import rows_of
 from board_model import BoardModel, TestBoard, small_machine
+from typer.testing import CliRunner
 from worse_lines import WorseLine
 
 MACHINE = small_machine("int8-4x4", ("int4_asym",), kib=4)
@@ -213,6 +219,9 @@ def test_memory_is_refused_while_a_run_goes_on_and_reset_ends_one() -> None:
         assert host.result(2).counters == simulated(lowered)
         assert host.read_memory(outputs, size) == expected[OUT_REGION].tobytes()
         host.write_memory(outputs, bytes(size))
+        host._link.exchange([Request(Op.RUN, 1)])  # the number of the run that was: it is not done again
+        assert host.wait() == 2
+        assert host.read_memory(outputs, size) == bytes(size)
         host.start()
         assert host.read_register("STATUS") == 1
         host.write_registers({"RESET": 1})
@@ -221,6 +230,27 @@ def test_memory_is_refused_while_a_run_goes_on_and_reset_ends_one() -> None:
         host.start()
         assert host.wait() == 2
         assert host.read_memory(outputs, size) == expected[OUT_REGION].tobytes()
+
+
+def test_the_command_runs_a_product_on_a_port_and_compares_it(tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text(yaml.safe_dump(MACHINE.model_dump(mode="json")))
+    with SimulatedBoard(MACHINE, BOARD) as board:
+        arguments = ["fpga", "run", str(own), "--port", board.port, "--gemm", "2,64,24", "--baud", str(BAUD)]
+        ran = CliRunner().invoke(app, [*arguments, "--group", "32", "--json"])
+        assert ran.exception is None, ran.exception
+        row = json.loads(ran.stdout)
+        assert row["outputs_equal"] == 48
+        assert row["weights"] == "int4_asym"
+        assert row["cycles"] > 0
+        assert row["bytes_sent"] > 1000
+        assert 0.9 < row["link_share"] < 1
+        ran = CliRunner().invoke(app, [*arguments, "--weights", "int4"])
+        assert str(ran.exception) == "weights.format = int4: the machine has int4_asym (ask limits() for the format)"
+        assert isinstance(ran.exception, ConfigError)
+    ran = CliRunner().invoke(app, arguments)
+    assert str(ran.exception).startswith(f"port = {board.port}: cannot be opened (")
+    assert isinstance(ran.exception, BoardError)
 
 
 def a_long_run() -> Lowered:
