@@ -103,6 +103,9 @@ campaign-dram: $(STAMP) ## row hits and bandwidth against Ramulator 2.1, built f
 campaign-fuzz: $(STAMP) ## damaged files against every reader (FUZZ_SECONDS=600, FUZZ_SEED=1)
 	$(BIN)/python tests/workloads/campaign_fuzz_files.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
+campaign-fpga: $(STAMP) ## a decode step of SmolLM2 through a board's link, every family of machines on the board top (10 minutes)
+	$(BIN)/python -m pytest -s tests/fpga/campaign_fpga.py
+
 campaign-properties: $(STAMP) ## every property-based test with new random cases; `make test` takes the same ones every time (half an hour)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis --hypothesis-profile explore
 
@@ -130,4 +133,4 @@ picture: $(STAMP) ## the README's picture, from the report of `make sweep`
 clean: ## remove what make made, but .venv and results
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-proofs campaign-dram campaign-fuzz campaign-properties docs accuracy picture clean
+.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-proofs campaign-dram campaign-fuzz campaign-fpga campaign-properties docs accuracy picture clean

@@ -1,8 +1,11 @@
-"""`make campaign-fpga`: a whole decode step of SmolLM2, every matrix product on the compiled accelerator of a board's
-machine before the timing of its block RAM, through the host driver and the link's frames, tile after tile.
+"""`make campaign-fpga`: a decode step of SmolLM2 and every family of machines through a board's link.
 
-The board is `board_model`, whose runs are those of the Verilog. Any bit of the logits that is not the quantised numpy
-model's fails. Prints cycles, bytes over the line, and the tokens a second that they predict.
+The decode step: every matrix product on the compiled accelerator of a board's machine before the timing of its block
+RAM, through the host driver and the link's frames, tile after tile; the board is `board_model`, whose runs are those of
+the Verilog. Any bit of the logits that is not the quantised numpy model's fails. Prints cycles, bytes over the line,
+and the tokens a second that they predict.
+
+The families: the board top's Verilog behind a pseudo-terminal, both kinds of block RAM, each output compared.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from bitwright.arch.isa.placement import Placement
 from bitwright.fpga.host.decoding import OnBoard, Prediction, decode_step
 from bitwright.fpga.host.driver import Accelerator
 from bitwright.fpga.host.link import Link
+from bitwright.fpga.host.running import run
 from bitwright.fpga.memory import timing
+from bitwright.fpga.simulated import SimulatedBoard
 from bitwright.rtl.accelerator.top import opened, verilog
 from bitwright.rtl.bench.accelerator_runner import CompiledAccelerator
 from bitwright.workloads import checkpoint, linear, texts
@@ -68,3 +73,35 @@ def test_decode_step(name: str) -> None:
         f"{found.clock_hz / 1e6:g} MHz and {found.baud / 1e6:g} Mbaud {found.compute_s:.2f} s + {found.link_s:.1f} s: "
         f"{found.tokens_per_s:.5f} tokens/s, the link's share {100 * found.link_share:.2f} %"
     )
+
+
+LUT = machines.Machine.model_validate(
+    {"name": "lut-4x4", "pe": "lut:weight_bits=4,depth=16384", "array": {"rows": 4, "cols": 4, "dataflow": "os"}}
+)
+FAMILIES = [
+    ("fp16-4x4", "int4_asym", 32),
+    ("int8-4x4", "int8", None),
+    ("int8-4x4-os", "int4", 64),
+    ("shift-add-4x4", "int4_asym", 64),
+    ("outlier-victim-4x4", "ovp4", 64),
+    ("bit-serial-4x4", "bitmod_fp4", 128),
+    (LUT, "int4_asym", 32),
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: getattr(family[0], "name", family[0]))
+def test_every_family_of_machines(family: tuple[machines.Machine | str, str, int | None]) -> None:
+    which, form, group = family
+    loaded = machines.load(which) if isinstance(which, str) else which
+    small = machines.with_changes(loaded, buffers_kib="4,4,4").model_copy(update={"formats": (form,)})
+    for single_port in (False, True):
+        facts = TestBoard(single_port_memory=single_port, memory_bytes=32768)
+        with SimulatedBoard(small, facts) as board:
+            row = run(small, board.port, 3, 320, 27, fmt=form, group=group, baud=115_200)
+        assert row["outputs_equal"] == 81
+        assert not row["sent_again"]
+        print(
+            f"{small.name} {form}, {'one port' if single_port else 'two ports'}: {row['tiles']} tiles, {row['cycles']} "
+            f"cycles, {row['bytes_sent']} bytes sent, {row['outputs_equal']} outputs equal",
+            flush=True,
+        )
