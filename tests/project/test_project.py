@@ -18,7 +18,7 @@ from bitwright.arch.space import Space
 from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("arch", "workloads", "rtl", "sim", "reports", "cli")
+ROOMS = ("arch", "workloads", "rtl", "sim", "fpga", "reports", "cli")
 
 # room -> rooms of ours it may import, and libraries it may not.
 WALLS: dict[str, tuple[set[str], set[str]]] = {
@@ -27,7 +27,8 @@ WALLS: dict[str, tuple[set[str], set[str]]] = {
     "rtl": ({"arch"}, {"simpy"}),
     "sim": ({"arch", "workloads"}, {"amaranth"}),
     "reports": ({"arch", "workloads", "sim"}, {"amaranth", "simpy"}),
-    "cli": ({"arch", "workloads", "rtl", "sim", "reports"}, {"amaranth", "simpy", "plotly"}),
+    "fpga": ({"arch", "rtl", "workloads"}, {"simpy"}),
+    "cli": ({"arch", "workloads", "rtl", "sim", "fpga", "reports"}, {"amaranth", "simpy", "plotly"}),
 }
 
 
@@ -58,6 +59,15 @@ def test_walls_between_rooms_hold(room: str) -> None:
             assert parts[0] not in forbidden, f"{path.relative_to(ROOT)} imports {name}"
             if parts[0] == "bitwright" and len(parts) > 1:
                 assert parts[1] in allowed | {room}, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_of_the_fpga_room_only_the_host_knows_workloads_and_it_needs_no_hardware_description() -> None:
+    for path in (ROOT / "fpga").rglob("*.py"):
+        if "host" not in path.parts:
+            assert not [name for name in imports(path) if name.startswith("bitwright.workloads")], path
+    loaded = "import sys, bitwright.fpga.host.running as r; print('amaranth' in sys.modules, 'serial' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split() == ["False", "False"], done.stderr
 
 
 @pytest.mark.parametrize(("name", "model"), [("machine", Machine), ("space", Space)])
