@@ -19,12 +19,9 @@ from bitwright.fpga.link.protocol import VERSION, Info, design_id
 from bitwright.fpga.link.requests import Requests
 from bitwright.fpga.link.uart import UartReceiver, UartTransmitter
 from bitwright.fpga.memory import BoardMemory
-from bitwright.rtl.accelerator import memories, top
-from bitwright.rtl.accelerator.execute import execute_verilog
-from bitwright.rtl.accelerator.lanes import lane_verilog
+from bitwright.rtl.accelerator import top
 from bitwright.rtl.accelerator.memory_port import axi_ports
 from bitwright.rtl.accelerator.register_file import axil_ports
-from bitwright.rtl.pe.emit import plain
 
 LEDS = (
     "a host has begun a session",
@@ -175,10 +172,4 @@ def board_top(machine: Machine, board: Board) -> BoardTop:
 def verilog(machine: Machine, board: Board) -> tuple[str, str]:
     """Name and Verilog-2001 of the top, all modules in the text: `module <name>(clk, rst, rx, tx, leds)`."""
     made = board_top(machine, board)
-    parts = [
-        memories.verilog(made, made.module_name),
-        made.memory.ram_verilog(),
-        execute_verilog(made.accelerator.datapath.execute),
-        lane_verilog(),
-    ]
-    return made.module_name, top._NOT.sub(r"= ~| \1;", plain("\n".join(parts)))
+    return made.module_name, top.verilog_of(made, made.module_name, made.accelerator, made.memory.ram_verilog())

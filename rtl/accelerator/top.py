@@ -153,5 +153,10 @@ def opened(machine: Machine) -> dict[str, int]:
 def verilog(limits: Limits, **opened: int) -> tuple[str, str]:
     """Name and Verilog-2001 of a machine's accelerator: each distinct PE, decoder, result unit and lane once."""
     made = Accelerator(limits, **opened)
-    parts = [memories.verilog(made, made.module_name), execute_verilog(made.datapath.execute), lane_verilog()]
-    return made.module_name, _NOT.sub(r"= ~| \1;", plain("\n".join(parts)))
+    return made.module_name, verilog_of(made, made.module_name, made)
+
+
+def verilog_of(part: wiring.Component, name: str, accelerator: Accelerator, *modules: str) -> str:
+    """Verilog-2001 of `part` as the module `name`, with all of the accelerator that is in it, and these modules."""
+    parts = [memories.verilog(part, name), *modules, execute_verilog(accelerator.datapath.execute), lane_verilog()]
+    return _NOT.sub(r"= ~| \1;", plain("\n".join(parts)))
