@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from amaranth.hdl import Array, Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.data import StructLayout
@@ -10,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.fixed_memory import BURST_BYTES, FixedMemory
+from bitwright.arch.pe import Evidence
 from bitwright.rtl.accelerator.memory_port import axi_ports, open_count
 
 OKAY, DECERR = 0b00, 0b11
@@ -74,7 +77,21 @@ class BoardMemory(wiring.Component):
     Model        arch.fixed_memory.FixedMemoryTiming
     Source       AMBA AXI and ACE protocol specification, ARM IHI 0022; deviation: no IDs, WLAST is not looked at.
     Errors       ConfigError for a size that it cannot have.
+    Evidence     see `evidence`.
     """
+
+    evidence: ClassVar[tuple[Evidence, ...]] = (
+        Evidence(
+            "READY, VALID and bytes of random bursts in the contract's cycles, both kinds of RAM; a slow master",
+            4800,
+            "tests/fpga/test_memory.py",
+        ),
+        Evidence(
+            "counters of SmolLM2's tiles on the board top as the simulator's before the contract",
+            2,
+            "tests/fpga/test_end_to_end.py",
+        ),
+    )
 
     def __init__(self, port_bytes: int, memory_bytes: int, *, single_port: bool) -> None:
         if memory_bytes % BURST_BYTES or not BURST_BYTES <= memory_bytes <= MOST_MEMORY_BYTES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.crc import catalog
@@ -10,6 +12,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 from bitwright.arch.errors import ConfigError
+from bitwright.arch.pe import Evidence
 from bitwright.fpga.link.protocol import CRC_BYTES, END, ESCAPE, ESCAPED
 
 BODY = StructLayout({"data": 8, "last": 1})
@@ -31,7 +34,16 @@ class Deframer(wiring.Component):
                  2 cycles or more apart.
     Reset        nothing waits, no frame is under way.
     Model        protocol.body_of
+    Evidence     see `evidence`.
     """
+
+    evidence: ClassVar[tuple[Evidence, ...]] = (
+        Evidence(
+            "random frames, whole and broken: bodies and losses as body_of says, with a reader that pauses",
+            800,
+            "tests/fpga/link/test_framing.py",
+        ),
+    )
 
     def __init__(self, link_bytes: int) -> None:
         if link_bytes not in (1 << bits for bits in range(9, 16)):
@@ -126,7 +138,16 @@ class Framer(wiring.Component):
     Timing       a byte of a body is taken with its (last) byte on the line; a cycle is between two frames.
     Reset        no frame is under way.
     Model        protocol.frame
+    Evidence     see `evidence`.
     """
+
+    evidence: ClassVar[tuple[Evidence, ...]] = (
+        Evidence(
+            "random bodies with pauses on both sides: the bytes of frame",
+            59,
+            "tests/fpga/link/test_framing.py",
+        ),
+    )
 
     def __init__(self) -> None:
         super().__init__({"bodies": In(stream.Signature(BODY)), "bytes": Out(stream.Signature(8))})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.data import StructLayout
 from amaranth.lib.wiring import In, Out
+from bitwright.arch.pe import Evidence
 from bitwright.arch.registers import OFFSET_BITS, OFFSETS
 from bitwright.fpga.link.framing import BODY
 from bitwright.fpga.link.protocol import HEADER_BYTES, INFO_BYTES, NO_SESSION, REPLY, Info, Op, Status
@@ -45,7 +46,16 @@ class Requests(wiring.Component):
                  an offset without register gives 0.
     Reset        no session, no run numbered.
     Model        docs/fpga-link.md
+    Evidence     see `evidence`.
     """
+
+    evidence: ClassVar[tuple[Evidence, ...]] = (
+        Evidence(
+            "random requests, good and bad: replies byte for byte those of a model in Python",
+            300,
+            "tests/fpga/test_end_to_end.py",
+        ),
+    )
 
     def __init__(self, info: Info) -> None:
         self.info = info
