@@ -27,6 +27,8 @@ from bitwright.fpga.link.protocol import HEADER_BYTES, REPLY, REPLY_BYTES, Frame
 
 CHARACTER_BITS = 10
 _NUMBERS, WINDOW = 256, 128
+_MOST_DOUBLED, _HELLO_RETRIES = 4, 3
+"""How often a wait in silence is doubled; how often a board is greeted again."""
 _MOST_PART_BYTES = 1 << 16
 """Of a frame that does not end."""
 _LEAST_CREDIT = 256
@@ -102,8 +104,9 @@ class Link:
         port : open, its reads give up after a short time
         name : of the port, for messages
         baud : of the line: how long silence may last follows from it
-        timeout_s : silence that is a loss, beyond the time that the bytes under way take
-        retries : how often a request is sent again before the link is given up
+        timeout_s : silence that is a loss, beyond the time that the bytes under way take; each time that nothing comes
+            twice as long, at most 16 times: a busy machine is no lost byte
+        retries : how often a request is sent again before the link is given up; a greeting at most 3 times
     Members
         info : of the board, once greeted
     BoardError: nothing answers, what answers is no board of ours, the board was reset, requests stay unanswered.
@@ -153,7 +156,7 @@ class Link:
         credit = self._credit
         total = sum(request.cost + max(0, request.answer_bytes) for request in requests)
         done = 0
-        quiet_since = time.monotonic()
+        quiet_since, silences = time.monotonic(), 0
         while todo or waiting:
             while todo and (not waiting or (todo[0][1].cost <= credit and self._in_window(waiting))):
                 index, request = todo.popleft()
@@ -168,7 +171,7 @@ class Link:
                 found = self._match(body, waiting)
                 if found is None:
                     continue
-                quiet_since = time.monotonic()
+                quiet_since, silences = time.monotonic(), 0
                 number, data = found
                 entry = waiting.pop(number)
                 answers[entry.index] = data
@@ -179,11 +182,13 @@ class Link:
                 for lost in [other for other in waiting.values() if other.sent_at < entry.sent_at]:
                     self._send(lost)
             under_way = sum(item.request.cost + item.answer_bytes for item in waiting.values())
-            patience_s = self.timeout_s + 2 * under_way * CHARACTER_BITS / self.baud
+            patience_s = (self.timeout_s + 2 * under_way * CHARACTER_BITS / self.baud) * 2 ** min(
+                silences, _MOST_DOUBLED
+            )
             if waiting and time.monotonic() - quiet_since > patience_s:
                 for entry in list(waiting.values()):
                     self._send(entry)
-                quiet_since = time.monotonic()
+                quiet_since, silences = time.monotonic(), silences + 1
         return answers
 
     def _in_window(self, waiting: dict[int, _Waiting]) -> bool:
@@ -192,7 +197,7 @@ class Link:
         return (self._number + 1 - oldest) % _NUMBERS < WINDOW
 
     def _send(self, entry: _Waiting) -> None:
-        if entry.sends > self.retries:
+        if entry.sends > (min(self.retries, _HELLO_RETRIES) if entry.request.op is Op.HELLO else self.retries):
             raise BoardError(self._silent(entry))
         self.statistics.sent_again += entry.sends > 0
         entry.sends += 1

@@ -68,7 +68,10 @@ def projection() -> Projection:
 
 
 def on_a_board(projection: Projection, outputs: int, line: Line | None = None) -> tuple[Product, Accelerator]:
-    with SimulatedBoard(MACHINE, BOARD, line=line) as board, Accelerator.open(board.port, MACHINE, baud=BAUD) as host:
+    with (
+        SimulatedBoard(MACHINE, BOARD, line=line) as board,
+        Accelerator.open(board.port, MACHINE, baud=BAUD, retries=20) as host,
+    ):
         weights = rows_of(projection.weights, 0, outputs)
         return multiply(host, weights, projection.acts, LIMITS, golden=True, name="layers.0.k"), host
 
