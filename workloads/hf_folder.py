@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+from bitwright.arch import json_text
 from bitwright.arch.errors import CheckpointError, shown
-from bitwright.workloads import config_shape, hf_config, json_text, tokenizer
+from bitwright.arch.safetensors_file import SafetensorsFile, TensorInfo
+from bitwright.workloads import config_shape, hf_config, tokenizer
 from bitwright.workloads.checkpoint import Checkpoint, matrices_of, sha256_of, unknown_weight
-from bitwright.workloads.safetensors_file import SafetensorsFile, TensorInfo
 from bitwright.workloads.shapes import ModelShape
 from numpy.typing import NDArray
 

@@ -26,7 +26,8 @@ def shape_of(model: str) -> ModelShape:
 
         return gguf_shape.shape_of(Path(model))
     if model.endswith(".json"):
-        from bitwright.workloads import config_shape, json_text
+        from bitwright.arch import json_text
+        from bitwright.workloads import config_shape
 
         path = Path(model)
         return config_shape.shape(path.resolve().parent.name or "model", path, json_text.read(path))

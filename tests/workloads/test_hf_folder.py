@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bitwright.arch import json_text
 from bitwright.arch.errors import CheckpointError, shown
-from bitwright.workloads import checkpoint, hf_folder, json_text, models, tokenizer
+from bitwright.workloads import checkpoint, hf_folder, models, tokenizer
 
 KNOWN = "known: llama, mistral, qwen2, qwen3"
 

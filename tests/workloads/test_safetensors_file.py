@@ -16,9 +16,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from bitwright.arch import json_text
 from bitwright.arch.errors import CheckpointError
-from bitwright.workloads import json_text
-from bitwright.workloads.safetensors_file import SafetensorsFile
+from bitwright.arch.safetensors_file import SafetensorsFile
 
 MATRIX = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
 TAIL = ": not a readable safetensors file (get the file again)"

@@ -10,11 +10,11 @@ import numpy as np
 from bitwright.arch import formats
 from bitwright.arch.errors import CheckpointError, shown
 from bitwright.arch.formats.base import Encoded
+from bitwright.arch.safetensors_file import SafetensorsFile, TensorInfo
 from bitwright.workloads import packed
 from bitwright.workloads.checkpoint import matrices_of
 from bitwright.workloads.hf_folder import HfCheckpoint, HfFolder, check_tied, expected_tensors, name_of, shape_of
 from bitwright.workloads.packed.module import FLOATS, Module, PackedMatrix, Scheme
-from bitwright.workloads.safetensors_file import SafetensorsFile, TensorInfo
 from numpy.typing import NDArray
 
 _ROTARY = ".rotary_emb.inv_freq"  # old Llama checkpoints carry the frequencies, which the config defines

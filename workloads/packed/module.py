@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 from bitwright.arch.errors import CheckpointError, shown
 from bitwright.arch.formats.base import Encoded
-from bitwright.workloads.safetensors_file import SafetensorsFile, TensorInfo
+from bitwright.arch.safetensors_file import SafetensorsFile, TensorInfo
 from numpy.typing import NDArray
 
 FLOATS = ("F16", "BF16", "F32")

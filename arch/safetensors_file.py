@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 import ml_dtypes
 import numpy as np
+from bitwright.arch import json_text
 from bitwright.arch.errors import CheckpointError, shown
-from bitwright.workloads import json_text
 from numpy.typing import NDArray
 
 # Name -> bits a value and numpy's type; None where numpy has no packed type: `array` gives the bytes.
