@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 from bitwright.arch.errors import BitwrightError
-from bitwright.cli import catalogue, fpga, hardware, proving, quantizing, reproducing, simulating, sweeping
+from bitwright.cli import catalogue, fpga, hardware, proving, quantizing, reproducing, simulating, sweeping, tracing
 
 app = typer.Typer(
     name="bitwright",
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("doctor")(catalogue.doctor)
 app.command("list")(catalogue.list_)
 app.command("quantize")(quantizing.quantize)
+app.command("trace")(tracing.trace)
 app.command("simulate")(simulating.simulate)
 app.add_typer(sweeping.app, name="sweep")
 app.command("report")(sweeping.report)
