@@ -128,7 +128,8 @@ class Trace:
     def codes(self, name: str) -> Encoded:
         """The codes [n, k] of operator `name`, with all that belongs to them. CheckpointError: not in the trace."""
         row = self.operator(name)
-        file, found = self._files[row.file], {}
+        file = self._files[row.file]
+        found: dict[str, Any] = {}
         for member in MEMBERS:
             key = f"{row.operator}.{member}"
             found[member] = file.array(key) if key in file.tensors else None

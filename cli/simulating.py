@@ -17,6 +17,7 @@ _OWN = "the machine's"
 _EVERY = frozenset({"machine", "model", "gemm", "buffers_kib", "weights", "group", "json"})
 _PROGRAMS = _EVERY | {"engine", "memory_latency", "memory_beat_cycles"}
 _WORKLOAD = frozenset({"prompt_tokens", "output_tokens", "batch"})
+_OF_A_TRACE = frozenset({"machine", "model", "trace", "json"})
 _NOT_OF_THE_TILE_ENGINE = frozenset({"memory_latency", "memory_beat_cycles"})
 
 
@@ -25,14 +26,16 @@ def _on_the_command_line(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _refuse_unused(context: typer.Context, engine: str | None, gemm: str | None) -> None:
+def _refuse_unused(context: typer.Context, engine: str | None, gemm: str | None, trace: Path | None) -> None:
     """ConfigError for an option on the command line that this way to simulate would drop."""
-    if gemm is not None:
+    if trace is not None:
+        way, used = "--trace", _OF_A_TRACE | _WORKLOAD
+    elif gemm is not None:
         way, used = "--gemm", _PROGRAMS
     elif engine is not None:
         way, used = "--engine", _PROGRAMS | _WORKLOAD
     else:
-        way, used = "MODEL without --engine", frozenset(context.params) - _NOT_OF_THE_TILE_ENGINE
+        way, used = "MODEL without --engine", frozenset(context.params) - _NOT_OF_THE_TILE_ENGINE - {"trace"}
     given = {
         f"--{name.replace('_', '-')}": value
         for name, value in context.params.items()
@@ -82,6 +85,10 @@ def simulate(
     timeline: Annotated[
         Path | None, typer.Option(help="Also write what each unit does when, for Perfetto (.json); not with --engine.")
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Of opt3-RxC, opt4c-RxC: cycles from a trace's codes (bitwright trace)."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result row as JSON.")] = False,
 ) -> None:
     """Prefill and decode of MODEL on MACHINE: cycles and where they go, energy, area.
@@ -93,6 +100,9 @@ def simulate(
     attention with the KV cache and element-wise work are left to the host. Without --engine the tile engine estimates
     the whole model, energy and area included.
 
+    --trace DIR: the array's cycles for MODEL's weight matrices and head on PEs whose cycles depend on the codes, from
+    the real codes, beside the guess from Gaussian weights. A model without weights takes the trace's statistics.
+
     Examples:
 
       bitwright simulate int8-16x16 smollm2-135m --prompt-tokens 128 --output-tokens 32
@@ -102,6 +112,8 @@ def simulate(
       bitwright simulate shift-add-16x16-os llama-2-7b --weights int4 --group 64 --acts int8 --kv int4 --json
 
       bitwright simulate int8-16x16 smollm2-135m --output-tokens 1 --timeline run.json
+
+      bitwright simulate opt3-32x32 smollm2-135m --trace trace
     """
     os.environ.update(ONE_BLAS_THREAD)  # before numpy loads: results do not depend on the machine's threads
     from bitwright.arch import config
@@ -117,7 +129,13 @@ def simulate(
 
     if (gemm is None) == (model is None):
         raise ConfigError("MODEL, --gemm: exactly one of them must be given; the command line")
-    _refuse_unused(context, engine, gemm)
+    _refuse_unused(context, engine, gemm, trace)
+    if trace is not None:
+        from bitwright.cli.tracing import simulate_trace
+
+        sizes = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, "batch": batch}
+        simulate_trace(machine, str(model), trace, json, **sizes)
+        return
     loaded = machines.with_changes(
         machines.load(machine),
         buffers_kib=buffers_kib,

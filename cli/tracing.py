@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 from bitwright.cli.output import print_json, print_table, progress
-from bitwright.cli.simulating import ONE_BLAS_THREAD
 
 
 def trace(
@@ -33,6 +32,8 @@ def trace(
 
       bitwright trace smollm2-135m --weights int4 --group 64 --tokens 64 -o trace-int4
     """
+    from bitwright.cli.simulating import ONE_BLAS_THREAD
+
     os.environ.update(ONE_BLAS_THREAD)
     from bitwright.workloads.policy import FormatPolicy
     from bitwright.workloads.tracing import record
@@ -60,3 +61,27 @@ def trace(
         print_json(row)
     else:
         print_table(("figure", "value"), list(row.items()))
+
+
+def simulate_trace(machine: str, model: str, folder: Path, json: bool, **sizes: int) -> None:
+    """`bitwright simulate MACHINE MODEL --trace DIR`."""
+    from bitwright.arch import trace as traces
+    from bitwright.sim import traced
+
+    array, found = traced.array(machine), traces.load(folder)
+    with progress() as show:
+        row = traced.simulate_trace(
+            array, model, found, progress=lambda done, total: show("matrices", done, total), **sizes
+        )
+    if json:
+        print_json(row)
+        return
+    head = [name for name in row if name not in ("layers", "notes", "schema_version")]
+    print_table(("figure", "value"), [(name, row[name]) for name in head])
+    print()
+    shown = ("name", "count", "n", "k", "mean_cycles_per_weight", "gaussian_mean_cycles_per_weight",
+             "max_cycles_per_weight", "array_cycles", "gaussian_error")  # fmt: skip
+    print_table(shown, [tuple(layer[name] for name in shown) for layer in row["layers"]])
+    print("\nnotes:")
+    for note in row["notes"]:
+        print(f"  - {note}")
