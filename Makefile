@@ -122,6 +122,10 @@ docs: $(STAMP) ## write the generated pages and schemas again
 	$(BIN)/python docs/qsnr.py > build/qsnr.md && mv build/qsnr.md docs/qsnr.md
 	$(BIN)/python docs/reproductions.py > build/reproductions.md && mv build/reproductions.md docs/reproductions.md
 
+traces: $(STAMP) ## cycles of SmolLM2's real codes beside the Gaussian guess: docs/traces.md (six minutes)
+	@mkdir -p build
+	$(BIN)/python docs/traces.py > build/traces.md && mv build/traces.md docs/traces.md
+
 accuracy: $(STAMP) ## perplexity of SmolLM2 under 62 format policies: docs/accuracy.md and its picture (15 minutes; goes on)
 	@mkdir -p build
 	$(BIN)/python docs/accuracy.py results/accuracy > build/accuracy.md && mv build/accuracy.md docs/accuracy.md
@@ -133,4 +137,4 @@ picture: $(STAMP) ## the README's picture, from the report of `make sweep`
 clean: ## remove what make made, but .venv and results
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-proofs campaign-dram campaign-fuzz campaign-fpga campaign-properties docs accuracy picture clean
+.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-proofs campaign-dram campaign-fuzz campaign-fpga campaign-properties docs traces accuracy picture clean
