@@ -49,12 +49,13 @@ ENDS: dict[Token, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Load:
-    """DRAM to one slot of the activation or weight buffer."""
+    """DRAM, from byte `address` on, to one slot of the activation or weight buffer."""
 
     tensor: str  # "act" or "wgt"
     size_bytes: int
     waits: tuple[Token, ...]
     signals: tuple[Token, ...]
+    address: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,12 @@ class Execute:
 
 @dataclass(frozen=True)
 class Store:
-    """One slot of the output buffer to DRAM."""
+    """One slot of the output buffer to DRAM, from byte `address` on."""
 
     size_bytes: int
     waits: tuple[Token, ...]
     signals: tuple[Token, ...]
+    address: int = 0
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ class Program:
     def __str__(self) -> str:
         lines = [f"program {self.m} x {self.k} x {self.n} (M x K x N)"]
         for load in self.loads:
-            lines.append(f"  load    {load.tensor} {load.size_bytes} B{_tokens(load.waits, load.signals)}")
+            lines.append(f"  load    {load.tensor} {load.size_bytes} B at {load.address}{_tokens(load.waits, load.signals)}")
         for execute in self.executes:
             shape = " + ".join(
                 f"{times} x [" + ", ".join(f"{run.count} of (m {run.m}, k {run.k})" for run in pattern) + "]"
@@ -187,7 +189,7 @@ class Program:
             where = f"m {execute.m0}+{execute.m} k {execute.k0}+{execute.k} n {execute.n0}+{execute.n}"
             lines.append(f"  execute {where}: {shape}{_tokens(execute.waits, execute.signals)}")
         for store in self.stores:
-            lines.append(f"  store   out {store.size_bytes} B{_tokens(store.waits, store.signals)}")
+            lines.append(f"  store   out {store.size_bytes} B at {store.address}{_tokens(store.waits, store.signals)}")
         return "\n".join(lines)
 
     def check(self) -> None:

@@ -5,13 +5,13 @@ State: three in-order queues; token counters (arch.program.Token, two credits a 
     (arch.array_timing.ArrayState); the DRAM channel (one transfer at a time; of a load and a store that both wait
     when a cycle ends, the load goes first).
 Latency rules:
-    transfer       busy ceil(bytes / bandwidth); a load's bytes are there `latency_cycles` after that, during
-                   which the channel takes the next transfer;
+    transfer       by `sim.memory`: of a fixed bandwidth, busy ceil(bytes / bandwidth), a load's bytes there
+                   `latency_cycles` after that; of a device with banks, as its controller serves the address run.
+                   The channel takes the next transfer before the last byte is there;
     execute        array_timing; outputs reach the output buffer `edge_latency_cycles` after they leave the array.
 Who waits: an execute starts when all its tokens are there, at the earliest when the array takes its next operand;
     the load queue runs ahead by one slot a tensor; a store waits for its last output.
-Not modelled: DRAM rows, banks, refresh and turnaround (peak bandwidth is assumed); buffer bank conflicts; instruction
-    fetch; overlap between operators (each program starts on an idle machine and ends when its last store has left).
+Not modelled: of a fixed bandwidth, rows, banks, refresh and turnaround; buffer bank conflicts; instruction fetch; overlap between operators (each program starts on an idle machine and ends when its last store has left).
 Fidelity: with operands and output slots always there, cycles equal our array's RTL exactly
     (tests/cross/test_array_cycles.py and the campaign); waiting for a slot or for DRAM is by definition of the machine
     and becomes checkable with the accelerator in RTL.
@@ -28,6 +28,7 @@ from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.program import INITIAL_TOKENS, Execute, Load, Program, Store, Token
 from bitwright.sim.counters import Counters
+from bitwright.sim.memory import Banks, Memory
 from simpy.events import NORMAL, EventPriority
 
 Process = Generator[simpy.Event, Any, None]
@@ -68,18 +69,22 @@ class _EndOfCycle(simpy.Event):
 class _Channel:
     """The DRAM channel: one transfer at a time; granted at the end of a cycle, to a load before a store."""
 
-    def __init__(self, env: simpy.Environment, memory: DramPort) -> None:
-        self._env, self._memory = env, memory
+    def __init__(self, env: simpy.Environment, memory: DramPort | Banks) -> None:
+        self._env, self.memory = env, Memory(memory)
         self._busy = False
         self._waiting: dict[str, simpy.Event] = {}
 
-    def transfer(self, queue: str, size_bytes: int) -> Process:
+    def transfer(self, queue: str, address: int, size_bytes: int) -> Generator[simpy.Event, Any, int]:
+        """Ends when the channel takes the next transfer; how many cycles later this one's last byte is there."""
         self._waiting[queue] = self._env.event()
         self._arbitrate()
         yield self._waiting[queue]
-        yield self._env.timeout(self._memory.busy_cycles(size_bytes))
+        now = int(self._env.now)
+        accepts_next, finish = self.memory.transfer(address, size_bytes, queue == "store", now)
+        yield self._env.timeout(accepts_next - now)
         self._busy = False
         self._arbitrate()
+        return finish - accepts_next
 
     def _arbitrate(self) -> None:
         _EndOfCycle(self._env, self._grant)
@@ -94,9 +99,9 @@ class _Channel:
 class _Machine:
     """One run of one program."""
 
-    def __init__(self, program: Program, shape: ArrayShape, memory: DramPort, edge_latency_cycles: int) -> None:
+    def __init__(self, program: Program, shape: ArrayShape, memory: DramPort | Banks, edge_latency_cycles: int) -> None:
         self.env = simpy.Environment()
-        self.program, self.shape, self.memory = program, shape, memory
+        self.program, self.shape = program, shape
         self.edge_latency_cycles = edge_latency_cycles
         self.tokens = _Tokens(self.env)
         self.channel = _Channel(self.env, memory)
@@ -104,7 +109,7 @@ class _Machine:
         self.last_output = 0
         self.stream_end = 0
         self.streamed = 0
-        self.waited = 0
+        self.waited: list[tuple[int, int]] = []
         self.running = [
             self.env.process(self._load()),
             self.env.process(self._execute()),
@@ -122,9 +127,9 @@ class _Machine:
     def _load(self) -> Process:
         for load in self.program.loads:
             yield from self._take(load)
-            yield from self.channel.transfer("load", load.size_bytes)
+            later = yield from self.channel.transfer("load", load.address, load.size_bytes)
             for token in load.signals:
-                self._later(self.memory.latency_cycles, token)
+                self._later(later, token)
 
     def _execute(self) -> Process:
         state = IDLE
@@ -136,7 +141,9 @@ class _Machine:
             ready = int(self.env.now)
             first_k = next(execute.segments())[0][0].k
             at_once = first_stream(self.shape, state, 0, first_k)
-            self.waited += first_stream(self.shape, state, ready, first_k) - at_once
+            stream = first_stream(self.shape, state, ready, first_k)
+            if stream > at_once:
+                self.waited.append((at_once, stream))
             weights_done, finish = 0, 0
             for pattern, times in execute.segments():
                 timing = run_passes(self.shape, state, ready, pattern, times)
@@ -156,10 +163,10 @@ class _Machine:
     def _store(self) -> Process:
         for store in self.program.stores:
             yield from self._take(store)
-            yield from self.channel.transfer("store", store.size_bytes)
+            later = yield from self.channel.transfer("store", store.address, store.size_bytes)
             for token in store.signals:
-                self.tokens.give(token)
-            self.end = int(self.env.now)
+                self._later(later, token)
+            self.end = int(self.env.now) + later
 
     def _take(self, instruction: Load | Execute | Store) -> Process:
         for token in instruction.waits:
@@ -171,12 +178,12 @@ class _Machine:
             self.program.check()
             raise ConfigError("program ended with a queue still waiting; its tokens do not match its order")
         return Counters.of(
-            self.program, end=self.end, last_output=self.last_output, stream_end=self.stream_end,
+            self.program, self.channel.memory, end=self.end, last_output=self.last_output, stream_end=self.stream_end,
             streamed=self.streamed, waited=self.waited,
         )  # fmt: skip
 
 
-def run(program: Program, shape: ArrayShape, memory: DramPort, edge_latency_cycles: int) -> Counters:
+def run(program: Program, shape: ArrayShape, memory: DramPort | Banks, edge_latency_cycles: int) -> Counters:
     """Run `program` from an idle machine to its last store.
 
     Raises ConfigError when the program deadlocks (it names what each queue waits for).

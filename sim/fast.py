@@ -21,6 +21,7 @@ from bitwright.arch.errors import ConfigError
 from bitwright.arch.program import INITIAL_TOKENS, Execute, Program, Token
 from bitwright.sim.counters import Counters
 from bitwright.sim.intervals import Interval
+from bitwright.sim.memory import Banks, Memory
 
 _Block = tuple[ArrayState, int, int, int, int]  # state, weights done, finish, next start, first stream; from `ready` on
 
@@ -61,9 +62,9 @@ class _Array:
     done: int = 0
     last_output: int = 0
     streamed: int = 0
-    waited: int = 0
 
     def __post_init__(self) -> None:
+        self.waited: list[tuple[int, int]] = []
         self._blocks: dict[tuple[int, ...], _Block] = {}
         self._lengths: dict[tuple[int, ...], int] = {}
 
@@ -82,7 +83,8 @@ class _Array:
     def _run(self, execute: Execute, ready: int) -> None:
         at_once = first_stream(self.shape, self.state, 0, next(execute.segments())[0][0].k)
         state, weights_done, finish, next_start, stream = self._block(execute, self.state.moved(-ready))
-        self.waited += ready + stream - at_once
+        if ready + stream > at_once:
+            self.waited.append((at_once, ready + stream))
         self.state = state.moved(ready)
         self.next_start = ready + next_start
         self.last_output = ready + finish + 1 + self.edge_latency_cycles
@@ -130,36 +132,40 @@ class _Array:
 
 
 def run(
-    program: Program, shape: ArrayShape, memory: DramPort, edge_latency_cycles: int,
+    program: Program, shape: ArrayShape, memory: DramPort | Banks, edge_latency_cycles: int,
     record: list[Interval] | None = None,
 ) -> Counters:  # fmt: skip
     """As `engine.run`; what each unit did when is appended to `record`."""
-    tokens = _Tokens()
+    tokens, opened = _Tokens(), Memory(memory)
     array = _Array(program, shape, edge_latency_cycles, tokens, record)
     loads, stores = program.loads, program.stores
     load, store = 0, 0
-    load_free, store_free, channel_free = 0, 0, 0
+    load_free, store_free, channel_free, end = 0, 0, 0, 0
     while True:
         array.advance()
         load_at = tokens.known(loads[load].waits, load_free) if load < len(loads) else None
         store_at = tokens.known(stores[store].waits, store_free) if store < len(stores) else None
         if load_at is not None and (store_at is None or load_at <= max(channel_free, store_at)):
-            tokens.take(loads[load].waits)
-            begin, size = max(channel_free, load_at), loads[load].size_bytes
-            channel_free = load_free = begin + memory.busy_cycles(size)
+            head = loads[load]
+            tokens.take(head.waits)
+            begin = max(channel_free, load_at)
+            channel_free, finish = opened.transfer(head.address, head.size_bytes, False, begin)
             if record is not None:
-                record.append(Interval("dram", f"load {loads[load].tensor}", begin, channel_free, size))
-            for token in loads[load].signals:
-                tokens.given[token].append(channel_free + memory.latency_cycles)
+                record.append(Interval("dram", f"load {head.tensor}", begin, channel_free, head.size_bytes))
+            for token in head.signals:
+                tokens.given[token].append(finish)
+            load_free = channel_free
             load += 1
         elif store_at is not None:
-            tokens.take(stores[store].waits)
-            begin, size = max(channel_free, store_at), stores[store].size_bytes
-            channel_free = store_free = begin + memory.busy_cycles(size)
+            item = stores[store]
+            tokens.take(item.waits)
+            begin = max(channel_free, store_at)
+            channel_free, end = opened.transfer(item.address, item.size_bytes, True, begin)
             if record is not None:
-                record.append(Interval("dram", "store", begin, channel_free, size))
-            for token in stores[store].signals:
-                tokens.given[token].append(channel_free)
+                record.append(Interval("dram", "store", begin, channel_free, item.size_bytes))
+            for token in item.signals:
+                tokens.given[token].append(end)
+            store_free = channel_free
             store += 1
         else:
             break
@@ -167,6 +173,6 @@ def run(
         program.check()
         raise ConfigError("program ended with a queue still waiting; its tokens do not match its order")
     return Counters.of(
-        program, end=store_free, last_output=array.last_output, stream_end=array.state.stream_free,
+        program, opened, end=end, last_output=array.last_output, stream_end=array.state.stream_free,
         streamed=array.streamed, waited=array.waited,
     )  # fmt: skip

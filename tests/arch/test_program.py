@@ -27,11 +27,11 @@ def test_whole_program_ends() -> None:
 def test_program_prints_line_by_line() -> None:
     assert str(small((WGT, ACT))).splitlines() == [
         "program 3 x 8 x 4 (M x K x N)",
-        "  load    wgt 32 B  waits wgt_free  signals wgt_ready",
-        "  load    act 24 B  waits act_free  signals act_ready",
+        "  load    wgt 32 B at 0  waits wgt_free  signals wgt_ready",
+        "  load    act 24 B at 0  waits act_free  signals act_ready",
         "  execute m 0+3 k 0+8 n 0+4: 1 x [2 of (m 3, k 4)]  waits wgt_ready, act_ready, out_free  "
         "signals wgt_free, act_free, out_ready",
-        "  store   out 12 B  waits out_ready  signals out_free",
+        "  store   out 12 B at 0  waits out_ready  signals out_free",
     ]
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import pytest
+from bitwright.arch import dram
 from bitwright.arch import machine as machines
 from bitwright.arch.array_timing import ArrayShape, PassRun
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.program import Execute, Load, Program, Store, Token
 from bitwright.sim import engine, fast
+from bitwright.sim.counters import Counters
 from bitwright.sim.inference import simulate
+from bitwright.sim.memory import Banks
 from bitwright.workloads import mapping
 from bitwright.workloads.operators import Gemm
 from hypothesis import given, settings
@@ -24,6 +29,19 @@ def ports(draw: st.DrawFn) -> DramPort:
 
 
 @st.composite
+def devices(draw: st.DrawFn) -> Banks:
+    """A preset's channels, or one to three channels of a device whose refresh and rows come often."""
+    clock_khz = draw(st.sampled_from([100_000, 250_000, 777_777, 3_000_000]))
+    if draw(st.booleans()):
+        return Banks(dram.load(draw(st.sampled_from(dram.names()))), clock_khz)
+    base = dram.load(draw(st.sampled_from(["ddr4-3200-x64", "hbm2e"])))
+    timing = replace(base.device.timing, refi=base.device.timing.rfc + draw(st.integers(150, 900)))
+    device = replace(base.device, timing=timing, page_bytes=base.device.burst_bytes * 4, rows=1 << 14)
+    channels = draw(st.integers(1, 3))
+    return Banks(dram.Dram("tight", device, channels, base.device.burst_bytes, base.clock_ps), clock_khz)
+
+
+@st.composite
 def shapes(draw: st.DrawFn) -> ArrayShape:
     return ArrayShape(draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.booleans()))
 
@@ -34,7 +52,8 @@ def programs(draw: st.DrawFn, shape: ArrayShape) -> Program:
     loads: list[Load] = []
     executes: list[Execute] = []
     stores: list[Store] = []
-    sizes, least = st.integers(0, 400), st.integers(1, shape.rows)
+    sizes, least = st.one_of(st.integers(0, 400), st.integers(0, 30_000)), st.integers(1, shape.rows)
+    places = st.one_of(st.integers(0, 4096), st.integers(0, (1 << 20)))
     free = st.integers(1, 12)
     fresh = {"wgt": True, "act": True, "out": True}
     count = draw(st.integers(1, 12))
@@ -42,7 +61,7 @@ def programs(draw: st.DrawFn, shape: ArrayShape) -> Program:
         waits, signals = [], []
         for tensor, released, ready in OPERANDS:
             if fresh[tensor]:
-                loads.append(Load(tensor, draw(sizes), (released,), (ready,)))
+                loads.append(Load(tensor, draw(sizes), (released,), (ready,), draw(places)))
                 waits.append(ready)
             fresh[tensor] = index == count - 1 or draw(st.booleans())
             signals += [released] if fresh[tensor] else []
@@ -50,7 +69,7 @@ def programs(draw: st.DrawFn, shape: ArrayShape) -> Program:
         fresh["out"] = index == count - 1 or draw(st.booleans())
         if fresh["out"]:
             signals.append(Token.OUT_READY)
-            stores.append(Store(draw(sizes), (Token.OUT_READY,), (Token.OUT_FREE,)))
+            stores.append(Store(draw(sizes), (Token.OUT_READY,), (Token.OUT_FREE,), draw(places)))
         k, m = (least, free) if shape.weight_stationary else (free, least)
         patterns = []
         for _ in range(1 + (not shape.weight_stationary and draw(st.booleans()))):
@@ -64,16 +83,37 @@ def programs(draw: st.DrawFn, shape: ArrayShape) -> Program:
     return Program(1, 1, 1, tuple(loads), tuple(executes), tuple(stores))
 
 
-@settings(max_examples=1500, deadline=None)
+def counted_alike(program: Program, shape: ArrayShape, memory: DramPort | Banks, edge: int) -> Counters:
+    """Of both engines; the causes sum to the cycles."""
+    counted = fast.run(program, shape, memory, edge)
+    assert counted == engine.run(program, shape, memory, edge)
+    parts = (counted.cycles_stream, counted.cycles_array_stall, counted.cycles_dram_wait, counted.cycles_fill_drain)
+    assert min(*parts, *counted.waits) >= 0
+    assert sum(parts) == counted.cycles
+    assert sum(counted.waits) == counted.cycles_dram_wait
+    return counted
+
+
+@settings(max_examples=1000, deadline=None)
 @given(st.data(), shapes(), ports(), st.integers(0, 5))
 def test_random_programs_are_counted_alike(data: st.DataObject, shape: ArrayShape, port: DramPort, edge: int) -> None:
+    counted_alike(data.draw(programs(shape)), shape, port, edge)
+
+
+@settings(max_examples=700, deadline=None)
+@given(st.data(), shapes(), devices(), st.integers(0, 5))
+def test_random_programs_are_counted_alike_on_banks(
+    data: st.DataObject, shape: ArrayShape, memory: Banks, edge: int
+) -> None:
     program = data.draw(programs(shape))
-    assert fast.run(program, shape, port, edge) == engine.run(program, shape, port, edge)
+    counted = counted_alike(program, shape, memory, edge)
+    peak = program.dram_bytes / memory.dram.peak_bytes_per_s * memory.clock_khz * 1000
+    assert counted.cycles >= int(peak)
 
 
 @settings(max_examples=600, deadline=None)
-@given(st.data(), ports())
-def test_mapped_products_are_counted_alike(data: st.DataObject, port: DramPort) -> None:
+@given(st.data(), ports(), st.one_of(st.none(), devices()))
+def test_mapped_products_are_counted_alike(data: st.DataObject, port: DramPort, banks: Banks | None) -> None:
     pe = data.draw(st.sampled_from(["fp16-mac", "int8-mac", "shift-add"]))
     rows, cols = data.draw(st.sampled_from([(2, 2), (4, 4), (8, 8), (16, 4), (3, 5)]))
     machine = machines.with_changes(
@@ -84,8 +124,7 @@ def test_mapped_products_are_counted_alike(data: st.DataObject, port: DramPort) 
     group = data.draw(st.sampled_from([8, 16, 64])) if weights == "int4" else None
     m, k, n = (data.draw(st.integers(1, 90)) for _ in range(3))
     program = mapping.compile_gemm(machine, Gemm("g", "ffn", m, k, n, 1, weights, group), port)
-    shape = mapping.array_shape(machine)
-    assert fast.run(program, shape, port, 3) == engine.run(program, shape, port, 3)
+    counted_alike(program, mapping.array_shape(machine), banks or port, 3)
 
 
 def test_a_load_goes_before_a_store_of_the_same_cycle() -> None:
