@@ -68,6 +68,13 @@ class Dataflow(StrEnum):
     OUTPUT_STATIONARY = "os"
 
 
+class DramTiming(StrEnum):
+    """How long the tile engine's transfers take."""
+
+    BANDWIDTH = "bandwidth"  # peak bandwidth and one latency, of `arch/costs/dram.json`
+    BANKS = "banks"  # rows, banks, refresh, turnaround, of `arch.dram`
+
+
 class Array(Config):
     """Array of rows x cols PEs: systolic, or a broadcast tile (`arch.pe.broadcast`), which is output-stationary.
 
@@ -136,7 +143,10 @@ class Machine(Config):
         pe : name of a PE spec (`bitwright list pes`); of a broadcast tile also with parameters, "lut:weight_bits=8"
         array : rows, cols, dataflow
         buffers : act_kib, wgt_kib, out_kib, each split into two slots
-        dram : name of a DRAM preset of `arch/costs/dram.json`, one channel, first come first served
+        dram : name of a DRAM preset (`bitwright list drams`)
+        dram_timing : how long the tile engine's transfers take: bandwidth, peak bandwidth and one latency over one
+            channel; or banks, the device with all its channels, rows, banks, refresh and turnaround (docs/dram.md).
+            One transfer is granted at a time, the one asked for first, a load before a store of the same cycle.
         clock_mhz : one clock for all; refused above the PE's own fmax at the node
         node : cost table to use
         vector : lanes
@@ -151,6 +161,7 @@ class Machine(Config):
     array: Array
     buffers: Buffers = Buffers()
     dram: str = "ddr4-3200-x16"
+    dram_timing: DramTiming = DramTiming.BANDWIDTH
     clock_mhz: Annotated[float, Field(gt=0, le=10000)] = 250
     node: str = "nangate45"
     vector: Vector = Vector()
@@ -261,6 +272,7 @@ def with_changes(
     *,
     buffers_kib: str | None = None,
     dram: str | None = None,
+    dram_timing: str | None = None,
     clock_mhz: float | None = None,
     vector_lanes: int | None = None,
     node: str | None = None,
@@ -281,7 +293,9 @@ def with_changes(
                 f"buffers-kib = {buffers_kib}: must be three numbers act,wgt,out such as 32,32,32; the command line"
             ) from None
         data["buffers"] = {"act_kib": act, "wgt_kib": wgt, "out_kib": out}
-    for name, value in (("dram", dram), ("clock_mhz", clock_mhz), ("node", node)):
+    for name, value in (
+        ("dram", dram), ("dram_timing", dram_timing), ("clock_mhz", clock_mhz), ("node", node)
+    ):  # fmt: skip
         if value is not None:
             data[name] = value
     for name, value in (("latency_cycles", memory_latency), ("beat_cycles", memory_beat_cycles)):

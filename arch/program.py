@@ -180,7 +180,8 @@ class Program:
     def __str__(self) -> str:
         lines = [f"program {self.m} x {self.k} x {self.n} (M x K x N)"]
         for load in self.loads:
-            lines.append(f"  load    {load.tensor} {load.size_bytes} B at {load.address}{_tokens(load.waits, load.signals)}")
+            moved = f"{load.tensor} {load.size_bytes} B at {load.address}"
+            lines.append(f"  load    {moved}{_tokens(load.waits, load.signals)}")
         for execute in self.executes:
             shape = " + ".join(
                 f"{times} x [" + ", ".join(f"{run.count} of (m {run.m}, k {run.k})" for run in pattern) + "]"
@@ -195,7 +196,8 @@ class Program:
     def check(self) -> None:
         """Run the tokens alone, without time.
 
-        Raises ConfigError naming what each stuck queue waits for when the program cannot end.
+        Raises ConfigError naming what each stuck queue waits for when the program cannot end, and the cycle of tokens
+        if there is one (without one, a token's giver has come to its end).
         """
         tokens: Counter[Token] = Counter(INITIAL_TOKENS)
         queues = self._queues()
@@ -219,7 +221,34 @@ class Program:
             if heads[name] < len(queue)
         ]
         if stuck:
-            raise ConfigError(f"program deadlocks: {'; '.join(stuck)}; every wait needs an earlier signal")
+            missing = {
+                name: [token for token, count in Counter(queue[heads[name]].waits).items() if tokens[token] < count]
+                for name, queue in queues.items()
+                if heads[name] < len(queue)
+            }
+            cycle = _cycle(missing)
+            told = f"; cycle: {cycle}" if cycle else ""
+            raise ConfigError(f"program deadlocks: {'; '.join(stuck)}{told}; every wait needs an earlier signal")
+
+
+def _cycle(missing: dict[str, list[Token]]) -> str:
+    """A cycle among stuck queues as "load needs act_free of execute, execute needs act_ready of load"; or nothing."""
+
+    def follow(path: list[tuple[str, Token]], queue: str) -> list[tuple[str, Token]]:
+        seen = [name for name, _ in path]
+        if queue in seen:
+            return path[seen.index(queue) :]
+        for token in missing.get(queue, []):
+            found = follow([*path, (queue, token)], ENDS[token][0])
+            if found:
+                return found
+        return []
+
+    for queue in missing:
+        found = follow([], queue)
+        if found:
+            return ", ".join(f"{name} needs {token} of {ENDS[token][0]}" for name, token in found)
+    return ""
 
 
 def _names(tokens: Iterable[Token]) -> str:

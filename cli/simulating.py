@@ -77,6 +77,9 @@ def simulate(
     head: Annotated[str | None, typer.Option(help="Format of the LM head; default: as weights.")] = None,
     buffers_kib: Annotated[str | None, typer.Option(help="act,wgt,out capacity in KiB, such as 32,32,32.")] = None,
     dram: Annotated[str | None, typer.Option(help="DRAM preset.")] = None,
+    dram_timing: Annotated[
+        str | None, typer.Option(help="bandwidth (peak), or banks: rows, refresh, turnaround.", show_default=_OWN)
+    ] = None,
     clock_mhz: Annotated[float | None, typer.Option(help="Clock.")] = None,
     vector_lanes: Annotated[int | None, typer.Option(help="Lanes of the vector unit.")] = None,
     node: Annotated[str | None, typer.Option(help="Cost table.")] = None,
@@ -123,6 +126,7 @@ def simulate(
     from bitwright.cli.gemm import gemm_row, model_row
     from bitwright.sim import inference as simulator
     from bitwright.sim.accuracy import measure_accuracy
+    from bitwright.sim.layers import layer_rows
     from bitwright.sim.row import result_row
     from bitwright.workloads import models
     from bitwright.workloads.perplexity import check_size
@@ -140,6 +144,7 @@ def simulate(
         machines.load(machine),
         buffers_kib=buffers_kib,
         dram=dram,
+        dram_timing=dram_timing,
         clock_mhz=clock_mhz,
         vector_lanes=vector_lanes,
         node=node,
@@ -171,7 +176,7 @@ def simulate(
 
         sizes = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, "batch": batch}
         write_timeline(operators_of(loaded, result.shape, policy, **sizes), loaded.clock_mhz, timeline)
-    row = result_row(result, accuracy)
+    row = result_row(result, accuracy) | {"layers": layer_rows(result)}
     if accuracy is not None:
         measured = measure_accuracy(model, policy, accuracy)
         row |= measured | {"notes": [*row["notes"], *measured["notes"]]}
@@ -192,9 +197,16 @@ def _print_layers(row: dict[str, Any]) -> None:
         print(f"  - {note}")
 
 
+def _short(value: object) -> object:
+    return f"{value:.3g}" if isinstance(value, float) else value
+
+
 def _print_row(row: dict[str, Any]) -> None:
-    shown = [name for name in row if name not in ("notes", "versions", "hashes", "command", "schema_version")]
-    print_table(("figure", "value"), [(name, row[name]) for name in shown])
+    hidden = ("notes", "versions", "hashes", "command", "schema_version", "layers")
+    print_table(("figure", "value"), [(name, value) for name, value in row.items() if name not in hidden])
+    columns = ("phase", "layer", "count", "cycles", "critical", "macs_per_byte", "roof", "of_roof")
+    print()
+    print_table(columns, [tuple(_short(layer[name]) for name in columns) for layer in row["layers"]])
     print("\nnotes:")
     for note in row["notes"]:
         print(f"  - {note}")

@@ -11,7 +11,9 @@ Latency rules:
     execute        array_timing; outputs reach the output buffer `edge_latency_cycles` after they leave the array.
 Who waits: an execute starts when all its tokens are there, at the earliest when the array takes its next operand;
     the load queue runs ahead by one slot a tensor; a store waits for its last output.
-Not modelled: of a fixed bandwidth, rows, banks, refresh and turnaround; buffer bank conflicts; instruction fetch; overlap between operators (each program starts on an idle machine and ends when its last store has left).
+Not modelled: of a fixed bandwidth, rows, banks, refresh and turnaround (of banks, see `sim.dram`); buffer bank
+    conflicts; instruction fetch; overlap between operators (each program starts on an idle machine, its memory's rows
+    closed, and ends when its last store has left).
 Fidelity: with operands and output slots always there, cycles equal our array's RTL exactly
     (tests/cross/test_array_cycles.py and the campaign); waiting for a slot or for DRAM is by definition of the machine
     and becomes checkable with the accelerator in RTL.

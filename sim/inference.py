@@ -13,18 +13,19 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
-from bitwright.arch import formats, pe
+from bitwright.arch import dram, formats, pe
 from bitwright.arch import machine as machines
 from bitwright.arch.array_timing import ArrayShape
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.machine import Dataflow, Machine
+from bitwright.arch.machine import Dataflow, DramTiming, Machine
 from bitwright.arch.pe import units
 from bitwright.arch.program import Program
 from bitwright.sim import activity, fast
 from bitwright.sim.costs import check_clock, machine_costs, table
 from bitwright.sim.counters import Counters
 from bitwright.sim.energy import Energy, operator_energy, vector_energy
+from bitwright.sim.memory import Banks, Waits
 from bitwright.workloads import mapping, models
 from bitwright.workloads.attended import kept_tokens
 from bitwright.workloads.operators import Gemm, VectorWork, Work, work_of
@@ -33,9 +34,19 @@ from bitwright.workloads.shapes import ModelShape
 from bitwright.workloads.steps import static
 from bitwright.workloads.traffic import cache_bits
 
-NOT_MODELLED = (
+_PEAK_BANDWIDTH = (
     "DRAM runs at peak bandwidth: rows, banks and refresh are not modelled; while its channel is idle it is "
-    "charged standby with rows open where its source separates that, and never powers down",
+    "charged standby with rows open where its source separates that, and never powers down"
+)
+_BANKS = (
+    "DRAM serves bursts in order, by rows, banks, refresh and turnaround, its rows closed when an operator begins; "
+    "each block of a tensor is one run of addresses, what rearranges activations between operators is not modelled; "
+    "while it is not moving bytes it is charged standby with rows open where its source separates that, and never "
+    "powers down; row misses and refreshes add no energy"
+)
+
+NOT_MODELLED = (
+    _PEAK_BANDWIDTH,
     "operators do not overlap: each starts on an idle machine and ends when its last output has left",
     "element-wise work (softmax, norms, rotary embedding, activation functions, quantisation) is an estimate: "
     "lane operations over vector lanes, charged as fp16 multiply-adds, not overlapped with the array; it "
@@ -53,9 +64,15 @@ NOT_MODELLED = (
 )
 
 
+_SUMMED_APART = ("energy", "by_kind", "waits")
+
+
 @dataclass(frozen=True)
 class Phase:
-    """Everything counted over some steps; the five `cycles_*` sum to `cycles`, and so do the values of `by_kind`."""
+    """Everything counted over some steps.
+
+    The five `cycles_*` sum to `cycles`, and so do the values of `by_kind`; `waits` sum to `cycles_dram_wait`.
+    """
 
     cycles: int = 0
     cycles_stream: int = 0
@@ -63,6 +80,7 @@ class Phase:
     cycles_dram_wait: int = 0
     cycles_fill_drain: int = 0
     cycles_vector: int = 0
+    waits: Waits = field(default_factory=Waits)
     macs: int = 0
     dram_bytes: int = 0
     bound_cycles: int = 0
@@ -73,8 +91,9 @@ class Phase:
         values: dict[str, Any] = {
             item.name: getattr(self, item.name) + getattr(other, item.name)
             for item in fields(self)
-            if item.name != "by_kind"
+            if item.name not in ("by_kind", "waits")
         }
+        values["waits"] = Waits(*map(sum, zip(self.waits, other.waits, strict=True)))
         kinds = sorted({*self.by_kind, *other.by_kind})
         values["by_kind"] = {kind: self.by_kind.get(kind, 0) + other.by_kind.get(kind, 0) for kind in kinds}
         return Phase(**values)
@@ -158,7 +177,11 @@ def simulate(
         raise ConfigError(f"output_tokens = {output_tokens}: must be a whole number of at least 0; the workload")
     check_clock(machine, installed(policy))
     _engine(engine)
-    first, *later = [work_of(shape, policy, step) for step in static(prompt_tokens, output_tokens, batch)]
+    context = prompt_tokens + output_tokens
+    steps = static(prompt_tokens, output_tokens, batch)
+    peak_bytes = _peak_memory_bytes(shape, policy, work_of(shape, policy, steps[0]), context, batch)
+    check_capacity(machine, peak_bytes, context, batch)
+    first, *later = [work_of(shape, policy, step) for step in steps]
     prefill = _phase(machine, first, policy, engine)
     decode = Phase()
     for work in later:
@@ -170,7 +193,6 @@ def simulate(
         "sram": unit_costs.sram_um2,
         "vector": unit_costs.vector_um2,
     }
-    last_context = prompt_tokens + output_tokens
     return Result(
         machine,
         policy,
@@ -182,11 +204,11 @@ def simulate(
         prefill,
         decode,
         areas,
-        _peak_memory_bytes(shape, policy, first, last_context, batch),
+        peak_bytes,
     )
 
 
-def _engine(name: str) -> Callable[[Program, ArrayShape, DramPort, int], Counters]:
+def _engine(name: str) -> Callable[[Program, ArrayShape, DramPort | Banks, int], Counters]:
     if name == "fast":
         return fast.run
     if name == "simpy":
@@ -199,6 +221,18 @@ def _engine(name: str) -> Callable[[Program, ArrayShape, DramPort, int], Counter
 def installed(policy: FormatPolicy) -> tuple[str, ...]:
     """The formats of stationary operands (weights, head, KV cache) whose decoders a machine has for `policy`."""
     return tuple(sorted({policy.weights, policy.head_format, policy.kv}))
+
+
+def check_capacity(machine: Machine, needed_bytes: int, context: int, batch: int) -> None:
+    """ConfigError for a run that a machine's DRAM, of known size, does not hold."""
+    if machine.dram_timing is DramTiming.BANKS:
+        holds = dram.load(machine.dram).capacity_bytes
+        if needed_bytes > holds:
+            raise ConfigError(
+                f"context = {context} tokens, batch = {batch}: weights, KV cache and activations need {needed_bytes} "
+                f"bytes and dram {machine.dram} holds {holds}; shorten the context, make the batch smaller, or name "
+                f"a larger memory; machine {machine.name}"
+            )
 
 
 def edge_latency_cycles(machine: Machine) -> int:
@@ -214,20 +248,41 @@ def _check_policy(machine: Machine, policy: FormatPolicy) -> None:
 
 
 def dram_port(machine: Machine) -> DramPort:
-    """The machine's DRAM channel in cycles of its clock."""
-    dram = table(machine).dram(machine.dram)
-    latency_cycles = math.ceil(dram.latency_ns * machine.clock_mhz / 1000)
-    return DramPort(round(dram.bandwidth_gbytes_per_s * 1000), round(machine.clock_mhz * 1000), latency_cycles)
+    """The machine's DRAM as one channel in cycles of its clock: what the mapper predicts by.
+
+    With banks its bandwidth is the device's peak, rounded up to MB/s.
+    """
+    cost = table(machine).dram(machine.dram)
+    latency_cycles = math.ceil(cost.latency_ns * machine.clock_mhz / 1000)
+    rate = round(cost.bandwidth_gbytes_per_s * 1000)
+    if machine.dram_timing is DramTiming.BANKS:
+        rate = math.ceil(dram.load(machine.dram).peak_bytes_per_s / 1e6)
+    return DramPort(rate, round(machine.clock_mhz * 1000), latency_cycles)
+
+
+def memory_of(machine: Machine) -> DramPort | Banks:
+    """The machine's DRAM as the engines take it.
+
+    Raises ConfigError for `dram_timing: banks` of a DRAM without known timings.
+    """
+    if machine.dram_timing is DramTiming.BANDWIDTH:
+        return dram_port(machine)
+    return Banks(dram.load(machine.dram), round(machine.clock_mhz * 1000))
+
+
+def not_modelled(machine: Machine) -> tuple[str, ...]:
+    """What a result of `machine` leaves out."""
+    return (_PEAK_BANDWIDTH if machine.dram_timing is DramTiming.BANDWIDTH else _BANKS, *NOT_MODELLED[1:])
 
 
 @lru_cache(maxsize=65536)
-def _operator(machine: Machine, gemm: Gemm, formats_installed: tuple[str, ...], engine: str) -> Phase:
+def operator(machine: Machine, gemm: Gemm, formats_installed: tuple[str, ...], engine: str) -> Phase:
     """One repetition of one matrix product."""
     run = _engine(engine)
-    port = dram_port(machine)
+    port, memory = dram_port(machine), memory_of(machine)
     program = mapping.compile_gemm(machine, gemm, port)
     stationary = machine.array.dataflow is Dataflow.WEIGHT_STATIONARY
-    counters = run(program, mapping.array_shape(machine), port, edge_latency_cycles(machine))
+    counters = run(program, mapping.array_shape(machine), memory, edge_latency_cycles(machine))
     counts = activity.count(program, stationary, machine.array.cols, machine.physical_cols, gemm.group)
     unit = machine_costs(machine, formats_installed, gemm.weight_format)
     smallest = _bytes(gemm.weight_bits(gemm.n, gemm.k)) + _bytes(
@@ -240,6 +295,7 @@ def _operator(machine: Machine, gemm: Gemm, formats_installed: tuple[str, ...], 
         cycles_array_stall=counters.cycles_array_stall,
         cycles_dram_wait=counters.cycles_dram_wait,
         cycles_fill_drain=counters.cycles_fill_drain,
+        waits=counters.waits,
         macs=program.macs,
         dram_bytes=program.dram_bytes,
         bound_cycles=max(compute, port.busy_cycles(smallest)),
@@ -256,7 +312,7 @@ def _phase(machine: Machine, work: Work, policy: FormatPolicy, engine: str) -> P
     """One forward pass: every operator, then the element-wise work."""
     total = Phase()
     for gemm in work.gemms:
-        total += _repeat(_operator(machine, replace(gemm, count=1), installed(policy), engine), gemm.count)
+        total += _repeat(operator(machine, replace(gemm, count=1), installed(policy), engine), gemm.count)
     unit = machine_costs(machine, installed(policy), policy.weights)
     cycles = sum(vector_cycles(machine, item) * item.count for item in work.vector)
     lane_ops = sum(item.lane_ops for item in work.vector)
@@ -275,8 +331,9 @@ def vector_cycles(machine: Machine, work: VectorWork) -> int:
 
 def _repeat(phase: Phase, count: int) -> Phase:
     values: dict[str, Any] = {
-        item.name: getattr(phase, item.name) * count for item in fields(phase) if item.name not in ("energy", "by_kind")
+        item.name: getattr(phase, item.name) * count for item in fields(phase) if item.name not in _SUMMED_APART
     }
+    values["waits"] = Waits(*(count * cycles for cycles in phase.waits))
     by_kind = {kind: value * count for kind, value in phase.by_kind.items()}
     return Phase(**values, energy=phase.energy.times(count), by_kind=by_kind)
 

@@ -11,7 +11,7 @@ from bitwright.arch import costs, pe
 from bitwright.arch.costs.tables import DEFAULT_CELL_TYPE
 from bitwright.arch.space import Accuracy
 from bitwright.sim.energy import Energy
-from bitwright.sim.inference import NOT_MODELLED, Phase, Result
+from bitwright.sim.inference import Phase, Result, dram_port, not_modelled
 from bitwright.sim.store import content_hash
 
 SCHEMA_VERSION = 1
@@ -23,7 +23,8 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
     """All figures of `result` but its accuracy (`accuracy` is how much text that is measured on, for the command).
 
     `cycles` is the sum of the `cycles_*` causes and of the `cycles_op_*` kinds; `energy_uj` the sum of the
-    `energy_<part>_uj`; `area_mm2` the sum of the `area_*_mm2`.
+    `energy_<part>_uj`; the `wait_<cause>_cycles` sum to `cycles_dram_wait`; `macs` and the `lost_macs_<cause>` to
+    `peak_macs_per_cycle` * `cycles`; `area_mm2` the sum of the `area_*_mm2`.
     """
     total = result.prefill + result.decode
     machine, policy = result.machine, result.policy
@@ -43,7 +44,8 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
         "wgt_buffer_kib": machine.buffers.wgt_kib,
         "out_buffer_kib": machine.buffers.out_kib,
         "dram": machine.dram,
-        "dram_bandwidth_bytes_per_cycle": dram.bandwidth_gbytes_per_s * 1000 / machine.clock_mhz,
+        "dram_timing": machine.dram_timing.value,
+        "dram_bandwidth_bytes_per_cycle": dram_port(machine).bytes_per_cycle,
         "dram_scope": f"{dram.scope}: {dram.scope_text}",
         "sram_cell_type": DEFAULT_CELL_TYPE,
         "vector_lanes": machine.vector.lanes,
@@ -61,12 +63,14 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
         "peak_macs_per_cycle": machine.array.rows * machine.array.cols,
         "utilisation": total.macs / (machine.array.rows * machine.array.cols * total.cycles),
         "peak_memory_bytes": result.peak_memory_bytes,
-        "notes": list(NOT_MODELLED),
+        "notes": list(not_modelled(machine)),
         "command": command(result, accuracy),
         "hashes": input_hashes(result),
         "versions": {name: metadata.version(name) for name in ("numpy", "simpy", "pydantic")},
     }
     row |= _times(result, total)
+    row |= {f"wait_{cause}_cycles": cycles for cause, cycles in total.waits._asdict().items()}
+    row |= _lost(total, machine.array.rows * machine.array.cols)
     row |= _energies(result, total)
     for name, area_um2 in result.area_um2.items():
         row[f"area_{name}_mm2"] = area_um2 * 1e-6
@@ -78,6 +82,21 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
         row[f"{phase}macs_per_cycle"] = figures.macs / figures.cycles if figures.cycles else 0.0
     row["macs"], row["dram_bytes"] = total.macs, total.dram_bytes
     return row
+
+
+def _lost(total: Phase, cells: int) -> dict[str, int]:
+    """MACs that the array could have done and did not, by cause.
+
+    `macs` and these sum exactly to peak_macs_per_cycle * cycles. edges: cells without an operand while others stream.
+    """
+    causes = {
+        "edges": cells * total.cycles_stream - total.macs,
+        "array_stall": cells * total.cycles_array_stall,
+        "fill_drain": cells * total.cycles_fill_drain,
+        "vector": cells * total.cycles_vector,
+        **{f"wait_{cause}": cells * cycles for cause, cycles in total.waits._asdict().items()},
+    }
+    return {f"lost_macs_{cause}": macs for cause, macs in causes.items()}
 
 
 def _times(result: Result, total: Phase) -> dict[str, Any]:
@@ -132,6 +151,8 @@ def command(result: Result, accuracy: Accuracy | None = None) -> str:
     words += [
         "--dram",
         machine.dram,
+        "--dram-timing",
+        machine.dram_timing.value,
         "--clock-mhz",
         repr(machine.clock_mhz),
         "--vector-lanes",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bitwright.arch.machine import Machine
 from bitwright.sim import fast
-from bitwright.sim.inference import dram_port, edge_latency_cycles, vector_cycles
+from bitwright.sim.inference import dram_port, edge_latency_cycles, memory_of, vector_cycles
 from bitwright.sim.intervals import Interval
 from bitwright.workloads import mapping
 from bitwright.workloads.operators import Gemm, work_of
@@ -57,5 +57,5 @@ def _gemm(machine: Machine, gemm: Gemm) -> list[Interval]:
     """From cycle 0."""
     port, found = dram_port(machine), list[Interval]()
     program = mapping.compile_gemm(machine, gemm, port)
-    fast.run(program, mapping.array_shape(machine), port, edge_latency_cycles(machine), found)
+    fast.run(program, mapping.array_shape(machine), memory_of(machine), edge_latency_cycles(machine), found)
     return found

@@ -2,18 +2,25 @@
 
 `tiling` enumerates block sizes and both outer loop orders and predicts; the prediction bounds nothing: the engine
 decides.
+
+Where operands lie in memory (it matters on machines with `dram_timing: banks`): the stationary operand (weights, or a
+sequence's and head's KV cache), then the activations, then the outputs, each from a row boundary of all banks of all
+channels on. A tensor lies in blocks as its program moves them, in the order of their first use, so that a transfer is
+one run of addresses; a block starts at the first channel, and one loaded again is read from the same place. Layers
+follow each other at row boundaries, so where a layer lies changes no time and every program counts addresses from 0.
+Not modelled: rearranging activations or the cache between two operators that cut them differently.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
-from bitwright.arch import pe
+from bitwright.arch import dram, pe
 from bitwright.arch.array_timing import ArrayShape
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.machine import Dataflow, Machine
+from bitwright.arch.machine import Dataflow, DramTiming, Machine
 from bitwright.arch.program import Execute, Load, Program, Store, Token
 from bitwright.workloads.operators import Gemm
 from bitwright.workloads.tiling import (
@@ -60,6 +67,31 @@ def compile_gemm(machine: Machine, gemm: Gemm, port: DramPort) -> Program:
     Raises ConfigError when a buffer cannot hold one tile, or the PE refuses the format.
     """
     return emit(machine, gemm, choose_tiling(machine, gemm, port))
+
+
+class _Region:
+    """One tensor's blocks in memory, from `start` on."""
+
+    def __init__(self, start: int, step: int) -> None:
+        self._places: dict[object, int] = {}
+        self._step, self.end = step, start
+
+    def place(self, block: object, size_bytes: int) -> int:
+        """Its first byte."""
+        if block not in self._places:
+            self._places[block] = self.end
+            self.end += -(-size_bytes // self._step) * self._step
+        return self._places[block]
+
+
+def _steps(machine: Machine) -> tuple[int, int]:
+    """Bytes of (a block's alignment, a tensor's)."""
+    if machine.dram_timing is DramTiming.BANDWIDTH:
+        return 1, 1
+    memory = dram.load(machine.dram)
+    device = memory.device
+    rows = memory.channels * device.bank_groups * device.banks_per_group * device.page_bytes
+    return memory.channels * memory.interleave_bytes, rows
 
 
 @lru_cache(maxsize=4096)
@@ -174,6 +206,8 @@ def emit(machine: Machine, gemm: Gemm, tiling: Tiling) -> Program:
     stores: list[Store] = []
     value_bits = act_bits(machine)
     weight_bytes = cache(lambda n, k: _bytes(gemm.weight_bits(n, k)))
+    block_step, tensor_step = _steps(machine)
+    wgt, act, out = _Region(0, block_step), _Region(0, block_step), _Region(0, block_step)
     walks = cache(lambda m, k0, k, n: block_passes(machine, gemm.group, m, k0, k, n))
     for index, ((m0, m), (k0, k), (n0, n)) in enumerate(blocks):
         before = blocks[index - 1] if index else None
@@ -186,7 +220,8 @@ def emit(machine: Machine, gemm: Gemm, tiling: Tiling) -> Program:
             here = tuple(blocks[index][axis] for axis in pick)
             if before is None or here != tuple(before[axis] for axis in pick):
                 size = weight_bytes(n, k) if tensor == "wgt" else _bytes(m * k * value_bits)
-                loads.append(Load(tensor, size, (free,), (ready,)))
+                place = (wgt if tensor == "wgt" else act).place(here, size)
+                loads.append(Load(tensor, size, (free,), (ready,), place))
                 waits.append(ready)
             if after is None or here != tuple(after[axis] for axis in pick):
                 signals.append(free)
@@ -194,10 +229,15 @@ def emit(machine: Machine, gemm: Gemm, tiling: Tiling) -> Program:
             waits.append(Token.OUT_FREE)
         if k0 + k == gemm.k:
             signals.append(Token.OUT_READY)
-            stores.append(Store(_bytes(m * n * value_bits), (Token.OUT_READY,), (Token.OUT_FREE,)))
+            size = _bytes(m * n * value_bits)
+            stores.append(Store(size, (Token.OUT_READY,), (Token.OUT_FREE,), out.place((m0, n0), size)))
         walk = walks(m, k0 % (gemm.group or 1), k, n)  # only the place within a group matters
         executes.append(Execute(m0, k0, n0, m, k, n, *walk, tuple(waits), tuple(signals)))
-    return Program(gemm.m, gemm.k, gemm.n, tuple(loads), tuple(executes), tuple(stores))
+    act_start = -(-wgt.end // tensor_step) * tensor_step
+    out_start = act_start + -(-act.end // tensor_step) * tensor_step
+    placed = [replace(item, address=act_start + item.address) if item.tensor == "act" else item for item in loads]
+    stored = [replace(item, address=out_start + item.address) for item in stores]
+    return Program(gemm.m, gemm.k, gemm.n, tuple(placed), tuple(executes), tuple(stored))
 
 
 def _check_format(machine: Machine, gemm: Gemm) -> None:

@@ -16,6 +16,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
+from bitwright.arch.dram import names as timed_drams
 from bitwright.arch.errors import ConfigError, suggest
 
 DEFAULT_CELL_TYPE = "itrs-lstp"
@@ -342,6 +343,11 @@ def dram_names() -> tuple[str, ...]:
 def dram(name: str) -> DramCost:
     """See CostTable.dram. Formulas of `_from_currents` for presets with data-sheet currents."""
     data = _read(DRAM_FILE)[0]
+    if name not in data["presets"] and name in timed_drams():
+        raise ConfigError(
+            f"dram = {name}: timings are known but energy is not (no source that can be cited was found); "
+            f"a result has energy, so use one of {', '.join(dram_names())}"
+        )
     if name not in data["presets"]:
         raise ConfigError(f"dram = {name}: no such preset: {suggest(name, data['presets'])}")
     preset = data["presets"][name]
