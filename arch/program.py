@@ -144,7 +144,8 @@ class Store:
 class Program:
     """The three queues of one operator M, K, N.
 
-    Raises ConfigError for an instruction that waits for or signals a token of another queue (`ENDS`).
+    Raises ConfigError for an instruction that waits for or signals a token of another queue (`ENDS`), or waits for one
+    twice.
     """
 
     m: int
@@ -158,6 +159,11 @@ class Program:
         for queue, instructions in self._queues().items():
             given, taken = ({token for token, ends in ENDS.items() if ends[side] == queue} for side in (0, 1))
             for index, instruction in enumerate(instructions):
+                if len(set(instruction.waits)) < len(instruction.waits):
+                    raise ConfigError(
+                        f"{queue} {index}{_tokens(instruction.waits, ())}: an instruction takes one of each token; "
+                        "the program"
+                    )
                 if not (taken.issuperset(instruction.waits) and given.issuperset(instruction.signals)):
                     raise ConfigError(
                         f"{queue} {index}{_tokens(instruction.waits, instruction.signals)}: a {queue} waits only for "
