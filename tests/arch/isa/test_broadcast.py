@@ -371,7 +371,7 @@ def test_sums_of_lookups_are_the_goldens(params: dict[str, Any]) -> None:
         np.testing.assert_array_equal(found.act_sum, acts.sum(axis=0))
 
 
-@pytest.mark.parametrize("name", broadcast.names())
+@pytest.mark.parametrize("name", [name for name in broadcast.names() if not name.startswith("opt")])
 def test_a_format_decides_a_steps_cycles(name: str) -> None:
     loaded = machine.load(f"{name}-2x2")
     lim = limits(loaded)
