@@ -92,6 +92,11 @@ campaign-mutants: $(STAMP) ## 240 mutants of every PE, killed or proved equivale
 campaign-netlists: $(STAMP) ## every PE mapped to Nangate45 under its bench (half an hour)
 	@$(call EACH,netlists,)
 
+campaign-nodes: $(STAMP) ## SG13G2=file.lib ASAP7=file.lib (yours; also .gz, .xz): rows of every PE; timing and energy terms against OpenSTA (an hour)
+	$(BIN)/python -m bitwright.rtl.asic.stream_costs --liberty $(SG13G2) --name sg13g2 --clock-mhz 90
+	$(BIN)/python -m bitwright.rtl.asic.stream_costs --liberty $(ASAP7) --name asap7 --clock-mhz 280
+	LIBERTY="$(SG13G2) $(ASAP7)" $(BIN)/python -m pytest -s tests/rtl/asic/campaign_nodes.py tests/rtl/asic/test_power_opensta.py
+
 campaign-proofs: $(STAMP) ## the formal proofs of every PE and of a machine's control (half an hour)
 	$(BIN)/bitwright prove all --write
 	$(BIN)/bitwright prove int8-4x4 --timeout 900
@@ -117,7 +122,7 @@ docs: $(STAMP) ## write the generated pages and schemas again
 	$(BIN)/python docs/isa.py > build/isa.md && mv build/isa.md docs/isa.md
 	$(BIN)/python docs/registers.py > build/registers.md && mv build/registers.md docs/registers.md
 	$(BIN)/python docs/pes.py > build/pes.md && mv build/pes.md docs/pes.md
-	$(BIN)/python docs/stream_costs.py > build/stream-costs.md && mv build/stream-costs.md docs/stream-costs.md
+	$(BIN)/python docs/stream_costs.py docs/stream-costs.svg > build/stream-costs.md && mv build/stream-costs.md docs/stream-costs.md
 	$(BIN)/python docs/pe_library.py > build/pe-library.md && mv build/pe-library.md docs/pe-library.md
 	$(BIN)/python docs/qsnr.py > build/qsnr.md && mv build/qsnr.md docs/qsnr.md
 	$(BIN)/python docs/reproductions.py > build/reproductions.md && mv build/reproductions.md docs/reproductions.md
@@ -137,4 +142,4 @@ picture: $(STAMP) ## the README's picture, from the report of `make sweep`
 clean: ## remove what make made, but .venv and results
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-proofs campaign-dram campaign-fuzz campaign-fpga campaign-properties docs traces accuracy picture clean
+.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-nodes campaign-proofs campaign-dram campaign-fuzz campaign-fpga campaign-properties docs traces accuracy picture clean

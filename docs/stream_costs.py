@@ -1,48 +1,360 @@
-"""Writes docs/stream-costs.md from arch/costs/streams_nangate45.json."""
+"""Writes docs/stream-costs.md and docs/stream-costs.svg from arch/costs/streams_<node>.json."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
+from typing import Any
+
+NODES = ("nangate45", "sg13g2", "asap7")
+Row = dict[str, Any]
+TERMS = ("switching", "internal", "clock_pins", "clock_tree", "leakage")
 
 HEAD = """# What PEs behind streams cost
 
 <!-- written by docs/stream_costs.py; do not edit -->
 Every PE of [the library](pe-library.md) with its streams and handshake, on nangate45, sized for {clock:g} MHz, one script and effort for all;
-`make costs` writes the table and goes on where it was stopped. Zero-delay activity (no glitches), pre-layout, no clock tree. `fmax` is of the
-netlist sized for {clock:g} MHz: `bitwright synthesize PE --fmax` searches for more. Real operands are SmolLM2's, in the PE's own format; random
-ones are uniform legal codes. A MAC's energy holds its share of the clock; leakage is apart.
+`make costs` writes the table and goes on where it was stopped. Zero-delay activity (no glitches), pre-layout. `fmax` is of the netlist sized
+for {clock:g} MHz: `bitwright synthesize PE --fmax` searches for more. Real operands are SmolLM2's, in the PE's own format; random ones are
+uniform legal codes. An energy is all of it at {clock:g} MHz: data nets (switching), cells when data move (internal), flip-flops' clock pins,
+the clock tree (estimated by the number of flip-flops: buffers of a fan-out of 16, not in the area) and leakage. A group is 64 MACs.
 
-A row without energy (`bit-serial`) has streams of its own, which the measurement does not drive yet; PEs without a row have not been
-mapped yet. Random steps of `lut` and `int8-int4-mac` also choose their modes at random (fewer bit planes, both weight widths), so that a MAC
-of theirs is not the real run's. `bit-serial` holds what a tile shares: its term encoders, group scaling and column accumulator.
+A row without energy (`bit-serial`) has streams of its own, which the measurement does not drive yet. Random steps of `lut` and
+`int8-int4-mac` also choose their modes at random (fewer bit planes, both weight widths), so that a MAC of theirs is not the real run's.
+`bit-serial` holds what a tile shares: its term encoders, group scaling and column accumulator.
 
 The systolic cells and edge units, from which machines are priced, are on [another page](pes.md).
 
-| PE | MACs a cycle | area, um2 | um2 per MAC a cycle | of it registers | fmax, MHz | pJ a MAC, real | pJ a MAC, random | pJ a stalled cycle | pJ an idle cycle | leakage, uW |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+![Area, energy on real and random operands, and fmax](stream-costs.svg)
+"""
+PAPERS = """
+## Beside the papers
+
+Ratios at one clock ({clock:g} MHz) unless a row says fmax. "Ours" is what this flow gives, not fitted to the paper.
+
+| what | ours | paper | our reading |
+| --- | --- | --- | --- |"""
+GLITCHES = """
+## Glitches
+
+Left out of every energy above, and measured here: the same netlists and vectors (8 lanes) in Icarus with each cell's rise and fall delay from the
+library's tables at its slew and load, inertial. Registers move equally often in both. Times the zero-delay figure:
+
+| PE | operands | toggles of logic | switching and internal energy | with the clock pins | pJ a MAC with glitches |
+| --- | --- | --- | --- | --- | --- |"""
+NODE_HEAD = """
+## At other nodes
+
+Made by `make campaign-nodes` with the user's own Liberty files: SG13G2 (130 nm) at {sg:g} MHz and ASAP7 (7 nm, predictive) at {as_:g} MHz, which are
+as many fan-out-of-four delays as {clock:g} MHz is on Nangate45. Area per MAC a cycle and energy per MAC relative to `int8-mac` of the same node;
+"place" is the rank by it among the rows that all three nodes have. ASAP7 declares no wire load: it gets Nangate45's, scaled by its cells' size.
+
+| PE | area 45 / 130 / 7 nm | place | energy 45 / 130 / 7 nm | place | fmax, MHz |
+| --- | --- | --- | --- | --- | --- |"""
+
+
+def load(node: str) -> dict[str, Any]:
+    """One node's table; without rows if it is not there."""
+    path = resources.files("bitwright.arch.costs").joinpath(f"streams_{node}.json")
+    table: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"rows": {}}
+    return table
+
+
+def area_per_mac(row: Row) -> float | None:
+    """um2 per MAC a cycle."""
+    return row["area_um2"] / row["macs_per_cycle"] if row.get("macs_per_cycle") else None
+
+
+def number(value: float | None, form: str = ".3g") -> str:
+    """The figure, or nothing."""
+    return "" if value is None else f"{value:{form}}"
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def costs_table(rows: dict[str, Row]) -> str:
+    """Area, clock and energy."""
+    columns = [
+        "PE",
+        "MACs a cycle",
+        "area, um2",
+        "um2 per MAC a cycle",
+        "of it registers",
+        "fmax, MHz",
+        "pJ a MAC, real",
+    ]
+    columns += ["pJ a MAC, random", "real / random", "pJ a group", "pJ a stalled cycle", "pJ an idle cycle"]
+    columns += ["leakage, uW", "at its fmax: TOPS/mm2", "TOPS/W"]
+    lines = []
+    for name, row in rows.items():
+        real, random = row["energy_pj_per_mac"], row["energy_pj_per_mac_random"]
+        tops_mm2 = own_tops_w = None
+        if real:
+            tops_mm2 = 2 * row["macs_per_cycle"] * row["fmax_mhz"] / row["area_um2"]
+            leakage = row["terms_pj_per_mac"]["leakage"] * row["clock_mhz"] / row["fmax_mhz"]
+            own_tops_w = 2 / (real - row["terms_pj_per_mac"]["leakage"] + leakage)
+        lines.append(
+            [
+                f"`{name}`",
+                number(row.get("macs_per_cycle")),
+                f"{row['area_um2']:.0f}",
+                number(area_per_mac(row), ".0f"),
+                f"{100 * row['sequential_um2'] / row['area_um2']:.0f} %",
+                f"{row['fmax_mhz']:.0f}" + ("" if row["meets_clock"] else " (not met)"),
+                number(real, ".3f"),
+                number(random, ".3f"),
+                number(real / random if real else None, ".2f"),
+                number(row.get("energy_pj_per_group"), ".1f"),
+                number(row["stalled_energy_pj"], ".3f"),
+                number(row["idle_energy_pj"], ".3f"),
+                f"{row['leakage_uw']:.1f}",
+                number(tops_mm2, ".2f"),
+                number(own_tops_w, ".2f"),
+            ]
+        )
+    return table(columns, lines)
+
+
+def terms_table(rows: dict[str, Row]) -> str:
+    """Shares of the energy of a MAC on real operands."""
+    lines = []
+    for name, row in rows.items():
+        if row["energy_pj_per_mac"]:
+            whole = row["energy_pj_per_mac"]
+            shares = [f"{100 * row['terms_pj_per_mac'][term] / whole:.0f} %" for term in TERMS]
+            lines.append([f"`{name}`", number(whole, ".3f"), *shares])
+    return table(["PE", "pJ a MAC, real", *(term.replace("_", " ") for term in TERMS)], lines)
+
+
+def papers(rows: dict[str, Row], parts: dict[str, Row]) -> list[list[str]]:
+    """What, ours, the paper's, our reading."""
+
+    def area(name: str) -> float:
+        return float((rows.get(name) or parts[name])["area_um2"])
+
+    def fmax(name: str) -> float:
+        return float((rows.get(name) or parts[name])["fmax_mhz"])
+
+    def energy(name: str) -> float:
+        return float(rows[name]["energy_pj_per_mac"])
+
+    cell, encoder = area("bit-serial cell"), area("bit-serial column encoder")
+    tile = 64 * cell + 8 * encoder + 8 * area("fp32 accumulator")
+    olive = 1024 * area("outlier-victim")
+    ratios = {name: cell / area(name) for name in ("fp16-mac", "fp16-mac:acc_format=fp16")}
+    lut = area("lut") / 512
+    found = [
+        [
+            "BitMoD cell / `fp16-mac`, area of a PE; fp32 and fp16 sum",
+            " and ".join(f"{ratio:.2f}" for ratio in ratios.values()),
+            "0.76",
+            "the cell (`BitSerialCell`: four lanes, group sum, serial scale) without encoder and column sum; the fp16 PE "
+            "with its stream. The paper's widths of alignment and sum are not stated: ours keep three bits below a "
+            "significand and sum in a float of 16 bits",
+        ],
+        [
+            "the same per MAC a cycle at FP4 (two terms: 2 MACs a cycle)",
+            " and ".join(f"{ratio / 2:.2f}" for ratio in ratios.values()),
+            "0.38",
+            "at equal throughput; 0.76 / 2 is ours",
+        ],
+        [
+            "term encoders, of the tile of 8 x 8",
+            f"{100 * 8 * encoder / tile:.1f} %",
+            "2.5 %",
+            "8 column encoders of 4 lanes beside 64 cells and 8 fp32 accumulators, "
+            f"{encoder:.0f}, {cell:.0f} and {area('fp32 accumulator'):.0f} um2 each",
+        ],
+        [
+            "OPT1 / single-cycle MAC, fmax",
+            f"{fmax('opt1') / fmax('int8-mac'):.2f}",
+            ">= 1.5",
+            f"netlists sized for this clock; without its resolving adder {fmax('opt1:resolve_cycles=0') / fmax('int8-mac'):.2f}",
+        ],
+        [
+            "OPT1 / our best pipelined MAC, fmax",
+            f"{fmax('opt1') / fmax('int8-mac:pipeline=1'):.2f}",
+            "",
+            f"without resolving adder {fmax('opt1:resolve_cycles=0') / fmax('int8-mac:pipeline=1'):.2f}: most of OPT1's gain "
+            "is what one pipeline register gives",
+        ],
+        [
+            "OPT1 / `int8-mac`, area and energy a MAC",
+            f"{area('opt1') / area('int8-mac'):.2f}, {energy('opt1') / energy('int8-mac'):.2f}",
+            "",
+            "the carry-save sum is two words of registers and pays for them each cycle at a clock that does not need it",
+        ],
+        [
+            "OliVe decoders, of a 64 x 64 array of 4-bit PEs (128 ovp4; 64 ovp8)",
+            f"{100 * 128 * area('pair decoder, ovp4') / olive:.1f} %; {100 * 64 * area('pair decoder, ovp8') / olive:.1f} %",
+            "2.2 %; 1.5 %",
+            "the array as 1,024 of our streaming PEs of four 4-bit multipliers, each with handshake and 32-bit sum, more "
+            "than the paper's bare PE, which makes the share smaller",
+        ],
+        [
+            "`shift-add` / `int8-mac`, area with Booth",
+            f"{area('shift-add') / area('int8-mac'):.2f}",
+            "",
+            "shift-add takes W4 and narrower, a narrower product and sum: its equal-width rival is the next row",
+        ],
+        [
+            "`shift-add` / `int8-mac`, area without Booth",
+            f"{area('shift-add without Booth') / area('int8-mac without Booth'):.2f}",
+            "",
+            "the flow alone moves the answer; int8-mac without Booth is "
+            f"{area('int8-mac without Booth') / area('int8-mac'):.2f} of it with, at {fmax('int8-mac without Booth'):.0f} "
+            f"instead of {fmax('int8-mac'):.0f} MHz",
+        ],
+        [
+            "`shift-add` / `int8-mac` of 4-bit weights, four lanes, area and energy a MAC",
+            f"{area('shift-add:lanes=4,pipeline=1') / area(W4):.2f}, {energy('shift-add:lanes=4,pipeline=1') / energy(W4):.2f}",
+            "",
+            "equal operand widths and throughput",
+        ],
+        [
+            "LUT tile / `int8-mac` per MAC a cycle, area at W1, W2, W4",
+            ", ".join(f"{bits * lut / area('int8-mac'):.2f}" for bits in (1, 2, 4)),
+            "",
+            "the default tile of 512 bit-products a cycle, its table unit outside; a MAC of b-bit weights takes b of them",
+        ],
+        [
+            "NVINT4 / NVFP4, area and energy a MAC",
+            f"{area('nvint4-dot') / area('nvfp4-dot'):.2f}, {energy('nvint4-dot') / energy('nvfp4-dot'):.2f}",
+            "0.62, 0.62",
+            "the paper (arXiv 2510.25602, section 7.3; by memory) counts gates; in ours both have the same fp32 "
+            "accumulator and scales, most of the area of 16 lanes, and neither meets the clock",
+        ],
+        [
+            "MXINT8 / MXFP8, area and energy a MAC",
+            f"{area('mxint8-dot') / area('mxfp8-dot'):.2f}, {energy('mxint8-dot') / energy('mxfp8-dot'):.2f}",
+            "0.79, 0.63",
+            "as above; on random codes the energies are as "
+            f"{rows['mxint8-dot']['energy_pj_per_mac_random'] / rows['mxfp8-dot']['energy_pj_per_mac_random']:.2f} to 1. Our "
+            "integer sum is exact, our minifloat sum too, at a width of its own",
+        ],
+    ]
+    return found
+
+
+W4 = "int8-mac:weight_bits=4,lanes=4,pipeline=1,psum_bits=19"
+
+
+def glitches_table(rows: dict[str, Row], measured: dict[str, Any]) -> list[str]:
+    """What delays add."""
+    lines = []
+    for name, found in measured.items():
+        for kind, suffix in (("real", ""), ("random", "_random")):
+            terms, ratio = rows[name][f"terms_pj_per_mac{suffix}"], found[kind]["energy_ratio"]
+            moving = terms["switching"] + terms["internal"]
+            whole = rows[name][f"energy_pj_per_mac{suffix}"] + (ratio - 1) * moving
+            ratios = [f"{found[kind][key]:.2f}" for key in ("toggle_ratio", "energy_ratio", "total_ratio")]
+            lines.append(f"| `{name}` | {kind} | {' | '.join(ratios)} | {whole:.3f} |")
+    return lines
+
+
+def places(values: dict[str, float]) -> dict[str, int]:
+    """Rank of each name, 1 the least."""
+    return {name: place for place, name in enumerate(sorted(values, key=lambda name: values[name]), 1)}
+
+
+def nodes_section(tables: list[dict[str, Any]]) -> str:
+    """The rank order over nodes; nothing when a node's table is missing."""
+    if not all(one["rows"] for one in tables):
+        return ""
+    shared = [
+        name for name in tables[0]["rows"] if all(one["rows"].get(name, {}).get("macs_per_cycle") for one in tables)
+    ]
+    measures: list[Callable[[Row], float]] = [
+        lambda row: row["area_um2"] / row["macs_per_cycle"],
+        lambda row: row["energy_pj_per_mac"],
+    ]
+    columns: dict[str, list[str]] = {name: [] for name in shared}
+    moved = []
+    for what, measure in zip(("area", "energy"), measures, strict=True):
+        values = [{name: measure(one["rows"][name]) for name in shared} for one in tables]
+        ranks = [places(one) for one in values]
+        for name in shared:
+            columns[name].append(" / ".join(f"{one[name] / one['int8-mac']:.2f}" for one in values))
+            columns[name].append(" / ".join(str(rank[name]) for rank in ranks))
+        n = len(shared)
+        rho = [1 - 6 * sum((ranks[0][name] - rank[name]) ** 2 for name in shared) / (n**3 - n) for rank in ranks[1:]]
+        moved.append(f"{what} {rho[0]:.3f} (130 nm) and {rho[1]:.3f} (7 nm)")
+        far = [name for name in shared if max(rank[name] for rank in ranks) - min(rank[name] for rank in ranks) >= 3]
+        moved[-1] += f", rows that move by three places or more: {', '.join(f'`{name}`' for name in far) or 'none'}"
+    for name in shared:
+        columns[name].append(" / ".join(f"{one['rows'][name]['fmax_mhz']:.0f}" for one in tables))
+    clocks = [next(iter(one["rows"].values()))["clock_mhz"] for one in tables]
+    lines = [f"| `{name}` | {' | '.join(columns[name])} |" for name in shared]
+    head = NODE_HEAD.format(clock=clocks[0], sg=clocks[1], as_=clocks[2])
+    return "\n".join([head, *lines, "", f"Rank correlation (Spearman) with 45 nm: {'; '.join(moved)}."])
+
+
+def picture(rows: dict[str, Row]) -> str:
+    """Three panels of bars as SVG, rows by area per MAC; logarithmic, for they span two orders of magnitude."""
+    import math
+
+    named = sorted((n for n in rows if rows[n]["energy_pj_per_mac"]), key=lambda n: area_per_mac(rows[n]) or 0)
+    panels: list[tuple[str, list[tuple[str, Callable[[Row], float]]]]] = [
+        ("um2 per MAC a cycle", [("#4477aa", lambda row: area_per_mac(row) or 0)]),
+        (
+            "pJ a MAC: real (dark), random",
+            [
+                ("#aa3377", lambda row: row["energy_pj_per_mac"]),
+                ("#ddaacc", lambda row: row["energy_pj_per_mac_random"]),
+            ],
+        ),
+        ("fmax, MHz", [("#228833", lambda row: row["fmax_mhz"])]),
+    ]
+    line, left, wide, top = 22, 390, 230, 34
+    height, width = top + line * len(named) + 10, left + 3 * (wide + 60)
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for i, name in enumerate(named):
+        out.append(f'<text x="{left - 8}" y="{top + line * i + 14}" text-anchor="end">{name}</text>')
+    for p, (title, bars) in enumerate(panels):
+        x = left + p * (wide + 60)
+        values = [get(rows[name]) for name in named for _, get in bars]
+        low, high = math.log10(min(values)) - 0.15, math.log10(max(values))
+        out.append(f'<text x="{x}" y="20" font-weight="bold">{title}</text>')
+        for i, name in enumerate(named):
+            thick = 16 / len(bars)
+            for b, (colour, get) in enumerate(bars):
+                value = get(rows[name])
+                length = wide * (math.log10(value) - low) / (high - low)
+                y = top + line * i + b * thick + 2
+                out.append(f'<rect x="{x}" y="{y:.1f}" width="{length:.1f}" height="{thick:.1f}" fill="{colour}"/>')
+                if b == 0:
+                    out.append(
+                        f'<text x="{x + length + 4:.1f}" y="{top + line * i + 14}" font-size="10">{value:.3g}</text>'
+                    )
+    return "\n".join([*out, "</svg>", ""])
 
 
 def main() -> None:
-    """Print the page."""
-    table = json.loads(resources.files("bitwright.arch.costs").joinpath("streams_nangate45.json").read_text())
-    rows = sorted(table["rows"].items())
-    print(HEAD.format(clock=rows[0][1]["clock_mhz"]))
-    for name, row in rows:
-        macs, missed = row.get("macs_per_cycle"), "" if row["meets_clock"] else " (not met)"
-        figures = [
-            f"{macs:.3g}" if macs else "",
-            f"{row['area_um2']:.0f}",
-            f"{row['area_um2'] / macs:.0f}" if macs else "",
-            f"{100 * row['sequential_um2'] / row['area_um2']:.0f} %",
-            f"{row['fmax_mhz']:.0f}{missed}",
-            *(
-                "" if row[key] is None else f"{row[key]:.3f}"
-                for key in ("energy_pj_per_mac", "energy_pj_per_mac_random", "stalled_energy_pj", "idle_energy_pj")
-            ),
-            f"{row['leakage_uw']:.1f}",
-        ]
-        print(f"| `{name}` | {' | '.join(figures)} |")
+    """Print the page; write the picture to the file that is given."""
+    tables = [load(node) for node in NODES]
+    rows = dict(sorted(tables[0]["rows"].items()))
+    clock = next(iter(rows.values()))["clock_mhz"]
+    print(HEAD.format(clock=clock))
+    print(costs_table(rows))
+    print("\n## What the energy is made of\n")
+    print(terms_table(rows))
+    print(PAPERS.format(clock=clock))
+    for line in papers(rows, tables[0]["parts"]):
+        print(f"| {' | '.join(line)} |")
+    print("\n".join([GLITCHES, *glitches_table(rows, tables[0]["glitches"])]))
+    if section := nodes_section(tables):
+        print(section)
+    Path(sys.argv[1]).write_text(picture(rows))
 
 
 if __name__ == "__main__":

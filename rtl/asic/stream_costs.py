@@ -11,15 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bitwright.arch import pe
 from bitwright.arch.pe.stream import StreamSpec
-from bitwright.rtl.asic import cells, commands
+from bitwright.rtl.asic import cells, commands, glitches, stream_parts
+from bitwright.rtl.asic.choice import surroundings, wired_library
 from bitwright.rtl.asic.jsonout import rounded, write_json
 from bitwright.rtl.asic.liberty import library_path, node_name, read_library
-from bitwright.rtl.asic.synthesis import sha256_text, yosys_version
+from bitwright.rtl.asic.synthesis import sha256_text, synthesize_verilog, yosys_version
 from bitwright.rtl.pe import streaming
 
 CLOCK_MHZ = 250
@@ -32,6 +34,10 @@ PES = (
     "nvint4-dot", "nvfp4-dot", "mxfp4-dot", "mxint8-dot", "mxfp8-dot", "lut",
 )  # fmt: skip
 """From the quickest to the slowest to map: every PE with its defaults, and variants that comparisons need."""
+
+GLITCHING = ("int8-mac", "shift-add", "int8-mac:pipeline=1", "opt1")
+"""Measured with cell delays too: the two that the comparison needs, and two whose registers cut the logic short."""
+GLITCH_LANES = 8
 
 
 def rtl_sha256(name: str) -> str:
@@ -69,6 +75,51 @@ def build(path: Path, node: str | Path, clock_mhz: float, names: list[str]) -> d
     return table
 
 
+def build_parts(path: Path, node: str | Path, clock_mhz: float) -> dict[str, Any]:
+    """Add the parts that are missing or stale to the table at `path`, as `build` does rows."""
+    library_sha256 = read_library(library_path(node)).sha256
+    table: dict[str, Any] = json.loads(path.read_text())
+    parts = table.setdefault("parts", {})
+    for name in stream_parts.PARTS:
+        wanted = {"library_sha256": library_sha256, "clock_mhz": clock_mhz, "rtl_sha256": stream_parts.rtl_sha256(name)}
+        kept = parts.get(name, {})
+        if not (kept.get("tool", "").startswith(yosys_version()) and rounded(wanted).items() <= kept.items()):
+            print(f"parts: {name}", file=sys.stderr, flush=True)
+            parts[name] = stream_parts.synthesize_part(name, node, clock_mhz, commands.work_folder("netlists"))
+            write_json(path, table)
+    return table
+
+
+def build_glitches(path: Path, node: str | Path, clock_mhz: float) -> dict[str, Any]:
+    """Add what glitches add to the energy of GLITCHING, each with the netlist and the stimuli of its row."""
+    library = wired_library(library_path(node))
+    table: dict[str, Any] = json.loads(path.read_text())
+    found = table.setdefault("glitches", {})
+    for name in GLITCHING:
+        row, period_ps = table["rows"][name], round(1e6 / clock_mhz)
+        made_from = {key: row[key] for key in ("rtl_sha256", "stimuli_sha256", "library_sha256", "clock_mhz", "tool")}
+        if made_from.items() <= found.get(name, {}).items():
+            continue
+        print(f"glitches: {name}", file=sys.stderr, flush=True)
+        spec = cells.stream_spec(name)
+        assert isinstance(spec, StreamSpec), "GLITCHING are streaming PEs"
+        made = synthesize_verilog(
+            streaming.verilog(spec),
+            spec.module_stem,
+            library_path(node),
+            period_ps=period_ps,
+            cache=commands.work_folder("netlists"),
+        )
+        for kind, work in zip(("real", "random"), cells.stream_works(spec), strict=True):
+            conditions = surroundings(library)[1]
+            measured = glitches.measure(
+                made.netlist, library, conditions, work.stimulus, period_ps=period_ps, lanes=GLITCH_LANES
+            )
+            found[name] = {**found.get(name, {}), **made_from, kind: asdict(measured)}
+        write_json(path, table)
+    return table
+
+
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description="Area, clock and energy of every PE behind streams")
@@ -84,6 +135,9 @@ def main() -> None:
     missing = {*pe.all_names()} - {name.partition(":")[0] for name in PES}
     assert not missing, f"PEs without a row: {missing}"
     table = build(path, options.liberty or options.node, options.clock_mhz, names)
+    if options.only is None:
+        build_parts(path, options.liberty or options.node, options.clock_mhz)
+        table = build_glitches(path, options.liberty or options.node, options.clock_mhz)
     print(json.dumps({"rows": len(table["rows"]), "output": str(path)}))
 
 

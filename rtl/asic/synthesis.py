@@ -100,6 +100,7 @@ def synthesize_verilog(
     boundary: Boundary | None = None,
     timeout_s: float = 900.0,
     cache: Path | None = None,
+    booth: bool = True,
 ) -> Synthesis:
     """Map one Verilog module onto the cells of a Liberty file.
 
@@ -107,11 +108,13 @@ def synthesize_verilog(
     period_ps   Clock period; ABC sizes for ABC_SHARE of it. The result may still be slower: ask timing.analyse.
     boundary    As choice.surroundings says of the library when None.
     cache       Folder of netlists made before, found by everything that Provenance holds; None keeps none.
+    booth       Off: multipliers as Yosys makes them without its option (to show what it moves; all tables have it on).
     Raises ToolError when pyosys or the library is missing, or when Yosys fails or takes longer than timeout_s;
     ConfigError for a period that is not positive.
     """
+    script = SCRIPT if booth else tuple(line.replace(" -booth", "") for line in SCRIPT)
     document, text, library, provenance = _mapped(
-        verilog, top, liberty, SCRIPT, period_ps=period_ps, boundary=boundary, timeout_s=timeout_s, cache=cache
+        verilog, top, liberty, script, period_ps=period_ps, boundary=boundary, timeout_s=timeout_s, cache=cache
     )
     netlist = from_yosys(document, top)
     _refuse_unmodelled(netlist, library)
