@@ -184,12 +184,14 @@ def synthesize(
     node: str | Path = "nangate45",
     clock_mhz: float = 250,
     fmax: bool = False,
+    clock_gating: bool = False,
 ) -> dict[str, Any]:
     """Area, clock and energy of PE `name`, or area and clock of each block of machine `name`, sized for `clock_mhz`.
 
     With `fmax` (PEs only) sized again for more than it reached until that gains nothing: the fastest of all is given,
     and `clock_mhz` is what it was sized for. A PE in its systolic cell of `dataflow` ("ws" if it has one) or, where it
     has none or parameters are given, its stream form.
+    With `clock_gating` (PEs only) registers that share an enable get the library's clock gates.
     `node` is a named one, or the path of a Liberty file (a machine's memories then have no figures).
     Raises ConfigError for an unknown PE, machine, dataflow or node and for a library that lacks cells or units,
     ToolError when the library or Yosys is missing.
@@ -209,6 +211,8 @@ def synthesize(
             raise ConfigError(f"{name} dataflow = {dataflow!r}: a machine has its own (leave the option out)")
         if fmax:
             raise ConfigError(f"{name} fmax: the search is for PEs (choose a clock)")
+        if clock_gating:
+            raise ConfigError(f"{name} clock gating: is for PEs (leave the option out)")
         return accelerators.synthesize(name, node, clock_mhz)
     from bitwright.rtl.asic import cells
 
@@ -218,7 +222,7 @@ def synthesize(
 
     def once(clock_mhz: float) -> dict[str, Any]:
         if systolic:
-            return cells.synthesize(name, dataflow or "ws", node, clock_mhz)
-        return cells.synthesize_stream(name, node, clock_mhz)
+            return cells.synthesize(name, dataflow or "ws", node, clock_mhz, clock_gating=clock_gating)
+        return cells.synthesize_stream(name, node, clock_mhz, clock_gating=clock_gating)
 
     return cells.fastest(once, clock_mhz) if fmax else once(clock_mhz)

@@ -1,5 +1,6 @@
 """Bit-parallel simulation of a mapped netlist: toggles of every net on real stimulus, and its output values.
 
+Behind a clock gate registers take their inputs only where its enable was 1 at the end of the cycle before.
 One lane is one independent copy of the design with its own operands; 64 lanes share a machine word, so 256 PEs are
 simulated in the time of one. In cycle t the registers take what their inputs were at the end of cycle t-1 (rising
 edge), the stimulus of cycle t is applied, and the logic settles; then the clock falls. Every net therefore changes
@@ -34,6 +35,7 @@ class FlipFlops:
     """All flip-flops of one cell type, with the counts that their hidden power needs.
 
     instances : int64[n]                     Instance indices.
+    gate : int64[n]                          Number of the clock gate in front; -1 without one.
     hidden_rise, hidden_fall : int64[BINS, arcs, n]   (while a run counts: a block of lanes in front)
         Transitions of the input pin of each `internal_power` arc while the arc's `when` holds; arcs in
         `arcs` order, as (pin name, number of the arc within the pin).
@@ -43,6 +45,7 @@ class FlipFlops:
     instances: Index
     pins: dict[str, Index]
     arcs: tuple[tuple[str, int], ...]
+    gate: Index
     hidden_rise: Counts = field(default_factory=lambda: np.zeros((0, 0, 0), np.int64))
     hidden_fall: Counts = field(default_factory=lambda: np.zeros((0, 0, 0), np.int64))
 
@@ -54,6 +57,7 @@ class Activity:
     rises, falls : int64[bins, nets]      Transitions of each net, summed over lanes and cycles of the bin.
     lane_cycles : int64[bins]             Lanes times cycles of the bin.
     flip_flops : tuple[FlipFlops, ...]
+    enabled : int64[bins, gates]          Lanes and cycles in which each clock gate let the clock through.
     outputs : dict[str, uint64[cycles, lanes]]   Values of the recorded ports at the end of each cycle.
     """
 
@@ -61,6 +65,7 @@ class Activity:
     falls: Counts
     lane_cycles: Counts
     flip_flops: tuple[FlipFlops, ...]
+    enabled: Counts
     outputs: dict[str, NDArray[np.uint64]]
 
 
@@ -84,6 +89,13 @@ class NetlistSimulator:
         self.netlist = netlist
         self.clock = clock
         self._levels = [self._gates(level, library) for level in levelise(netlist, library)]
+        gates = [i for i, instance in enumerate(netlist.instances) if library.cell(instance.cell).gate is not None]
+        self._enables = self._enable_nets(gates, library)
+        self._gate_of = {}
+        for number, index in enumerate(gates):
+            gate = library.cell(netlist.instances[index].cell).gate
+            assert gate is not None, "gates are clock gates"
+            self._gate_of[netlist.instances[index].pins[gate.output]] = number
         by_cell: dict[str, list[int]] = {}
         for index, instance in enumerate(netlist.instances):
             if library.cell(instance.cell).ff is not None:
@@ -92,6 +104,21 @@ class NetlistSimulator:
 
     def _indices(self, instances: Sequence[int], pin: str) -> Index:
         return np.array([self.netlist.instances[i].pins.get(pin, 0) for i in instances], np.int64)
+
+    def _enable_nets(self, gates: Sequence[int], library: Library) -> Index:
+        """Enable and test net of each clock gate: int64[2, gates]; the constant 0 where there is no test pin."""
+        nets = []
+        for index in gates:
+            instance = self.netlist.instances[index]
+            gate = library.cell(instance.cell).gate
+            assert gate is not None, "gates are clock gates"
+            nets.append([instance.pins[gate.enable], instance.pins.get(gate.test, 0)])
+        return np.array(nets, np.int64).reshape(len(gates), 2).T
+
+    def _passing(self, values: Bits) -> Bits:
+        """Lanes in which each clock gate lets the next edge through, last a row of all lanes: [gates + 1, words]."""
+        found = values[self._enables[0]] | values[self._enables[1]]
+        return np.concatenate([found, np.full_like(values[:1], ALL_ONES)])
 
     def _gates(self, level: tuple[int, ...], library: Library) -> list[_Gates]:
         by_cell: dict[str, list[int]] = {}
@@ -112,7 +139,9 @@ class NetlistSimulator:
     def _bank(self, cell: Cell, found: list[int]) -> FlipFlops:
         arcs = tuple((pin.name, k) for pin in cell.inputs for k in range(len(pin.power)))
         pins = {name: self._indices(found, name) for name in cell.pins}
-        return FlipFlops(cell, np.array(found, np.int64), pins, arcs)
+        assert cell.ff is not None, "a bank holds flip-flops only"
+        gate = np.array([self._gate_of.get(int(net), -1) for net in pins[cell.ff.clocked_on]], np.int64)
+        return FlipFlops(cell, np.array(found, np.int64), pins, arcs, gate)
 
     def run(self, stimulus: Mapping[str, Ports], *, bins: Sequence[int], record: Sequence[str] = ()) -> Activity:
         """Simulate len(bins) cycles from the all-zero state.
@@ -143,21 +172,27 @@ class NetlistSimulator:
         rises = np.zeros((blocks, BINS, nets), np.int64)
         falls = np.zeros_like(rises)
         banks = [
-            FlipFlops(bank.cell, bank.instances, bank.pins, bank.arcs, *_empty(bank, blocks))
+            FlipFlops(bank.cell, bank.instances, bank.pins, bank.arcs, bank.gate, *_empty(bank, blocks))
             for bank in self._flip_flops
         ]
         outputs = {name: np.zeros((cycles, blocks * lanes), np.uint64) for name in record}
+        states = [np.zeros((len(bank.instances), values.shape[1]), np.uint64) for bank in banks]
+        enabled = np.zeros((blocks, BINS, self._enables.shape[1]), np.int64)
         for cycle, chosen in enumerate(bins):
             before = values.copy()
-            self._step(values, {port: plane[cycle] for port, plane in planes.items()}, first=cycle == 0)
+            passing = self._passing(before)
+            if cycle > 0:
+                self._clock(values, states, passing)
+            self._settle(values, states, {port: plane[cycle] for port, plane in planes.items()})
             if chosen >= 0 and cycle > 0:
                 changed = before ^ values
                 rise = changed & values
                 up = _count(rise, blocks)
                 rises[:, chosen] += up
                 falls[:, chosen] += _count(changed, blocks) - up
+                enabled[:, chosen] += _count(passing[:-1], blocks)
                 for bank in banks:
-                    _count_hidden(bank, chosen, before, values, rise, changed ^ rise)
+                    _count_hidden(bank, chosen, before, values, rise, changed ^ rise, passing[bank.gate])
             for name in record:
                 outputs[name][cycle] = _unpack(values[list(self.netlist.ports[name].nets)])
         lane_cycles = np.array([sum(b == k for b in bins[1:]) * lanes for k in range(BINS)], np.int64)
@@ -170,6 +205,7 @@ class NetlistSimulator:
                     replace(bank, hidden_rise=bank.hidden_rise[block], hidden_fall=bank.hidden_fall[block])
                     for bank in banks
                 ),
+                enabled[block],
                 {name: found[:, block * lanes : (block + 1) * lanes] for name, found in outputs.items()},
             )
             for block in range(blocks)
@@ -206,17 +242,19 @@ class NetlistSimulator:
             planes[name] = np.ascontiguousarray(packed).view(np.uint64)
         return planes, lanes
 
-    def _step(self, values: Bits, inputs: dict[str, Bits], *, first: bool) -> None:
-        """One cycle in place: registers, then ports, then logic."""
-        following = []
-        for bank in self._flip_flops:
+    def _clock(self, values: Bits, states: list[Bits], passing: Bits) -> None:
+        """A rising edge: the state of each register that it reaches, in place."""
+        for bank, state in zip(self._flip_flops, states, strict=True):
             ff = bank.cell.ff
             assert ff is not None, "a bank holds flip-flops only"
-            state = np.zeros((len(bank.instances), values.shape[1]), np.uint64)
-            if not first:
-                state |= ff.next_state({name: values[bank.pins[name]] for name in ff.next_state.inputs})
-            following.append((bank, ff, state))
-        for bank, ff, state in following:
+            following = ff.next_state({name: values[bank.pins[name]] for name in ff.next_state.inputs})
+            state ^= (state ^ following) & passing[bank.gate]
+
+    def _settle(self, values: Bits, states: list[Bits], inputs: dict[str, Bits]) -> None:
+        """Registers' outputs, then ports, then logic, in place."""
+        for bank, state in zip(self._flip_flops, states, strict=True):
+            ff = bank.cell.ff
+            assert ff is not None, "a bank holds flip-flops only"
             for pin in bank.cell.outputs:
                 if pin.function is not None:
                     values[bank.pins[pin.name]] = pin.function({ff.state: state, ff.inverted: ~state})
@@ -237,12 +275,15 @@ def _empty(bank: FlipFlops, blocks: int) -> tuple[Counts, Counts]:
 
 def _count(planes: Bits, blocks: int) -> Counts:
     """Bits set in planes [n, words], for each of `blocks` equal runs of words: int64 [blocks, n]."""
-    counts: Counts = np.bitwise_count(planes).reshape(len(planes), blocks, -1).sum(axis=2, dtype=np.int64).T
+    shape = (len(planes), blocks, planes.shape[1] // blocks)
+    counts: Counts = np.bitwise_count(planes).reshape(shape).sum(axis=2, dtype=np.int64).T
     return counts
 
 
-def _count_hidden(bank: FlipFlops, chosen: int, before: Bits, after: Bits, rise: Bits, fall: Bits) -> None:
-    """Add one cycle to the hidden-power counts of a bank.
+def _count_hidden(
+    bank: FlipFlops, chosen: int, before: Bits, after: Bits, rise: Bits, fall: Bits, clocked: Bits
+) -> None:
+    """Add one cycle to the hidden-power counts of a bank; `clocked` are the lanes whose clock moves.
 
     The rising clock edge sees the pins before it; data moves while the clock is high, after the outputs; the
     falling clock edge sees the settled pins.
@@ -257,8 +298,8 @@ def _count_hidden(bank: FlipFlops, chosen: int, before: Bits, after: Bits, rise:
     for k, (pin, number) in enumerate(bank.arcs):
         when = bank.cell.pins[pin].power[number].when
         if pin == ff.clocked_on:
-            up = everything if when is None else when(old)
-            down = everything if when is None else when(new)
+            up = clocked & (everything if when is None else when(old))
+            down = clocked & (everything if when is None else when(new))
         else:
             held = everything if when is None else when(new)
             up, down = rise[bank.pins[pin]] & held, fall[bank.pins[pin]] & held

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,15 @@ from bitwright.arch import pe as pe_specs
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.pe.base import PESpec
 from bitwright.arch.pe.stream import StreamSpec
-from bitwright.rtl.asic.activity import NetlistSimulator
+from bitwright.rtl.asic.activity import Activity, NetlistSimulator
 from bitwright.rtl.asic.characterise import Builder
 from bitwright.rtl.asic.choice import surroundings, wired_library
-from bitwright.rtl.asic.clock_tree import clock_tree
+from bitwright.rtl.asic.clock_tree import ClockTree, gated_trees
 from bitwright.rtl.asic.entries import cell_entry
 from bitwright.rtl.asic.jsonout import rounded
 from bitwright.rtl.asic.liberty import library_path, node_name
 from bitwright.rtl.asic.operands import GROUP
-from bitwright.rtl.asic.power import Energy, PowerModel
+from bitwright.rtl.asic.power import PowerModel
 from bitwright.rtl.asic.stimulus import ACTIVE, IDLE, PASS
 from bitwright.rtl.asic.stream_stimulus import Work, stream_work
 from bitwright.rtl.asic.synthesis import sha256_text, synthesize_verilog
@@ -46,7 +46,9 @@ def fastest(once: Callable[[float], dict[str, Any]], clock_mhz: float) -> dict[s
         best = found
 
 
-def synthesize(name: str, dataflow: str, node: str | Path, clock_mhz: float) -> dict[str, Any]:
+def synthesize(
+    name: str, dataflow: str, node: str | Path, clock_mhz: float, *, clock_gating: bool = False
+) -> dict[str, Any]:
     """Area, timing and energy of a PE cell sized for `clock_mhz`, made now (the cost table is not read).
 
     The energy is that of one active cycle, without weight loads, with weights in the PE's native format, on a real
@@ -59,7 +61,7 @@ def synthesize(name: str, dataflow: str, node: str | Path, clock_mhz: float) -> 
         raise ConfigError(f"clock_mhz = {clock_mhz:g}: must be positive")
     spec = pe_specs.get(name)
     chosen = spec.wgt.name
-    builder = Builder(node, clock_mhz, None)
+    builder = Builder(node, clock_mhz, None, clock_gating=clock_gating)
     entry = cell_entry(spec, dataflow, [chosen])
     found = builder.build(entry)
     energy = found["energies"][chosen]
@@ -71,6 +73,7 @@ def synthesize(name: str, dataflow: str, node: str | Path, clock_mhz: float) -> 
         "clock_mhz": clock_mhz,
         "meets_clock": found["fmax_mhz"] >= clock_mhz,
         **{key: found[key] for key in physical},
+        "clock_gating": clock_gating,
         "weight_format": chosen,
         "energy_pj_per_mac": energy["energy_pj"],
         "energy_pj_per_mac_random": energy["random_energy_pj"],
@@ -81,7 +84,9 @@ def synthesize(name: str, dataflow: str, node: str | Path, clock_mhz: float) -> 
     }
 
 
-def synthesize_stream(name: str, node: str | Path, clock_mhz: float, cache: Path | None = None) -> dict[str, Any]:
+def synthesize_stream(
+    name: str, node: str | Path, clock_mhz: float, cache: Path | None = None, *, clock_gating: bool = False
+) -> dict[str, Any]:
     """Area, timing and energy of a streaming PE with its parameters, as `synthesize` of a cell.
 
     energy_pj_per_mac    Of a cycle with a step on offer, over that cycle's multiply-accumulates; the PE's own format.
@@ -91,6 +96,7 @@ def synthesize_stream(name: str, node: str | Path, clock_mhz: float, cache: Path
     terms_pj_per_mac     What the energy of a MAC adds up from: switching (data nets), internal (cells, when data move),
                          clock_pins (flip-flops' clock pins, outside and inside), clock_tree (clock_tree.py: an
                          estimate, whose area stands apart) and leakage at clock_mhz.
+    With `clock_gating` as synthesis.synthesize_verilog says; the clock gates are in the area.
     Raises as `synthesize`; for bit-serial, whose streams are its own, the energies are None.
     """
     if clock_mhz <= 0:
@@ -100,7 +106,13 @@ def synthesize_stream(name: str, node: str | Path, clock_mhz: float, cache: Path
     library = wired_library(liberty)
     text, (_, conditions) = streaming.verilog(spec), surroundings(library)
     made = synthesize_verilog(
-        text, spec.module_stem, liberty, period_ps=round(1e6 / clock_mhz), timeout_s=TIMEOUT_S, cache=cache
+        text,
+        spec.module_stem,
+        liberty,
+        period_ps=round(1e6 / clock_mhz),
+        timeout_s=TIMEOUT_S,
+        cache=cache,
+        clock_gating=clock_gating,
     )
     timing = analyse(made.netlist, library, conditions)
     figures = {
@@ -116,17 +128,18 @@ def synthesize_stream(name: str, node: str | Path, clock_mhz: float, cache: Path
         "fmax_mhz": timing.fmax_mhz,
         "leakage_uw": made.netlist.leakage_uw(library),
     }
-    sequential = [cell for i in made.netlist.instances if (cell := library.cell(i.cell)).ff is not None]
-    pin_ff = sum(cell.pins[cell.ff.clocked_on].capacitance_ff for cell in sequential if cell.ff is not None)
-    tree = clock_tree(len(sequential), pin_ff / max(len(sequential), 1), library, conditions)
-    figures |= {"clock_tree_um2": tree.area_um2, "clock_tree_leakage_uw": tree.leakage_uw}
-    still_pj = {"clock_tree": tree.energy_pj, "leakage": (figures["leakage_uw"] + tree.leakage_uw) / clock_mhz}
+    tree, subtrees = gated_trees(made.netlist, library, conditions)
+    trees = [tree, *subtrees]
+    figures |= {"clock_gating": clock_gating, "clock_gates": len(subtrees)}
+    figures |= {"clock_tree_um2": sum(one.area_um2 for one in trees)}
+    figures |= {"clock_tree_leakage_uw": sum(one.leakage_uw for one in trees)}
+    leakage_pj = (figures["leakage_uw"] + figures["clock_tree_leakage_uw"]) / clock_mhz
     energies: dict[str, Any] = dict.fromkeys(
         ("energy_pj_per_mac", "energy_pj_per_mac_random", "stimuli_sha256", *_STREAM_BINS)
     )
     if isinstance(spec, StreamSpec):
         model = PowerModel(made.netlist, library, timing, conditions)
-        energies = _stream_energies(spec, NetlistSimulator(made.netlist, library), model, still_pj)
+        energies = _stream_energies(spec, NetlistSimulator(made.netlist, library), model, trees, leakage_pj)
     origin = {"tool": made.provenance.tool, "library_sha256": library.sha256, "rtl_sha256": sha256_text(text)}
     return rounded({**figures, **energies, **origin, "method": STREAM_METHOD})
 
@@ -138,12 +151,12 @@ def stream_spec(name: str) -> PESpec:
 
 
 def _stream_energies(
-    spec: StreamSpec, simulator: NetlistSimulator, model: PowerModel, still_pj: Mapping[str, float]
+    spec: StreamSpec, simulator: NetlistSimulator, model: PowerModel, trees: Sequence[ClockTree], leakage_pj: float
 ) -> dict[str, Any]:
     works = stream_works(spec)
     ran = simulator.run_many([work.stimulus.ports for work in works], bins=works[0].stimulus.bins)
     cycles = {"active": (ran[0], ACTIVE), "stalled": (ran[0], PASS), "idle": (ran[0], IDLE), "random": (ran[1], ACTIVE)}
-    terms = {name: _terms_pj(model.energy(*what), still_pj) for name, what in cycles.items()}
+    terms = {name: _terms_pj(model, *what, trees) | {"leakage": leakage_pj} for name, what in cycles.items()}
     totals = {name: sum(parts.values()) for name, parts in terms.items()}
     rates = [work.macs_per_cycle for work in works]
     return {
@@ -169,7 +182,10 @@ def stimuli_sha256(works: Sequence[Work]) -> str:
     return sha256_text(" ".join(work.stimulus.sha256 for work in works))
 
 
-def _terms_pj(energy: Energy, still_pj: Mapping[str, float]) -> dict[str, float]:
-    """What a cycle's energy is made of; together all of it."""
+def _terms_pj(model: PowerModel, activity: Activity, chosen: int, trees: Sequence[ClockTree]) -> dict[str, float]:
+    """What a cycle's energy is made of, but leakage; a gated tree moves as often as its gate is open."""
+    energy = model.energy(activity, chosen)
+    passed = [1.0, *(activity.enabled[chosen] / activity.lane_cycles[chosen])]
+    tree_pj = sum(float(share) * tree.energy_pj for share, tree in zip(passed, trees, strict=True))
     moving = {"switching": energy.switching_pj, "internal": energy.internal_pj, "clock_pins": energy.clock_pj}
-    return {**moving, **still_pj}
+    return {**moving, "clock_tree": tree_pj}

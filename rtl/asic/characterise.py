@@ -23,6 +23,7 @@ from bitwright.rtl.asic.synthesis import (
     MAPPING,
     SCRIPT,
     Synthesis,
+    gated,
     sha256_text,
     synthesize_verilog,
     yosys_version,
@@ -40,16 +41,17 @@ class Builder:
     base   Everything that all results depend on, as plain data: part of every cache key and of the table's provenance.
     """
 
-    def __init__(self, node: str | Path, clock_mhz: float, cache: Path | None) -> None:
+    def __init__(self, node: str | Path, clock_mhz: float, cache: Path | None, *, clock_gating: bool = False) -> None:
         self.liberty = library_path(node)
         self.library = wired_library(self.liberty)
         self.node, self.clock_mhz, self.cache = node_name(node), clock_mhz, cache
         self.boundary, self.conditions = surroundings(self.library)
+        self.clock_gating = clock_gating
         self.base: dict[str, Any] = {
             "method": METHOD_VERSION,
             "library_sha256": self.library.sha256,
             "tool": yosys_version(),
-            "script": [*SCRIPT, *MAPPING],
+            "script": [*(gated(SCRIPT, self.library) if clock_gating else SCRIPT), *MAPPING],
             "abc_share_of_period": ABC_SHARE,
             "synthesis_boundary": asdict(self.boundary),
             "timing_and_power_conditions": asdict(self.conditions),
@@ -129,6 +131,7 @@ class _Lazy:
                 self.builder.liberty,
                 period_ps=period_ps,
                 boundary=self.builder.boundary,
+                clock_gating=self.builder.clock_gating,
             )
             timing = analyse(made.netlist, library, conditions)
             model = PowerModel(made.netlist, library, timing, conditions)

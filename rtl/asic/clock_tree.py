@@ -3,7 +3,8 @@
 A balanced tree of one buffer: each drives SINKS flip-flops, or SINKS buffers of the level below, over the library's
 wire load for that fan-out; the root is the block's clock pin. The buffer is the smallest of the library whose output,
 with a full fan-out, is no slower than the clock slew that timing assumes (the fastest if none is). Two transitions a
-cycle. An integrated clock gate stands where a buffer of the lowest level would and is counted with the design.
+cycle. A clock gate hangs on the tree like a flip-flop and is counted with the design; what it drives is a tree below
+it that moves as often as the gate is open.
 SINKS is an assumption; a library's own fan-out limits are of that order (SG13G2: default_max_fanout 8).
 Not modelled: placement, spines, skew groups, useful skew; trees above the block.
 """
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 
 from bitwright.rtl.asic.choice import is_buffer
 from bitwright.rtl.asic.liberty import Cell, Library
-from bitwright.rtl.asic.timing import Conditions
+from bitwright.rtl.asic.netlist import Netlist
+from bitwright.rtl.asic.timing import Conditions, clock_pin
 
 SINKS = 16
 
@@ -50,6 +52,31 @@ def clock_tree(flip_flops: int, pin_ff: float, library: Library, conditions: Con
         buffers += level
         sinks, sink_ff = (level, own_ff) if level > 1 else (0, own_ff)
     return ClockTree(cell.name, buffers, energy_fj / 1e3, buffers * cell.area_um2, buffers * cell.leakage_nw / 1e3)
+
+
+def gated_trees(netlist: Netlist, library: Library, conditions: Conditions) -> tuple[ClockTree, list[ClockTree]]:
+    """The tree of a netlist's clock, to ungated flip-flops and clock gates, and below each gate the tree it drives.
+
+    Gates in the netlist's order. A gate with at most SINKS flip-flops drives them itself: its tree is their wire.
+    """
+    pins: dict[int, list[float]] = {}
+    gates: list[int] = []
+    for instance in netlist.instances:
+        cell = library.cell(instance.cell)
+        if pin := clock_pin(cell):
+            pins.setdefault(instance.pins[pin], []).append(cell.pins[pin].capacitance_ff)
+        if cell.gate is not None:
+            gates.append(instance.pins[cell.gate.output])
+    below = [pins.pop(output, []) for output in gates]
+    above = [capacitance for found in pins.values() for capacitance in found]
+    made: list[ClockTree] = []
+    for found in [above, *below]:
+        tree = clock_tree(len(found), sum(found) / max(len(found), 1), library, conditions)
+        if made and len(found) <= SINKS:
+            wire_pj = library.voltage_v**2 * library.wire_load.capacitance_ff(len(found)) / 1e3
+            tree = ClockTree(tree.buffer, 0, wire_pj, 0.0, 0.0)
+        made.append(tree)
+    return made[0], made[1:]
 
 
 def tree_buffer(library: Library, pin_ff: float, conditions: Conditions) -> Cell:

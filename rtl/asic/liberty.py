@@ -122,6 +122,16 @@ class FlipFlop:
 
 
 @dataclass(frozen=True)
+class ClockGate:
+    """Pins of an integrated clock gate that holds its enable while the clock is high; `test` is "" without one."""
+
+    clock: str
+    enable: str
+    test: str
+    output: str
+
+
+@dataclass(frozen=True)
 class Outline:
     """What a cell is, without its tables.
 
@@ -141,7 +151,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class Cell:
-    """A standard cell. `is_latch` covers latches and clock gates, which this package refuses to model."""
+    """A standard cell. `is_latch` covers latches, which this package refuses to model, and clock gates (`gate`)."""
 
     name: str
     area_um2: float
@@ -149,6 +159,7 @@ class Cell:
     pins: dict[str, Pin]
     ff: FlipFlop | None
     is_latch: bool
+    gate: ClockGate | None = None
 
     @cached_property
     def outputs(self) -> tuple[Pin, ...]:
@@ -266,10 +277,14 @@ class Library:
 
     def _cell(self, group: Group) -> Cell:
         leakage = float(group.values.get("cell_leakage_power", _state_leakage(group))) * self._leakage_nw
-        pins = {pin.args: self._pin(pin) for pin in group.of_kind("pin")}
+        pins = {
+            pin.args: self._pin(pin)
+            for pin in group.of_kind("pin")
+            if pin.values.get("direction", "input") != "internal"
+        }
         latch = _is_latch(group)
         area = float(group.values.get("area", "0"))
-        return Cell(group.args, area, leakage, pins, _flip_flop(group), latch)
+        return Cell(group.args, area, leakage, pins, _flip_flop(group), latch, _clock_gate(group))
 
     def _pin(self, group: Group) -> Pin:
         values = group.values
@@ -367,6 +382,18 @@ def _flip_flop(group: Group) -> FlipFlop | None:
     forced = tuple(compile_expression(ff.values[name]) for name in ("clear", "preset") if name in ff.values)
     next_state = compile_expression(ff.values["next_state"])
     return FlipFlop(state, inverted, next_state, ff.values["clocked_on"].strip("() "), forced)
+
+
+def _clock_gate(group: Group) -> ClockGate | None:
+    if not group.values.get("clock_gating_integrated_cell", "").startswith("latch_posedge"):
+        return None
+    roles = {
+        role: next((pin.args for pin in group.of_kind("pin") if pin.values.get(f"clock_gate_{role}_pin") == "true"), "")
+        for role in ("clock", "enable", "test", "out")
+    }
+    if not (roles["clock"] and roles["enable"] and roles["out"]):
+        return None
+    return ClockGate(roles["clock"], roles["enable"], roles["test"], roles["out"])
 
 
 def _outline(group: Group) -> Outline:

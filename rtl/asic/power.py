@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from bitwright.rtl.asic.activity import Activity, FlipFlops
+from bitwright.rtl.asic.boolean import Expression
 from bitwright.rtl.asic.liberty import Cell, Library
 from bitwright.rtl.asic.netlist import Netlist
-from bitwright.rtl.asic.timing import Conditions, Timing, net_loads
+from bitwright.rtl.asic.timing import Conditions, Timing, clock_pin, net_loads
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,10 @@ class PowerModel:
         self._conditions = conditions or Conditions()
         own, _ = net_loads(netlist, library, self._conditions.output_load_ff)
         self._own_ff = np.array(own)
-        clock_pins: dict[int, float] = {}
-        for instance in netlist.instances:
-            cell = library.cell(instance.cell)
-            if cell.ff is not None:
-                net = instance.pins[cell.ff.clocked_on]
-                clock_pins[net] = clock_pins.get(net, 0.0) + cell.pins[cell.ff.clocked_on].capacitance_ff
-        self._own_ff[list(clock_pins)] = 0.0
-        self._clock_ff = sum(clock_pins.values())
+        clocks = [
+            instance.pins[pin] for instance in netlist.instances if (pin := clock_pin(library.cell(instance.cell)))
+        ]
+        self._own_ff[clocks] = 0.0
 
     def energy(self, activity: Activity, chosen: int = 0) -> Energy:
         """Mean energy a lane and cycle over the cycles of one bin."""
@@ -89,8 +86,11 @@ class PowerModel:
                 logic_fj += fj
             else:
                 register_fj += fj
-        clock_fj = volt2 * self._clock_ff * cycles
+        clock_fj = self._gates_fj(activity, chosen, toggles)
+        enabled = np.append(activity.enabled[chosen], cycles)  # the last for registers without a gate
         for bank in activity.flip_flops:
+            assert bank.cell.ff is not None, "a bank holds flip-flops only"
+            clock_fj += volt2 * bank.cell.pins[bank.cell.ff.clocked_on].capacitance_ff * float(enabled[bank.gate].sum())
             on_clock, on_data = self._hidden_fj(bank, chosen)
             clock_fj += on_clock
             register_fj += on_data
@@ -128,6 +128,32 @@ class PowerModel:
             total += (up * activity.rises[chosen, net] + down * activity.falls[chosen, net]) / weights
         return total
 
+    def _gates_fj(self, activity: Activity, chosen: int, toggles: np.ndarray) -> float:
+        """Clock gates: their clock pins, and inside them the output's two edges where they let the clock through, the
+        pin's own where not, and the enable's."""
+        total, number = 0.0, 0
+        slew = self._conditions.clock_slew_ns
+        for instance in self._netlist.instances:
+            cell = self._library.cell(instance.cell)
+            if cell.gate is None:
+                continue
+            passed = float(activity.enabled[chosen, number])
+            cycles, number = float(activity.lane_cycles[chosen]), number + 1
+            clock, enable = cell.pins[cell.gate.clock], cell.pins[cell.gate.enable]
+            total += self._library.voltage_v**2 * clock.capacitance_ff * cycles
+            load = self._timing.load_ff[instance.pins[cell.gate.output]]
+            arcs = [arc for arc in cell.pins[cell.gate.output].power if arc.related == cell.gate.clock]
+            total += passed * sum(arc.rise.at(slew, load) + arc.fall.at(slew, load) for arc in arcs) / max(len(arcs), 1)
+            closed = {pin.name: pin.name == cell.gate.clock for pin in cell.pins.values()}
+            arcs = [arc for arc in clock.power if arc.when is None or _holds(arc.when, closed)]
+            total += (cycles - passed) * sum(arc.rise.at(slew) + arc.fall.at(slew) for arc in arcs) / max(len(arcs), 1)
+            net = instance.pins[cell.gate.enable]
+            each = [
+                arc.rise.at(self._timing.slew_ns[net]) + arc.fall.at(self._timing.slew_ns[net]) for arc in enable.power
+            ]
+            total += float(toggles[net]) * sum(each) / max(2 * len(each), 1)
+        return total
+
     def _hidden_fj(self, bank: FlipFlops, chosen: int) -> tuple[float, float]:
         """Hidden energy of a bank on its clock pins and on its other inputs, fJ.
 
@@ -148,3 +174,8 @@ class PowerModel:
                 slew = self._timing.slew_ns[int(net)]
                 on_data += float(up) * arc.rise.at(slew) + float(down) * arc.fall.at(slew)
         return on_clock, on_data
+
+
+def _holds(when: Expression, pins: dict[str, bool]) -> bool:
+    """Whether a condition holds; pins that are not given (a gate's inner state) are 0."""
+    return when.at(**{name: pins.get(name, False) for name in when.inputs})

@@ -51,8 +51,11 @@ def stimuli_sha256(name: str) -> str | None:
     return cells.stimuli_sha256(cells.stream_works(spec)) if isinstance(spec, StreamSpec) else None
 
 
-def build(path: Path, node: str | Path, clock_mhz: float, names: list[str]) -> dict[str, Any]:
-    """Write the rows of `names` that are missing or stale into the table at `path`, one after the other.
+def build(
+    path: Path, node: str | Path, clock_mhz: float, names: list[str], *, clock_gating: bool = False
+) -> dict[str, Any]:
+    """Write the rows of `names` that are missing or stale into the table at `path`, one after the other; those with
+    clock gating under "clock_gated".
 
     Raises as `cells.synthesize_stream`; what was written before stays.
     """
@@ -64,13 +67,14 @@ def build(path: Path, node: str | Path, clock_mhz: float, names: list[str]) -> d
     cache = commands.work_folder("netlists")
     table: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"rows": {}}
     table |= {"schema_version": 2, "node": node_name(node), "command": "python -m bitwright.rtl.asic.stream_costs"}
+    rows = table.setdefault("clock_gated" if clock_gating else "rows", {})
     for name in names:
-        kept = table["rows"].get(name, {})
+        kept = rows.get(name, {})
         wanted = {**same, "rtl_sha256": rtl_sha256(name), "stimuli_sha256": kept and stimuli_sha256(name)}
         if kept.get("tool", "").startswith(yosys_version()) and rounded(wanted).items() <= kept.items():
             continue
-        print(f"streams: {name}", file=sys.stderr, flush=True)
-        table["rows"][name] = cells.synthesize_stream(name, node, clock_mhz, cache)
+        print(f"streams: {name}{', clock-gated' * clock_gating}", file=sys.stderr, flush=True)
+        rows[name] = cells.synthesize_stream(name, node, clock_mhz, cache, clock_gating=clock_gating)
         write_json(path, table)
     return table
 
@@ -134,7 +138,8 @@ def main() -> None:
     names = [name for name in PES if options.only is None or name.startswith(options.only)]
     missing = {*pe.all_names()} - {name.partition(":")[0] for name in PES}
     assert not missing, f"PEs without a row: {missing}"
-    table = build(path, options.liberty or options.node, options.clock_mhz, names)
+    for clock_gating in (False, True):
+        table = build(path, options.liberty or options.node, options.clock_mhz, names, clock_gating=clock_gating)
     if options.only is None:
         build_parts(path, options.liberty or options.node, options.clock_mhz)
         table = build_glitches(path, options.liberty or options.node, options.clock_mhz)

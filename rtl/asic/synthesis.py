@@ -51,6 +51,8 @@ MAPPING = (
     "dnsize -D {delay_ps}",
 )
 """ABC's commands: clean-up, choices, mapping for delay, buffers, sizing up for the target and down where it is met."""
+LEAST_GATED = 4
+"""Registers that share an enable, from which on a clock gate is put in."""
 ABC_SHARE = 0.75
 """Part of the period that is ABC's delay target; the rest is for registers and wire loads, which ABC does not see."""
 
@@ -101,6 +103,7 @@ def synthesize_verilog(
     timeout_s: float = 900.0,
     cache: Path | None = None,
     booth: bool = True,
+    clock_gating: bool = False,
 ) -> Synthesis:
     """Map one Verilog module onto the cells of a Liberty file.
 
@@ -109,16 +112,32 @@ def synthesize_verilog(
     boundary    As choice.surroundings says of the library when None.
     cache       Folder of netlists made before, found by everything that Provenance holds; None keeps none.
     booth       Off: multipliers as Yosys makes them without its option (to show what it moves; all tables have it on).
+    clock_gating   Registers with an enable, LEAST_GATED or more with the same one, get the library's clock gate.
     Raises ToolError when pyosys or the library is missing, or when Yosys fails or takes longer than timeout_s;
-    ConfigError for a period that is not positive.
+    ConfigError for a period that is not positive, and for clock gating with a library that has no clock gate.
     """
     script = SCRIPT if booth else tuple(line.replace(" -booth", "") for line in SCRIPT)
+    if clock_gating:
+        script = gated(script, wired_library(liberty))
     document, text, library, provenance = _mapped(
         verilog, top, liberty, script, period_ps=period_ps, boundary=boundary, timeout_s=timeout_s, cache=cache
     )
     netlist = from_yosys(document, top)
     _refuse_unmodelled(netlist, library)
     return Synthesis(netlist, text, netlist.area(library), provenance)
+
+
+def gated(script: tuple[str, ...], library: Library) -> tuple[str, ...]:
+    """The script with clock gating before flip-flops are mapped. Raises ConfigError for a library without the cell."""
+    gate = chosen(library).clock_gate
+    if not gate:
+        raise ConfigError(f"clock gating: {library.where} has no clock gate for rising edges (leave the option out)")
+    cell = library.cell(gate).gate
+    assert cell is not None, "chosen names a clock gate"
+    tied = f" -tie_lo {cell.test}" if cell.test else ""
+    line = f"clockgate -pos {gate} {cell.enable}:{cell.clock}:{cell.output}{tied} -min_net_size {LEAST_GATED}"
+    at = next(i for i, one in enumerate(script) if one.startswith("dfflibmap"))
+    return (*script[:at], line, *script[at:])
 
 
 def synthesize_hierarchy(
@@ -252,7 +271,7 @@ def _refuse_unmodelled(netlist: Netlist, library: Library) -> None:
             }
     for instance in netlist.instances:
         cell = library.cell(instance.cell)
-        if cell.is_latch:
+        if cell.is_latch and cell.gate is None:
             raise ConfigError(f"cell {instance.name} = {cell.name}: latches are not modelled; module {netlist.name}")
         for expression in cell.ff.forced if cell.ff is not None else ():
             tied = {name: constants.get(instance.pins.get(name, 0)) for name in expression.inputs}

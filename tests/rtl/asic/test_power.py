@@ -140,6 +140,7 @@ def test_twice_the_toggles_are_twice_the_energy(liberty: Path, nangate45: Librar
             once,
             rises=data * once.rises,
             falls=data * once.falls,
+            enabled=clocks * once.enabled,
             lane_cycles=clocks * once.lane_cycles,
             flip_flops=banks,
         )

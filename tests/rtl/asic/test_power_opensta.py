@@ -53,8 +53,8 @@ def uniform(netlist: Netlist, library: Library, activity: float) -> Activity:
             share = share_of_states(bank, pin, number)
             counts.append([share * (CYCLES if pin == clock else each)] * len(bank.instances))
         hidden = np.array([counts] * 3)
-        banks.append(FlipFlops(bank.cell, bank.instances, bank.pins, bank.arcs, hidden, hidden))
-    return Activity(moves, moves, np.full(3, CYCLES), tuple(banks), {})
+        banks.append(replace(bank, hidden_rise=hidden, hidden_fall=hidden))
+    return Activity(moves, moves, np.full(3, CYCLES), tuple(banks), np.zeros((3, 0), np.int64), {})
 
 
 def share_of_states(bank: FlipFlops, moving: str, number: int) -> float:
@@ -109,7 +109,12 @@ def test_terms_of_a_pe(name: str, opensta: Run) -> None:
         counted = uniform(netlist, library, activity)
         toggles = counted.rises[0] + counted.falls[0]
         if activity == 0.0:
-            pins_pj = library.voltage_v**2 * model._clock_ff / 1e3
+            pins = [
+                cell.pins[cell.ff.clocked_on].capacitance_ff
+                for instance in netlist.instances
+                if (cell := library.cell(instance.cell)).ff is not None
+            ]
+            pins_pj = library.voltage_v**2 * sum(pins) / 1e3
             clock_mw = (model.energy(counted).clock_pj - pins_pj) / PERIOD_NS
         for instance, (internal, switching, leakage) in zip(netlist.instances, found, strict=True):
             cell = library.cell(instance.cell)

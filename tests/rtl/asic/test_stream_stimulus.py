@@ -16,14 +16,18 @@ from bitwright.rtl.asic.synthesis import synthesize_verilog
 from bitwright.rtl.pe import streaming
 
 
-@pytest.mark.parametrize(("name", "random"), [("shift-add", False), ("opt3", True), ("opt3", False)])
+@pytest.mark.parametrize(
+    ("name", "random", "gating"),
+    [("shift-add", False, False), ("opt3", True, False), ("opt3", False, False), ("opt3", False, True)],
+)
 def test_a_pe_works_without_a_pause_then_stands_still(
-    name: str, random: bool, liberty: Path, nangate45: Library
+    name: str, random: bool, gating: bool, liberty: Path, nangate45: Library
 ) -> None:
     """Lane 0, from its first step on: sums in order, as many as fit; none more while it is stalled or idle."""
     spec = pe.stream(name)
     work = stream_stimulus.stream_work(spec, random=random)
-    made = synthesize_verilog(streaming.verilog(spec), spec.module_stem, liberty, period_ps=4000)
+    made = synthesize_verilog(streaming.verilog(spec), spec.module_stem, liberty, period_ps=4000, clock_gating=gating)
+    assert gating == any(instance.cell == "CLKGATE_X1" for instance in made.netlist.instances)
     simulator = NetlistSimulator(made.netlist, nangate45)
     outputs = ["step__ready", "sum__valid", "sum__payload"]
     run = simulator.run(work.stimulus.ports, bins=work.stimulus.bins, record=outputs)
