@@ -30,6 +30,14 @@ The systolic cells and edge units, from which machines are priced, are on [anoth
 
 ![Area, energy on real and random operands, and fmax](stream-costs.svg)
 """
+GATED = """
+## With clock gating
+
+`bitwright synthesize PE --clock-gating`, alike for every PE: four registers or more with one enable get the library's clock gate. Against the
+rows above.
+
+| PE | gates | area, um2 | pJ a MAC, real | against ungated | pJ a stalled cycle | against ungated | pJ an idle cycle |
+| --- | --- | --- | --- | --- | --- | --- | --- |"""
 PAPERS = """
 ## Beside the papers
 
@@ -131,6 +139,19 @@ def terms_table(rows: dict[str, Row]) -> str:
             shares = [f"{100 * row['terms_pj_per_mac'][term] / whole:.0f} %" for term in TERMS]
             lines.append([f"`{name}`", number(whole, ".3f"), *shares])
     return table(["PE", "pJ a MAC, real", *(term.replace("_", " ") for term in TERMS)], lines)
+
+
+def gated_table(rows: dict[str, Row], gated: dict[str, Row]) -> list[str]:
+    """What clock gates save."""
+    lines = []
+    for name, row in sorted(gated.items()):
+        real, stalled = row["energy_pj_per_mac"], row["stalled_energy_pj"]
+        figures = [str(row["clock_gates"]), f"{row['area_um2']:.0f}", number(real, ".3f")]
+        figures.append(number(real / rows[name]["energy_pj_per_mac"] if real else None, ".2f"))
+        figures.append(number(stalled, ".3f"))
+        figures.append(number(stalled / rows[name]["stalled_energy_pj"] if stalled else None, ".2f"))
+        lines.append(f"| `{name}` | {' | '.join(figures)} | {number(row['idle_energy_pj'], '.3f')} |")
+    return lines
 
 
 def papers(rows: dict[str, Row], parts: dict[str, Row]) -> list[list[str]]:
@@ -348,6 +369,7 @@ def main() -> None:
     print(costs_table(rows))
     print("\n## What the energy is made of\n")
     print(terms_table(rows))
+    print("\n".join([GATED, *gated_table(rows, tables[0].get("clock_gated", {}))]))
     print(PAPERS.format(clock=clock))
     for line in papers(rows, tables[0]["parts"]):
         print(f"| {' | '.join(line)} |")

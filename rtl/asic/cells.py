@@ -9,8 +9,10 @@ from typing import Any
 from bitwright.arch import pe as pe_specs
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.pe.base import PESpec
+from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.stream import StreamSpec
 from bitwright.rtl.asic.activity import Activity, NetlistSimulator
+from bitwright.rtl.asic.bit_serial_work import bit_serial_work
 from bitwright.rtl.asic.characterise import Builder
 from bitwright.rtl.asic.choice import surroundings, wired_library
 from bitwright.rtl.asic.clock_tree import ClockTree, gated_trees
@@ -97,7 +99,7 @@ def synthesize_stream(
                          clock_pins (flip-flops' clock pins, outside and inside), clock_tree (clock_tree.py: an
                          estimate, whose area stands apart) and leakage at clock_mhz.
     With `clock_gating` as synthesis.synthesize_verilog says; the clock gates are in the area.
-    Raises as `synthesize`; for bit-serial, whose streams are its own, the energies are None.
+    Raises as `synthesize`.
     """
     if clock_mhz <= 0:
         raise ConfigError(f"clock_mhz = {clock_mhz:g}: must be positive")
@@ -137,7 +139,7 @@ def synthesize_stream(
     energies: dict[str, Any] = dict.fromkeys(
         ("energy_pj_per_mac", "energy_pj_per_mac_random", "stimuli_sha256", *_STREAM_BINS)
     )
-    if isinstance(spec, StreamSpec):
+    if isinstance(spec, StreamSpec | BitSerial):
         model = PowerModel(made.netlist, library, timing, conditions)
         energies = _stream_energies(spec, NetlistSimulator(made.netlist, library), model, trees, leakage_pj)
     origin = {"tool": made.provenance.tool, "library_sha256": library.sha256, "rtl_sha256": sha256_text(text)}
@@ -151,7 +153,11 @@ def stream_spec(name: str) -> PESpec:
 
 
 def _stream_energies(
-    spec: StreamSpec, simulator: NetlistSimulator, model: PowerModel, trees: Sequence[ClockTree], leakage_pj: float
+    spec: StreamSpec | BitSerial,
+    simulator: NetlistSimulator,
+    model: PowerModel,
+    trees: Sequence[ClockTree],
+    leakage_pj: float,
 ) -> dict[str, Any]:
     works = stream_works(spec)
     ran = simulator.run_many([work.stimulus.ports for work in works], bins=works[0].stimulus.bins)
@@ -172,8 +178,10 @@ def _stream_energies(
     }
 
 
-def stream_works(spec: StreamSpec) -> list[Work]:
+def stream_works(spec: StreamSpec | BitSerial) -> list[Work]:
     """On a real model's operands and on random ones."""
+    if isinstance(spec, BitSerial):
+        return [bit_serial_work(spec, random=random) for random in (False, True)]
     return [stream_work(spec, random=random) for random in (False, True)]
 
 

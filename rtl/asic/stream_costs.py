@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.arch import pe
+from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.stream import StreamSpec
 from bitwright.rtl.asic import cells, commands, glitches, stream_parts
 from bitwright.rtl.asic.choice import surroundings, wired_library
@@ -45,10 +46,11 @@ def rtl_sha256(name: str) -> str:
     return sha256_text(streaming.verilog(cells.stream_spec(name)))
 
 
-def stimuli_sha256(name: str) -> str | None:
-    """Hash of the stimuli that a row of this name must have come from; None for a PE without energies."""
+def stimuli_sha256(name: str) -> str:
+    """Hash of the stimuli that a row of this name must have come from."""
     spec = cells.stream_spec(name)
-    return cells.stimuli_sha256(cells.stream_works(spec)) if isinstance(spec, StreamSpec) else None
+    assert isinstance(spec, StreamSpec | BitSerial), "every PE has streams"
+    return cells.stimuli_sha256(cells.stream_works(spec))
 
 
 def build(
