@@ -117,7 +117,7 @@ def synthesize_stream(
         clock_gating=clock_gating,
     )
     timing = analyse(made.netlist, library, conditions)
-    figures = {
+    figures: dict[str, Any] = {
         "pe": name,
         "form": "stream",
         "node": node_name(node),
