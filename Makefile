@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml requirements.txt requirements-nodeps.txt
 	@$(MAKE) --no-print-directory needs
 	@test -x $(BIN)/python || python3.11 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt "setuptools>=77" wheel
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --no-build-isolation -e ".[hdl,formal,onnx,test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --no-build-isolation -e ".[hdl,formal,gowin,onnx,test]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
 	@touch $@
 

@@ -19,6 +19,7 @@ class Catalogue(StrEnum):
     NODES = "nodes"
     DRAMS = "drams"
     PAPERS = "papers"
+    BOARDS = "boards"
 
 
 _JSON_ONLY = ("options", "scale_rule", "cell_formats")
@@ -27,7 +28,7 @@ LIST_SHAPE = (4096, 4096)  # the matrix whose bits a value are listed, in the fo
 
 
 def list_(
-    what: Annotated[Catalogue, typer.Argument(help="formats, pes, machines, models, nodes, drams or papers")],
+    what: Annotated[Catalogue, typer.Argument(help="formats, pes, machines, models, nodes, drams, papers or boards")],
     json: Annotated[bool, typer.Option("--json", help="An array of objects with `name`.")] = False,
 ) -> None:
     """What bitwright knows by name.
@@ -46,6 +47,7 @@ def list_(
         Catalogue.NODES: _nodes,
         Catalogue.DRAMS: _drams,
         Catalogue.PAPERS: _papers,
+        Catalogue.BOARDS: _boards,
     }[what]()
     if json:
         print_json(rows)
@@ -174,6 +176,26 @@ def _papers() -> list[dict[str, Any]]:
     from bitwright.reports import papers
 
     return papers.listing()
+
+
+def _boards() -> list[dict[str, Any]]:
+    from bitwright.fpga import boards
+
+    rows = []
+    for name in boards.names():
+        board = boards.get(name)
+        rows.append(
+            {
+                "name": name,
+                "family": board.family,
+                "clock_mhz": board.clock_hz / 1e6,
+                "baud": board.baud,
+                "memory_bytes": board.memory_bytes,
+                "capacity": [f"{kind}={count}" for kind, count in board.capacity.items()],
+                "pins": board.pin_source,
+            }
+        )
+    return rows
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:

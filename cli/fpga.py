@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from bitwright.cli.output import print_json, print_table, progress
@@ -43,4 +44,86 @@ def run(
     m, k, n = sizes_of(gemm)
     with progress() as show:
         row = fpga.run(loaded, port, m, k, n, fmt=weights, group=group, baud=baud, seed=seed, progress=show)
+    print_json(row) if json else print_table(("figure", "value"), list(row.items()))
+
+
+_BOARD = Annotated[str, typer.Option(help="bitwright list boards")]
+_MACHINE = Annotated[str, typer.Option(help="A machine's name or file.")]
+_FOLDER = Annotated[Path, typer.Option("-o", "--output", help="Where builds are kept.")]
+_ARRAY = Annotated[bool, typer.Option("--array", help="The array alone, for boards too small for an accelerator.")]
+
+
+@app.command()
+def build(
+    board: _BOARD,
+    machine: _MACHINE,
+    output: _FOLDER = Path("build/fpga"),
+    array: _ARRAY = False,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Make a bitstream with open tools: Yosys, nextpnr, the family's packer. Kept by what it was made from.
+
+    It fails (exit code 2) where the machine does not fit or does not reach the board's clock. An accelerator on an
+    ECP5 takes from ten minutes to an hour, an array on a Tang Nano 20 seconds.
+
+    Examples:
+
+      bitwright fpga build --board ulx3s-85f --machine examples/int8-2x2-board.yaml
+
+      bitwright fpga build --board tang-nano-9k --machine int8-2x2 --array --json
+    """
+    _show(_made(board, machine, output, array), json)
+
+
+@app.command()
+def report(
+    board: _BOARD,
+    machine: _MACHINE,
+    output: _FOLDER = Path("build/fpga"),
+    array: _ARRAY = False,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Used and available cells, clock, slack and peak GOPS of a build; builds it first where it was not.
+
+    Examples:
+
+      bitwright fpga report --board tang-nano-9k --machine int8-2x2 --array
+
+      bitwright fpga report --board icebreaker --machine shift-add-2x2 --array --json
+    """
+    row = _made(board, machine, output, array)
+    if json:
+        _show(row, json)
+        return
+    keys = ("clock_mhz", "fmax_mhz", "slack_ns", "peak_gops_at_fmax", "build_s", "peak_memory_mib", "bitstream_bytes")
+    print_table(("figure", "value"), [(key, row[key]) for key in keys])
+    cells = sorted(row["utilisation"].items())
+    print_table(("cells", "used", "available"), [(kind, n["used"], n["available"]) for kind, n in cells])
+
+
+@app.command()
+def program(
+    board: _BOARD, bitstream: Annotated[Path, typer.Argument(help="What `bitwright fpga build` made.")]
+) -> None:
+    """Load a bitstream into the board's SRAM with openFPGALoader. Not tried on a board.
+
+    Examples:
+
+      bitwright fpga program --board ulx3s-85f build/fpga/NAME/board.bit
+
+      bitwright fpga program --board tang-nano-9k build/fpga/NAME/board.fs
+    """
+    from bitwright import fpga
+
+    fpga.program(bitstream, board)
+
+
+def _made(board: str, machine: str, output: Path, array: bool) -> dict[str, Any]:
+    from bitwright import fpga
+    from bitwright.arch import machine as machines
+
+    return fpga.build(machines.load(machine), board, output, array=array)
+
+
+def _show(row: dict[str, Any], json: bool) -> None:
     print_json(row) if json else print_table(("figure", "value"), list(row.items()))

@@ -1,10 +1,11 @@
 """How a design gets on a board: board tops, open-source build flows, the host driver.
 
-`run` is the command of the same name. Importing this module imports no tool.
+`run`, `build` and `program` are the commands of the same name. Importing this module imports no tool.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,3 +17,26 @@ def run(machine: Machine, port: str, m: int, k: int, n: int, **options: Any) -> 
     from bitwright.fpga.host import running
 
     return running.run(machine, port, m, k, n, **options)
+
+
+def build(machine: Machine, board: str, folder: Path, *, array: bool = False) -> dict[str, Any]:
+    """A machine's bitstream for a board: `bitwright.fpga.building.build`."""
+    from importlib.util import find_spec
+
+    from bitwright.arch.errors import ToolError
+    from bitwright.fpga import boards
+
+    known = boards.get(board)
+    for package in ("amaranth", "pyosys"):
+        if find_spec(package) is None:
+            raise ToolError(f"{package}: not installed; install it (python -m pip install 'bitwright[hdl,fpga]')")
+    from bitwright.fpga import building
+
+    return building.build(machine, known, folder, array=array)
+
+
+def program(bitstream: Path, board: str) -> None:
+    """Load a bitstream into a board: `bitwright.fpga.building.program`."""
+    from bitwright.fpga import boards, building
+
+    building.program(bitstream, boards.get(board))
