@@ -52,9 +52,8 @@ class Line:
 
 
 @lru_cache
-def _compiled(machine: Machine, board: Board) -> Compiled:
+def _compiled(top: str, text: str) -> Compiled:
     """A board top's Verilog as a library, with the line of serial_line.cpp."""
-    top, text = verilog(machine, board)
     words = {port.name.upper(): port.word for port in ports_of(text, top)}
     glue = _GLUE.read_text()
     for name in ("RST", "RX", "TX", "LEDS"):
@@ -70,6 +69,7 @@ class SimulatedBoard:
 
     Parameters
         machine, board : as of `board_top`
+        made : name and Verilog of another top with the same pins, instead of `fpga.top.verilog`'s
         line : what the serial line does
         seed : 1..2**31-1, of what registers and memory hold at power-up
     Members
@@ -79,8 +79,16 @@ class SimulatedBoard:
     ToolError when Verilator or g++ is missing; what goes wrong while it runs is raised at the end of the `with`.
     """
 
-    def __init__(self, machine: Machine, board: Board, *, line: Line | None = None, seed: int = 1) -> None:
-        self._design = _compiled(machine, board)
+    def __init__(
+        self,
+        machine: Machine,
+        board: Board,
+        *,
+        made: tuple[str, str] | None = None,
+        line: Line | None = None,
+        seed: int = 1,
+    ) -> None:
+        self._design = _compiled(*(made or verilog(machine, board)))
         self._library = self._design._library
         self._line = line or Line()
         self._clocks_per_bit = board.clock_hz / board.baud

@@ -34,7 +34,7 @@ def wrapper(board: Board, module: str) -> str:
                 feedback=pll.feedback,
                 divider=pll.divider,
                 phase=pll.divider - 1,
-            )  # fmt: skip
+            )
         )
     lines += [
         f"  wire rst = !locked || pad_reset == 1'b{board.reset_pressed};\n",
