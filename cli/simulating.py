@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from bitwright.cli.output import print_json, print_table, refuse_options
+from bitwright.cli.workload import is_products, products_row, workload_row
 
 ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _OWN = "the machine's"
@@ -18,7 +19,8 @@ _EVERY = frozenset({"machine", "model", "gemm", "buffers_kib", "weights", "group
 _PROGRAMS = _EVERY | {"engine", "memory_latency", "memory_beat_cycles"}
 _WORKLOAD = frozenset({"prompt_tokens", "output_tokens", "batch"})
 _OF_A_TRACE = frozenset({"machine", "model", "trace", "json"})
-_NOT_OF_THE_TILE_ENGINE = frozenset({"memory_latency", "memory_beat_cycles"})
+_NOT_OF_THE_TILE_ENGINE = frozenset({"memory_latency", "memory_beat_cycles", "onnx_sizes"})
+_FORMATS = frozenset({"acts", "kv", "head", "dram", "clock_mhz", "vector_lanes", "node"})
 
 
 def _on_the_command_line(context: typer.Context, name: str) -> bool:
@@ -28,8 +30,15 @@ def _on_the_command_line(context: typer.Context, name: str) -> bool:
 
 def _refuse_unused(context: typer.Context, engine: str | None, gemm: str | None, trace: Path | None) -> None:
     """ConfigError for an option on the command line that this way to simulate would drop."""
+    model = context.params["model"]
     if trace is not None:
         way, used = "--trace", _OF_A_TRACE | _WORKLOAD
+    elif is_products(model):
+        graph = model.lower().endswith(".onnx")
+        way = "an ONNX MODEL" if graph else "a CSV MODEL"
+        used = _EVERY | _FORMATS - {"kv", "head"} | ({"onnx_sizes"} if graph else set())
+    elif context.params["workload"] is not None:
+        way, used = "--workload", _EVERY | _FORMATS | {"workload"}
     elif gemm is not None:
         way, used = "--gemm", _PROGRAMS
     elif engine is not None:
@@ -51,11 +60,20 @@ def simulate(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="A name (bitwright list models), a Hugging Face folder or config.json, or a .gguf file.",
+            help="A name (bitwright list models), a Hugging Face folder or config.json, a .gguf file, "
+            "or matrix products: an .onnx graph or a .csv of m,k,n[,name,count].",
         ),
     ] = None,
     gemm: Annotated[
         str | None, typer.Option(metavar="M,K,N", help="In MODEL's place: one product, on the whole accelerator.")
+    ] = None,
+    workload: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.yaml",
+            help="What runs, in --prompt-tokens' place: chunked prefill, speculative verification, requests that come "
+            "and go, forms of latent attention, experts' routing, sparsity (docs/workloads.md).",
+        ),
     ] = None,
     engine: Annotated[
         str | None,
@@ -85,6 +103,9 @@ def simulate(
     node: Annotated[str | None, typer.Option(help="Cost table.")] = None,
     perplexity_tokens: Annotated[int, typer.Option(help="Measure perplexity on this many tokens; 0: do not.")] = 0,
     perplexity_window: Annotated[int, typer.Option(help="Tokens a window.")] = 512,
+    onnx_sizes: Annotated[
+        str | None, typer.Option(metavar="NAME=SIZE,...", help="Of an ONNX MODEL: its symbolic dimensions.")
+    ] = None,
     timeline: Annotated[
         Path | None, typer.Option(help="Also write what each unit does when, for Perfetto (.json); not with --engine.")
     ] = None,
@@ -117,6 +138,10 @@ def simulate(
       bitwright simulate int8-16x16 smollm2-135m --output-tokens 1 --timeline run.json
 
       bitwright simulate opt3-32x32 smollm2-135m --trace trace
+
+      bitwright simulate int8-16x16 smollm2-135m --workload examples/workloads/requests.yaml
+
+      bitwright simulate int8-16x16 examples/workloads/gemms.csv --weights int4 --group 64
     """
     os.environ.update(ONE_BLAS_THREAD)  # before numpy loads: results do not depend on the machine's threads
     from bitwright.arch import config
@@ -161,6 +186,14 @@ def simulate(
         print_json(row) if json else _print_layers(row)
         return
     policy = simulator.policy_for(loaded.pe, weights=weights, group=group, acts=acts, kv=kv, head=head)
+    if is_products(model):
+        row = products_row(loaded, model, policy, onnx_sizes)
+        print_json(row) if json else _print_products(row)
+        return
+    if workload is not None:
+        row = workload_row(loaded, model, policy, workload)
+        print_json(row) if json else _print_row(row)
+        return
     accuracy = None
     if perplexity_tokens:
         chosen = {"tokens": perplexity_tokens, "window": perplexity_window}
@@ -192,9 +225,15 @@ def _print_layers(row: dict[str, Any]) -> None:
     shown = ("phase", "layer", "count", "m", "k", "n", "cycles", "instructions", "beats_read", "beats_written")
     print()
     print_table(shown, [tuple(layer[name] for name in shown) for layer in row["layers"]])
-    print("\nnotes:")
-    for note in row["notes"]:
-        print(f"  - {note}")
+    _print_notes(row)
+
+
+def _print_products(row: dict[str, Any]) -> None:
+    _print_figures(row)
+    shown = [name for name in row["layers"][0] if name != "energy_uj"]
+    print()
+    print_table(shown, [tuple(layer[name] for name in shown) for layer in row["layers"]])
+    _print_notes(row)
 
 
 def _short(value: object) -> object:
@@ -202,11 +241,19 @@ def _short(value: object) -> object:
 
 
 def _print_row(row: dict[str, Any]) -> None:
-    hidden = ("notes", "versions", "hashes", "command", "schema_version", "layers")
-    print_table(("figure", "value"), [(name, value) for name, value in row.items() if name not in hidden])
+    _print_figures(row)
     columns = ("phase", "layer", "count", "cycles", "critical", "macs_per_byte", "roof", "of_roof")
     print()
     print_table(columns, [tuple(_short(layer[name]) for name in columns) for layer in row["layers"]])
+    _print_notes(row)
+
+
+def _print_figures(row: dict[str, Any]) -> None:
+    hidden = ("notes", "layers", "versions", "hashes", "command", "schema_version")
+    print_table(("figure", "value"), [(name, value) for name, value in row.items() if name not in hidden])
+
+
+def _print_notes(row: dict[str, Any]) -> None:
     print("\nnotes:")
     for note in row["notes"]:
         print(f"  - {note}")

@@ -169,7 +169,7 @@ def simulate(
         policy = default_policy(machine.pe)
     elif not isinstance(policy, FormatPolicy):
         policy = FormatPolicy(**{"pe": machine.pe, **policy})
-    _check_policy(machine, policy)
+    check_policy(machine, policy)
     for name, value in (("prompt_tokens", prompt_tokens), ("batch", batch)):
         if type(value) is not int or value < 1:
             raise ConfigError(f"{name} = {value}: must be a whole number of at least 1; the workload")
@@ -182,17 +182,10 @@ def simulate(
     peak_bytes = _peak_memory_bytes(shape, policy, work_of(shape, policy, steps[0]), context, batch)
     check_capacity(machine, peak_bytes, context, batch)
     first, *later = [work_of(shape, policy, step) for step in steps]
-    prefill = _phase(machine, first, policy, engine)
+    prefill = phase_of(machine, first, policy, engine)
     decode = Phase()
     for work in later:
-        decode += _phase(machine, work, policy, engine)
-    unit_costs = machine_costs(machine, installed(policy), policy.weights)
-    areas = {
-        "array": unit_costs.array_um2,
-        "edge": unit_costs.edge_um2,
-        "sram": unit_costs.sram_um2,
-        "vector": unit_costs.vector_um2,
-    }
+        decode += phase_of(machine, work, policy, engine)
     return Result(
         machine,
         policy,
@@ -203,9 +196,15 @@ def simulate(
         batch,
         prefill,
         decode,
-        areas,
+        areas_um2(machine, policy),
         peak_bytes,
     )
+
+
+def areas_um2(machine: Machine, policy: FormatPolicy) -> dict[str, float]:
+    """Cells and macros of a machine for these formats, by part."""
+    unit = machine_costs(machine, installed(policy), policy.weights)
+    return {"array": unit.array_um2, "edge": unit.edge_um2, "sram": unit.sram_um2, "vector": unit.vector_um2}
 
 
 def _engine(name: str) -> Callable[[Program, ArrayShape, DramPort | Banks, int], Counters]:
@@ -240,7 +239,8 @@ def edge_latency_cycles(machine: Machine) -> int:
     return units.edge_unit(pe.get(machine.pe)).timing.latency_cycles
 
 
-def _check_policy(machine: Machine, policy: FormatPolicy) -> None:
+def check_policy(machine: Machine, policy: FormatPolicy) -> None:
+    """ConfigError for formats of another PE than the machine's."""
     if policy.pe != machine.pe:
         raise ConfigError(
             f"formats are for PE {policy.pe} and machine {machine.name} has {machine.pe}; name the machine's own PE"
@@ -308,8 +308,8 @@ def _bytes(bits: int) -> int:
     return -(-bits // 8)
 
 
-def _phase(machine: Machine, work: Work, policy: FormatPolicy, engine: str) -> Phase:
-    """One forward pass: every operator, then the element-wise work."""
+def phase_of(machine: Machine, work: Work, policy: FormatPolicy, engine: str) -> Phase:
+    """One forward pass of a machine that `check_policy` lets pass: every operator, then the element-wise work."""
     total = Phase()
     for gemm in work.gemms:
         total += _repeat(operator(machine, replace(gemm, count=1), installed(policy), engine), gemm.count)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib import metadata
 from typing import Any
 
 from bitwright.arch import costs, pe
 from bitwright.arch.costs.tables import DEFAULT_CELL_TYPE
+from bitwright.arch.machine import Machine
 from bitwright.arch.space import Accuracy
 from bitwright.sim.energy import Energy
 from bitwright.sim.inference import Phase, Result, dram_port, not_modelled
 from bitwright.sim.store import content_hash
+from bitwright.workloads.policy import FormatPolicy
 
 SCHEMA_VERSION = 1
 
@@ -27,10 +30,37 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
     `peak_macs_per_cycle` * `cycles`; `area_mm2` the sum of the `area_*_mm2`.
     """
     total = result.prefill + result.decode
-    machine, policy = result.machine, result.policy
+    machine = result.machine
+    row = machine_figures(machine, result.policy) | {
+        "model": result.model,
+        "prompt_tokens": result.prompt_tokens,
+        "output_tokens": result.output_tokens,
+        "batch": result.batch,
+        "utilisation": total.macs / (machine.array.rows * machine.array.cols * total.cycles),
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "notes": list(not_modelled(machine)),
+        "command": command(result, accuracy),
+        "hashes": input_hashes(result),
+    }
+    row |= _times(result, total)
+    row |= {f"wait_{cause}_cycles": cycles for cause, cycles in total.waits._asdict().items()}
+    row |= _lost(total, machine.array.rows * machine.array.cols)
+    row |= _energies(result, total)
+    row |= area_figures(result.area_um2)
+    for phase, figures in (("prefill_", result.prefill), ("decode_", result.decode)):
+        row[f"{phase}macs"] = figures.macs
+        row[f"{phase}dram_bytes"] = figures.dram_bytes
+        row[f"{phase}bound_cycles"] = figures.bound_cycles
+        row[f"{phase}macs_per_cycle"] = figures.macs / figures.cycles if figures.cycles else 0.0
+    row["macs"], row["dram_bytes"] = total.macs, total.dram_bytes
+    return row
+
+
+def machine_figures(machine: Machine, policy: FormatPolicy) -> dict[str, Any]:
+    """What of a row is the machine's and its formats' alone, and which versions made it."""
     acceptance = pe.get(machine.pe).accepts(policy.weights, policy.group_size)
     dram = costs.load(machine.node).dram(machine.dram)
-    row: dict[str, Any] = {
+    return {
         "schema_version": SCHEMA_VERSION,
         "bitwright_version": metadata.version("bitwright"),
         "machine": machine.name,
@@ -56,32 +86,15 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
         "head": policy.head_format,
         "weight_path": acceptance.kind,
         "weight_unit": acceptance.unit,
-        "model": result.model,
-        "prompt_tokens": result.prompt_tokens,
-        "output_tokens": result.output_tokens,
-        "batch": result.batch,
         "peak_macs_per_cycle": machine.array.rows * machine.array.cols,
-        "utilisation": total.macs / (machine.array.rows * machine.array.cols * total.cycles),
-        "peak_memory_bytes": result.peak_memory_bytes,
-        "notes": list(not_modelled(machine)),
-        "command": command(result, accuracy),
-        "hashes": input_hashes(result),
         "versions": {name: metadata.version(name) for name in ("numpy", "simpy", "pydantic")},
     }
-    row |= _times(result, total)
-    row |= {f"wait_{cause}_cycles": cycles for cause, cycles in total.waits._asdict().items()}
-    row |= _lost(total, machine.array.rows * machine.array.cols)
-    row |= _energies(result, total)
-    for name, area_um2 in result.area_um2.items():
-        row[f"area_{name}_mm2"] = area_um2 * 1e-6
-    row["area_mm2"] = sum(row[f"area_{name}_mm2"] for name in result.area_um2)
-    for phase, figures in (("prefill_", result.prefill), ("decode_", result.decode)):
-        row[f"{phase}macs"] = figures.macs
-        row[f"{phase}dram_bytes"] = figures.dram_bytes
-        row[f"{phase}bound_cycles"] = figures.bound_cycles
-        row[f"{phase}macs_per_cycle"] = figures.macs / figures.cycles if figures.cycles else 0.0
-    row["macs"], row["dram_bytes"] = total.macs, total.dram_bytes
-    return row
+
+
+def area_figures(areas_um2: Mapping[str, float]) -> dict[str, float]:
+    """Square millimetres of each part, and of all."""
+    parts = {f"area_{name}_mm2": area_um2 * 1e-6 for name, area_um2 in areas_um2.items()}
+    return {**parts, "area_mm2": sum(parts.values())}
 
 
 def _lost(total: Phase, cells: int) -> dict[str, int]:
@@ -114,13 +127,25 @@ def _times(result: Result, total: Phase) -> dict[str, Any]:
         "tpot_ms": decode_ms / steps if steps else None,
         "prefill_tokens_per_s": result.batch * result.prompt_tokens / prefill_ms * 1e3,
         "decode_tokens_per_s": result.batch * steps / decode_ms * 1e3 if steps else None,
+        **cycle_parts(total),
+    }
+
+
+def energy_parts(total: Phase) -> dict[str, float]:
+    """Microjoules by part."""
+    return {f"energy_{item.name}_uj": getattr(total.energy, item.name) * 1e-6 for item in fields(Energy)}
+
+
+def cycle_parts(total: Phase) -> dict[str, int]:
+    """Cycles by cause and by kind of operator; each sums to `cycles`."""
+    return {
         **{item.name: getattr(total, item.name) for item in fields(Phase) if item.name.startswith("cycles_")},
         **{f"cycles_op_{kind}": total.by_kind.get(kind, 0) for kind in KINDS},
     }
 
 
 def _energies(result: Result, total: Phase) -> dict[str, Any]:
-    parts = {f"energy_{item.name}_uj": getattr(total.energy, item.name) * 1e-6 for item in fields(Energy)}
+    parts = energy_parts(total)
     energy_uj = sum(parts.values())
     tokens = result.batch * (result.output_tokens or result.prompt_tokens)
     decoded = result.batch * result.output_tokens
@@ -137,12 +162,18 @@ def _energies(result: Result, total: Phase) -> dict[str, Any]:
 
 def command(result: Result, accuracy: Accuracy | None = None) -> str:
     """The command line that computes this row again."""
-    machine, policy = result.machine, result.policy
+    run = ["--prompt-tokens", str(result.prompt_tokens), "--output-tokens", str(result.output_tokens)]
+    run += ["--batch", str(result.batch)]
+    if accuracy:
+        run += ["--perplexity-tokens", str(accuracy.tokens), "--perplexity-window", str(accuracy.window)]
+    return command_of(result.machine, result.policy, result.model, run)
+
+
+def command_of(machine: Machine, policy: FormatPolicy, model: str, run: Sequence[str]) -> str:
+    """`bitwright simulate` of this machine, model and formats with the options `run`."""
     words = ["bitwright", "simulate", f"{machine.pe}-{machine.array.rows}x{machine.array.cols}"]
     words[-1] += f"-{machine.array.dataflow.value}"
-    words += [result.model, "--prompt-tokens", str(result.prompt_tokens)]
-    words += ["--output-tokens", str(result.output_tokens), "--batch", str(result.batch)]
-    words += ["--weights", policy.weights]
+    words += [model, *run, "--weights", policy.weights]
     words += ["--group", str(policy.group)] if policy.group is not None else []
     words += ["--acts", policy.acts, "--kv", policy.kv]
     words += ["--head", policy.head] if policy.head is not None else []
@@ -158,11 +189,7 @@ def command(result: Result, accuracy: Accuracy | None = None) -> str:
         "--vector-lanes",
         str(machine.vector.lanes),
     ]
-    words += ["--node", machine.node]
-    words += (
-        ["--perplexity-tokens", str(accuracy.tokens), "--perplexity-window", str(accuracy.window)] if accuracy else []
-    )
-    words += ["--json"]
+    words += ["--node", machine.node, "--json"]
     return shlex.join(words)
 
 

@@ -63,10 +63,20 @@ class Limits:
             )
 
 
+@dataclass(frozen=True)
+class Served:
+    """When a request's first token was there (at the end of the step with its prompt's last piece), and its last."""
+
+    request: Request
+    first_s: float
+    done_s: float
+
+
 @dataclass
 class _Running:
     request: Request
     done: int = 0  # tokens in the cache
+    first_s: float = math.nan
 
     @property
     def left(self) -> int:
@@ -79,9 +89,14 @@ class _Running:
 
 
 def continuous(
-    requests: Iterable[Request], limits: Limits, seconds_of: Callable[[Step], float]
+    requests: Iterable[Request],
+    limits: Limits,
+    seconds_of: Callable[[Step], float],
+    served: list[Served] | None = None,
 ) -> Iterator[tuple[float, Step]]:
     """(start in seconds, step) until every request is done; `seconds_of(step)` says how long each takes.
+
+    To `served`, if given, every request is added as it is done.
 
     A request with o output tokens has o decode steps after its prompt, the first at context prompt_tokens, as in
     `steps.static`. Where nothing runs the clock jumps to the next arrival.
@@ -117,6 +132,11 @@ def continuous(
             raise ConfigError(f"seconds_of(step) = {seconds}: must be a number of at least 0")
         yield now, step
         now += seconds
+        for item in running:
+            if math.isnan(item.first_s) and item.done >= item.request.prompt_tokens:
+                item.first_s = now
+            if not item.left and served is not None:
+                served.append(Served(item.request, item.first_s, now))
         running = [item for item in running if item.left]
 
 

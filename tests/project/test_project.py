@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from bitwright.arch.machine import Machine
 from bitwright.arch.space import Space
+from bitwright.workloads.description import Workload
 from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +71,7 @@ def test_of_the_fpga_room_only_the_host_knows_workloads_and_it_needs_no_hardware
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 
-@pytest.mark.parametrize(("name", "model"), [("machine", Machine), ("space", Space)])
+@pytest.mark.parametrize(("name", "model"), [("machine", Machine), ("space", Space), ("workload", Workload)])
 def test_committed_json_schema_is_the_generated_one(name: str, model: type[BaseModel]) -> None:
     committed = json.loads((ROOT / "docs" / "schemas" / f"{name}.json").read_text())
     assert committed == model.model_json_schema(), "run `make docs`"
