@@ -151,10 +151,12 @@ def simulate(
     from bitwright.cli.gemm import gemm_row, model_row
     from bitwright.sim import inference as simulator
     from bitwright.sim.accuracy import measure_accuracy
+    from bitwright.sim.gpus import references
     from bitwright.sim.layers import layer_rows
     from bitwright.sim.row import result_row
     from bitwright.workloads import models
     from bitwright.workloads.perplexity import check_size
+    from bitwright.workloads.steps import static
 
     if (gemm is None) == (model is None):
         raise ConfigError("MODEL, --gemm: exactly one of them must be given; the command line")
@@ -209,7 +211,10 @@ def simulate(
 
         sizes = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, "batch": batch}
         write_timeline(operators_of(loaded, result.shape, policy, **sizes), loaded.clock_mhz, timeline)
-    row = result_row(result, accuracy) | {"layers": layer_rows(result)}
+    row = result_row(result, accuracy) | {
+        "layers": layer_rows(result),
+        "gpus": references(result.shape, policy, static(prompt_tokens, output_tokens, batch)),
+    }
     if accuracy is not None:
         measured = measure_accuracy(model, policy, accuracy)
         row |= measured | {"notes": [*row["notes"], *measured["notes"]]}
@@ -242,14 +247,18 @@ def _short(value: object) -> object:
 
 def _print_row(row: dict[str, Any]) -> None:
     _print_figures(row)
-    columns = ("phase", "layer", "count", "cycles", "critical", "macs_per_byte", "roof", "of_roof")
-    print()
-    print_table(columns, [tuple(_short(layer[name]) for name in columns) for layer in row["layers"]])
+    if "layers" in row:
+        columns = ("phase", "layer", "count", "cycles", "critical", "macs_per_byte", "roof", "of_roof")
+        print()
+        print_table(columns, [tuple(_short(layer[name]) for name in columns) for layer in row["layers"]])
+    shown = [name for name in row["gpus"][0] if name != "source"]
+    print("\nGPUs, the least that their peaks and bandwidth allow (bounds, not measurements):")
+    print_table(shown, [[gpu[name] for name in shown] for gpu in row["gpus"]])
     _print_notes(row)
 
 
 def _print_figures(row: dict[str, Any]) -> None:
-    hidden = ("notes", "layers", "versions", "hashes", "command", "schema_version")
+    hidden = ("notes", "gpus", "layers", "versions", "hashes", "command", "schema_version")
     print_table(("figure", "value"), [(name, value) for name, value in row.items() if name not in hidden])
 
 

@@ -19,6 +19,7 @@ from bitwright.arch import machine as machines
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.machine import Machine
 from bitwright.sim.costs import check_clock
+from bitwright.sim.gpus import references
 from bitwright.sim.inference import Phase, areas_um2, check_capacity, check_policy, installed, not_modelled, phase_of
 from bitwright.sim.row import area_figures, command_of, cycle_parts, energy_parts, machine_figures
 from bitwright.sim.store import content_hash
@@ -64,6 +65,7 @@ class WorkloadResult:
     model: str
     shape: ModelShape
     workload: Workload
+    choices: Choices
     folder: Path
     steps: tuple[TimedStep, ...]
     served: tuple[Served, ...]
@@ -116,8 +118,8 @@ class WorkloadResult:
         for kind in KINDS:
             part = [item for item in self.steps if item.kind == kind]
             row |= {f"{kind}_steps": len(part), f"{kind}_cycles": sum(item.phase.cycles for item in part)}
-        row |= self._waits(ms)
-        return row
+        row["gpus"] = references(self.shape, self.policy, [item.step for item in self.steps], self.choices)
+        return row | self._waits(ms)
 
     def _waits(self, ms: float) -> dict[str, Any]:
         """Time to the first token of every prompt; of requests also the median and worst of the whole answer."""
@@ -188,7 +190,7 @@ def simulate_workload(
     longest = max(advance.keys for item in steps for advance in item.step.sequences)
     most = max(sum(advance.count for advance in item.step.sequences) for item in steps)
     check_capacity(machine, peak_bytes, longest, most)
-    return WorkloadResult(machine, policy, name, shape, workload, folder, steps, tuple(served), peak_bytes)
+    return WorkloadResult(machine, policy, name, shape, workload, choices, folder, steps, tuple(served), peak_bytes)
 
 
 def products_row(machine: Machine, name: str, work: Work, *, policy: FormatPolicy) -> dict[str, Any]:
