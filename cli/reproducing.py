@@ -13,7 +13,10 @@ _DIFFERENCES = ("name", "cycles", "cycles_percent", "energy_uj", "energy_percent
 def reproduce(
     paper: Annotated[str, typer.Argument(metavar="PAPER", help="A name (bitwright list papers).")],
     model: Annotated[
-        str | None, typer.Option(help="Of bitmod and mixpe: a name (bitwright list models). Default: all they publish.")
+        str | None,
+        typer.Option(
+            help="Of bitmod, mixpe and lut-tensor-core: a name (bitwright list models). Default: all they publish."
+        ),
     ] = None,
     accelerator: Annotated[
         str | None,
@@ -35,7 +38,8 @@ def reproduce(
     alone and then all. Without it, of bitmod and mixpe: every figure the paper publishes beside ours.
 
     JSON: `cycles` (the authors' count), and of bitmod and mixpe `compute_cycles`, `dram_cycles`, `energy_uj`;
-    `published_*` where the paper has this case, `ours`, `differences`, `notes`.
+    `published_*` where the paper has this case, `ours`, `differences`, `notes`. Of lut-tensor-core, accllm and
+    flightllm: `rows`, each a published figure, its bound and the error.
 
     Examples:
 
@@ -48,11 +52,29 @@ def reproduce(
     papers.check(paper)
     arrays = {"--gemm": gemm, "--rows": rows, "--cols": cols, "--dataflow": dataflow}
     cases = {"--model": model, "--accelerator": accelerator, "--task": task}
-    row = _scale_sim(arrays, cases) if paper == "scale-sim" else _simulator(paper, cases, arrays)
+    if paper in _BOUNDS:
+        row = _bounds(paper, cases, arrays)
+    else:
+        row = _scale_sim(arrays, cases) if paper == "scale-sim" else _simulator(paper, cases, arrays)
     if json:
         print_json(row)
     else:
         _print(row)
+
+
+_BOUNDS = ("lut-tensor-core", "accllm", "flightllm")
+
+
+def _bounds(paper: str, cases: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
+    """Papers of which a published figure stands beside a bandwidth or roofline bound."""
+    from bitwright.reports.papers import fpga_decode, lut_tensor_core
+
+    if paper == "lut-tensor-core":
+        model = cases["--model"]
+        refuse_options(paper, {name: value for name, value in cases.items() if name != "--model"} | arrays)
+        return lut_tensor_core.answer(model)
+    refuse_options(paper, cases | arrays)
+    return fpga_decode.answer(paper)
 
 
 def _scale_sim(arrays: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:

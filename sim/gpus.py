@@ -5,8 +5,8 @@ A step takes at least
     max(2 * useful MACs / peak of the formats, (weights + KV cache - L2) / bandwidth)
 
 Useful are the MACs that neither the mask nor N:M sparsity throws away. The formats multiply in the narrowest type of
-the matrix units that holds both: fp16 activations fp16, int8 ones int8. Weights and cache are in their own formats (a GPU must
-widen them as it reads), each byte moved once a step, and what L2 holds may stay from the step before.
+the matrix units that holds both: fp16 activations fp16, int8 ones int8. Weights and cache are in their own formats (a
+GPU must widen them as it reads), each byte moved once a step, and what L2 holds may stay from the step before.
 Not modelled, all of it slower: element-wise work, activations' traffic, launches, anything short of the peaks.
 """
 

@@ -1,7 +1,8 @@
 """Published simulators, reproduced: their model from the spec, their figures, ours beside them, and why they differ.
 
-`names()` lists the papers; the modules `bitmod_answer`, `mixpe_answer` and `scale_sim` compute. Every published
-figure is data in `published.json` with its source; what the authors' own models say is computed.
+`names()` lists the papers; the modules `bitmod_answer`, `mixpe_answer`, `scale_sim`, `lut_tensor_core` and
+`fpga_decode` compute. Every published figure is data in `published.json` with its source; what the authors' own models
+say is computed.
 """
 
 from __future__ import annotations
@@ -47,6 +48,24 @@ PAPERS = (
         "SCALE-Sim v3 (ISPASS 2025)",
         "stall-free cycles of a GEMM on a systolic array, weight-, output- and input-stationary",
         "scalesim 3.0.0 on PyPI",
+    ),
+    Paper(
+        "lut-tensor-core",
+        "LUT Tensor Core (ISCA 2025)",
+        "A100 and H100 latencies of its Table 1 beside the bound of a roofline, for any model shape",
+        "arXiv 2408.06003, Table 1",
+    ),
+    Paper(
+        "accllm",
+        "AccLLM (TVLSI 2026)",
+        "tokens/s of Llama-2-7B beside what its board's bandwidth allows",
+        "Table VII, simulated by its authors",
+    ),
+    Paper(
+        "flightllm",
+        "FlightLLM (FPGA 2024)",
+        "tokens/s of Llama-2-7B beside what its board's bandwidth allows",
+        "FlightLLM; AccLLM, Table VII",
     ),
 )
 

@@ -61,7 +61,8 @@ SCALE_SIM = "--gemm 1,4,4 --rows 8 --cols 8 --dataflow ws"
     [
         (
             "bitmo",
-            "paper = 'bitmo': no such paper; did you mean 'bitmod'? (known: bitmod, mixpe, scale-sim); "
+            "paper = 'bitmo': no such paper; did you mean 'bitmod'? "
+            "(known: accllm, bitmod, flightllm, lut-tensor-core, mixpe, scale-sim); "
             "the command line",
         ),
         (
