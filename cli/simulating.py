@@ -113,6 +113,10 @@ def simulate(
         Path | None,
         typer.Option(metavar="DIR", help="Of opt3-RxC, opt4c-RxC: cycles from a trace's codes (bitwright trace)."),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Also write a page: where the cycles go, operator by operator; not with --engine."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result row as JSON.")] = False,
 ) -> None:
     """Prefill and decode of MODEL on MACHINE: cycles and where they go, energy, area.
@@ -205,16 +209,21 @@ def simulate(
     result = simulator.simulate(
         loaded, model, policy=policy, prompt_tokens=prompt_tokens, output_tokens=output_tokens, batch=batch
     )
-    if timeline is not None:
-        from bitwright.reports.timeline import write_timeline
-        from bitwright.sim.timeline import timeline as operators_of
-
-        sizes = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, "batch": batch}
-        write_timeline(operators_of(loaded, result.shape, policy, **sizes), loaded.clock_mhz, timeline)
     row = result_row(result, accuracy) | {
         "layers": layer_rows(result),
         "gpus": references(result.shape, policy, static(prompt_tokens, output_tokens, batch)),
     }
+    if timeline is not None or html is not None:
+        from bitwright.reports.run import write_run
+        from bitwright.reports.timeline import write_timeline
+        from bitwright.sim.timeline import timeline as operators_of
+
+        sizes = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, "batch": batch}
+        operators = operators_of(loaded, result.shape, policy, **sizes)
+        if timeline is not None:
+            write_timeline(operators, loaded.clock_mhz, timeline)
+        if html is not None:
+            write_run(row, operators, html)
     if accuracy is not None:
         measured = measure_accuracy(model, policy, accuracy)
         row |= measured | {"notes": [*row["notes"], *measured["notes"]]}
