@@ -137,3 +137,13 @@ def test_a_clock_must_be_positive() -> None:
     with pytest.raises(ConfigError) as caught:
         accelerators.blocks(STORE, "store", "nangate45", 0)
     assert str(caught.value) == "clock_mhz = 0: must be positive"
+
+
+def test_with_a_liberty_file_memories_have_no_figures_and_all_else_is_the_logics(liberty: Path) -> None:
+    named, given = (accelerators.blocks(STORE, "store", node, 250) for node in ("nangate45", liberty))
+    memory = next(row for row in given["blocks"] if row["kind"] == "memory")
+    assert (memory["area_um2"], memory["each_um2"], given["memories_um2"]) == (None, None, None)
+    assert given["area_um2"] == given["logic_um2"] == named["logic_um2"]
+    assert given["node"] == "NangateOpenCellLibrary"
+    assert given["leakage_uw"] < named["leakage_uw"]
+    assert given["min_period_ns"] < named["min_period_ns"] - 0.9 * sram_1r1w(64, 128).access_ns
