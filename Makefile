@@ -111,6 +111,13 @@ campaign-fuzz: $(STAMP) ## damaged files against every reader (FUZZ_SECONDS=600,
 campaign-fpga: $(STAMP) ## a decode step of SmolLM2 through a board's link, every family of machines on the board top (10 minutes)
 	$(BIN)/python -m pytest -s tests/fpga/campaign_fpga.py
 
+fpga: $(STAMP) ## bitstreams: arrays on iCEBreaker, Tang Nano 9K and ULX3S, the smallest int8 accelerator on ULX3S-85F (an hour; 400 MB of tools)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --no-build-isolation -e ".[fpga]"
+	$(BIN)/bitwright fpga build --board tang-nano-9k --machine int8-2x2 --array
+	$(BIN)/bitwright fpga build --board icebreaker --machine int8-2x2 --array
+	$(BIN)/bitwright fpga build --board ulx3s-85f --machine int8-4x4 --array
+	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/int8-2x2-board.yaml
+
 campaign-properties: $(STAMP) ## every property-based test with new random cases; `make test` takes the same ones every time (half an hour)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis --hypothesis-profile explore
 
@@ -142,4 +149,4 @@ picture: $(STAMP) ## the README's picture, from the report of `make sweep`
 clean: ## remove what make made, but .venv and results
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-nodes campaign-proofs campaign-dram campaign-fuzz campaign-fpga campaign-properties docs traces accuracy picture clean
+.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-nodes campaign-proofs campaign-dram campaign-fuzz fpga campaign-fpga campaign-properties docs traces accuracy picture clean

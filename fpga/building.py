@@ -191,9 +191,8 @@ def _refuse(log: Path, routing: bool, machine: Machine, board: Board) -> None:
             "(take a smaller array)"
         )
     if routing and ("Unable to place" in what or "no more" in what or "no BELs" in what):
-        raise ConfigError(
-            f"machine {machine.name} on {board.name}: too large: {what} (take a smaller array or --array)"
-        )
+        told = f"machine {machine.name} on {board.name}"
+        raise ConfigError(f"{told}: too large: {what} (take a smaller array or --array)")
     raise ToolError(f"{log.stem}: failed on machine {machine.name}, board {board.name}: {what}")
 
 
@@ -226,6 +225,6 @@ def program(bitstream: Path, board: Board) -> None:
     if done.returncode:
         lines = (done.stdout + done.stderr).strip().splitlines()
         raise ToolError(
-            f"openFPGALoader: status {done.returncode}: {lines[-1] if lines else 'no message'} (is {board.name} plugged "
-            "in and readable? Debian, Ubuntu: apt install openfpgaloader)"
+            f"openFPGALoader: status {done.returncode}: {lines[-1] if lines else 'no message'} (is {board.name} "
+            "plugged in and readable? Debian, Ubuntu: apt install openfpgaloader)"
         )
