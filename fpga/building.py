@@ -95,8 +95,8 @@ def build(machine: Machine, board: Board, folder: Path, *, array: bool = False) 
 def _built(
     work: Path, files: dict[str, str], commands: list[list[str]], machine: Machine, board: Board, router: Path
 ) -> dict[str, Any]:
-    for name, content in files.items():
-        (work / name).write_text(content)
+    for name, text in files.items():
+        (work / name).write_text(text)
     began = time.monotonic()
     driver = Path(__file__).parents[1] / "rtl" / "asic" / "yosys_driver.py"
     steps = [[sys.executable, "-P", str(driver), "synthesis.ys"], *commands]
