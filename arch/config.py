@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
 from bitwright.arch.errors import ConfigError, shown, suggest
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 
 class Config(BaseModel):
-    """Base of every config: frozen, and an unknown key is an error."""
+    """Base of every config: frozen; an unknown key is an error, and true, NaN and infinity are no numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = _leaves(cls.model_fields[str(info.field_name)].annotation)
+        if bool not in kinds and kinds & {int, float}:
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, bool):
+                    raise ValueError(f"must be a number, not {str(item).lower()}")
+        return value
+
+
+def _leaves(annotation: Any) -> set[Any]:
+    """The types in an annotation: of `tuple[int, ...] | None`, int and None."""
+    inner = get_args(annotation)
+    return set().union(*map(_leaves, inner)) if inner else ({annotation} if isinstance(annotation, type) else set())
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -24,6 +40,13 @@ _MOST_LEVELS = 40
 _MOST_VALUES = 100_000  # after anchors are expanded: a few lines of them can stand for 10**30 values
 _MOST_MESSAGES = 10
 _TAG = "tag:yaml.org,2002:"
+_RULES = {
+    "dict_type": "must be a mapping of keys",
+    "model_type": "must be a mapping of keys",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+}
+"""Rules in YAML's words, where pydantic's are Python's."""
 _PLAIN_TAGS = frozenset(_TAG + name for name in ("null", "bool", "int", "float", "str", "seq", "map"))
 
 
@@ -188,7 +211,7 @@ def _explain(model: type[BaseModel], item: Any, source: str, lines: dict[Locatio
         return f"{name}: unknown key; {suggest(str(location[-1]), fields)}; {where}"
     if item["type"] == "missing":
         return f"{name}: missing; add this key; {where}"
-    rule = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    rule = _RULES.get(item["type"], item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     rule = rule if rule.startswith("must") or item["type"] == "value_error" else f"must be {rule}"
     value = item["input"]
     if not name:

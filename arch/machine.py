@@ -250,6 +250,13 @@ def load(name_or_path: str) -> Machine:
         path = resources.files("bitwright.arch.machines").joinpath(f"{name_or_path}.yaml")
         return config.load(Machine, Path(str(path)))
     match = _GENERIC.match(name_or_path)
+    if match is None and name_or_path.partition(":")[0] in pe.all_names():
+        raise ConfigError(
+            f"machine '{name_or_path}': is a PE; a machine has rows and columns too (such as int8-16x16, or with `pe:` "
+            "and `array:` in a YAML file)"
+        )
+    if match is None and Path(name_or_path).is_file():
+        raise ConfigError(f"machine '{name_or_path}': is a file whose name does not end in .yaml or .yml (rename it)")
     if match is None:
         raise ConfigError(
             f"machine '{name_or_path}': unknown; {suggest(name_or_path, names())}, "

@@ -28,7 +28,7 @@ LIST_SHAPE = (4096, 4096)  # the matrix whose bits a value are listed, in the fo
 
 
 def list_(
-    what: Annotated[Catalogue, typer.Argument(help="formats, pes, machines, models, nodes, drams, papers or boards")],
+    what: Annotated[str, typer.Argument(help="formats, pes, machines, models, nodes, drams, papers or boards")],
     json: Annotated[bool, typer.Option("--json", help="An array of objects with `name`.")] = False,
 ) -> None:
     """What bitwright knows by name.
@@ -39,6 +39,10 @@ def list_(
 
       bitwright list pes --json
     """
+    if what not in [*Catalogue]:
+        from bitwright.arch.errors import ConfigError, suggest
+
+        raise ConfigError(f"what = {what!r}: cannot be listed; {suggest(what, [*Catalogue])}; the command line")
     rows = {
         Catalogue.FORMATS: _formats,
         Catalogue.PES: _pes,
@@ -48,12 +52,12 @@ def list_(
         Catalogue.DRAMS: _drams,
         Catalogue.PAPERS: _papers,
         Catalogue.BOARDS: _boards,
-    }[what]()
+    }[Catalogue(what)]()
     if json:
         print_json(rows)
         return
     columns = [name for name in rows[0] if name not in _JSON_ONLY]
-    if what is Catalogue.MODELS:
+    if what == Catalogue.MODELS:
         columns = ["name", "family", "parameters", *_MODEL_COLUMNS]
     print_table(columns, [[_text(row.get(name, "")) for name in columns] for row in rows])
 

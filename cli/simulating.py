@@ -203,7 +203,10 @@ def simulate(
     accuracy = None
     if perplexity_tokens:
         chosen = {"tokens": perplexity_tokens, "window": perplexity_window}
-        accuracy = config.validate(Accuracy, chosen, "the command line")
+        try:
+            accuracy = config.validate(Accuracy, chosen, "the command line")
+        except ConfigError as error:
+            raise ConfigError("\n".join(f"perplexity_{line}" for line in str(error).splitlines())) from None
         if models.weights_sha256(model) is not None:
             check_size(model, accuracy.tokens, accuracy.window)
     result = simulator.simulate(

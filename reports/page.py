@@ -44,8 +44,9 @@ def json_text(data: Any) -> str:
     return text
 
 
-def write_whole(out: Path, text: str) -> Path:
-    """Write `text` to `out`, whole or not at all. Raises ConfigError for a path that cannot be written."""
+def write_whole(out: Path, text: str, option: str = "out") -> Path:
+    """Write `text` to `out`, whole or not at all. Raises ConfigError, which names `option`, for a path that cannot be
+    written."""
     partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         try:
@@ -55,6 +56,6 @@ def write_whole(out: Path, text: str) -> Path:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"out = {out}: must be a writable file in an existing folder ({error.strerror or error})"
+            f"{option} = {out}: must be a writable file in an existing folder ({error.strerror or error})"
         ) from error
     return out

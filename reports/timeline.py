@@ -21,7 +21,7 @@ _PROCESS = 1
 
 def write_timeline(operators: Iterable[Operator], clock_mhz: float, out: Path) -> Path:
     """Write the trace to `out`, whole or not at all. Raises ConfigError for a path that cannot be written."""
-    return write_whole(out, json_text({"traceEvents": list(trace_events(operators, clock_mhz))}))
+    return write_whole(out, json_text({"traceEvents": list(trace_events(operators, clock_mhz))}), "timeline")
 
 
 def trace_events(operators: Iterable[Operator], clock_mhz: float) -> Iterator[Event]:

@@ -57,7 +57,7 @@ _NAME = re.compile(r"[a-z0-9_]+")
 def get(name: str) -> Format:
     """The format of this name; FormatError with the closest name if there is none."""
     if not isinstance(name, str):
-        raise FormatError(f"format = {shown(name)}: must be a name, a str; formats.get")
+        raise FormatError(f"format = {shown(name)}: must be a name, a str")
     if name in _formats:
         return _formats[name]
     if ".py:" in name:
@@ -67,7 +67,7 @@ def get(name: str) -> Format:
     point = _outside().get(name)
     if point is None:
         text = shown(name, quote=False)
-        raise FormatError(f"format = {text}: not a known format; {suggest(name, names())}; formats.get")
+        raise FormatError(f"format = {text}: not a known format; {suggest(name, names())}")
     _formats[name] = _load(point)
     return _formats[name]
 
@@ -87,11 +87,9 @@ def _from_file(name: str) -> Format:
     stem, _, member = name.partition(".py:")
     path = Path(f"{stem}.py")
     if ":" in member:
-        raise FormatError(
-            f"format = {name}: a format in a file takes no options here (call with_options in the file); formats.get"
-        )
+        raise FormatError(f"format = {name}: a format in a file takes no options here (call with_options in the file)")
     if not path.is_file():
-        raise FormatError(f"format = {name}: {path}: no such file (write path/to/file.py:NAME); formats.get")
+        raise FormatError(f"format = {name}: {path}: no such file (write path/to/file.py:NAME)")
     key = (path.resolve(), member)
     if key not in _from_files:
         try:
@@ -99,7 +97,7 @@ def _from_file(name: str) -> Format:
         except Exception as error:  # whatever a foreign file raises
             sys.modules.pop(_module_name(key[0]), None)
             raise FormatError(
-                f"format = {name}: cannot be loaded ({type(error).__name__}: {error}); correct {path}; formats.get"
+                f"format = {name}: cannot be loaded ({type(error).__name__}: {error}); correct {path}"
             ) from error
         _from_files[key] = _check_own(loaded, name)
     fmt = _from_files[key]
@@ -140,17 +138,17 @@ def _variant(name: str) -> Format:
     stem, _, text = name.partition(":")
     base = get(stem)
     if not (getattr(base, "options", None) and hasattr(base, "with_options")):
-        raise FormatError(f"format = {name}: {stem} has no options (write {stem}); formats.get")
+        raise FormatError(f"format = {name}: {stem} has no options (write {stem})")
     chosen = {}
     for item in text.split(","):
         key, equals, value = item.partition("=")
         if not equals or key in chosen:
-            raise FormatError(f"format = {name}: must be {stem}:option=value,option=value; formats.get")
+            raise FormatError(f"format = {name}: must be {stem}:option=value,option=value")
         chosen[key] = value
     variant = base.with_options(**chosen)
     if variant.name != name:
         raise FormatError(
-            f"format = {name}: is {variant.name} (write that: options in alphabetical order, no defaults); formats.get"
+            f"format = {name}: is {variant.name} (write that: options in alphabetical order, no defaults)"
         )
     return _check(variant, "formats.get")
 

@@ -59,3 +59,43 @@ def test_a_machine_has_formats_and_each_once(formats: str, tmp_path: Path) -> No
     own.write_text(f"name: mine\npe: int8-mac\narray: {{rows: 2, cols: 2}}\nformats: {formats}\n")
     with pytest.raises(ConfigError, match=r"^formats: .*mine\.yaml, line 4$"):
         machine.load(str(own))
+
+
+HEAD = "name: m\npe: int8-mac\n"
+ARRAY = "array: {rows: 2, cols: 2}\n"
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (HEAD + "array: {rows: true, cols: 2}\n", "array.rows = True: must be a number, not true; {}, line 3"),
+    (f"{HEAD}{ARRAY}clock_mhz: .nan\n", "clock_mhz = nan: must be a finite number; {}, line 4"),
+    (HEAD + "array: 4\n", "array = 4: must be a mapping of keys; {}, line 3"),
+    (f"{HEAD}{ARRAY}formats: int4\n", "formats = 'int4': must be a list; {}, line 4"),
+])  # fmt: skip
+def test_a_machines_file_is_told_in_the_words_of_yaml(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        machine.load(str(path))
+    assert str(caught.value) == message.format(path.name)
+
+
+def test_what_is_no_machine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.md").write_text("")
+    for name, message in (
+        ("mine.md", "is a file whose name does not end in .yaml or .yml (rename it)"),
+        ("lut:weight_bits=9", "is a PE; a machine has rows and columns too (such as int8-16x16, or with `pe:` and "),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            machine.load(name)
+        assert str(caught.value).startswith(f"machine '{name}': {message}")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["list", "zzz"], "what = 'zzz': cannot be listed; known: boards, drams, formats, machines, models, nodes, papers, pes"),
+    ([*MODEL, "--perplexity-tokens", "-1"], "perplexity_tokens = -1: must be greater than or equal to 2"),
+])  # fmt: skip
+def test_options_are_called_as_the_command_line_calls_them(arguments: list[str], message: str) -> None:
+    caught = CliRunner().invoke(app, arguments).exception
+    assert isinstance(caught, ConfigError)
+    assert str(caught) == f"{message}; the command line"

@@ -72,5 +72,5 @@ def test_unwritable_file_is_refused(run: list[Operator], tmp_path: Path) -> None
     with pytest.raises(ConfigError) as caught:
         write_timeline(run, 250.0, out)
     assert str(caught.value) == (
-        f"out = {out}: must be a writable file in an existing folder (No such file or directory)"
+        f"timeline = {out}: must be a writable file in an existing folder (No such file or directory)"
     )

@@ -80,7 +80,7 @@ def test_the_examples_of_the_review() -> None:
 
 def test_defaults_are_refused_in_names() -> None:
     assert message_of(formats.get, "int4:scale=fp16") == (
-        "format = int4:scale=fp16: is int4 (write that: options in alphabetical order, no defaults); formats.get"
+        "format = int4:scale=fp16: is int4 (write that: options in alphabetical order, no defaults)"
     )
     assert variants_of("int4").with_options(scale="fp16") is formats.get("int4")
 
