@@ -128,12 +128,16 @@ class Vector(Config):
     lanes: Annotated[int, Field(ge=1, le=4096)] = 16
 
 
+MOST_OPEN = 64
+"""Bursts of a direction that the memory port can keep track of."""
+
+
 class Port(Config):
     """The accelerator's AXI4 memory port: bytes of a beat, and bursts of each direction that it keeps open."""
 
     bytes: Literal[8, 16, 32, 64] = 16
-    outstanding_reads: Annotated[int, Field(ge=1, le=64)] = 16
-    outstanding_writes: Annotated[int, Field(ge=1, le=64)] = 16
+    outstanding_reads: Annotated[int, Field(ge=1, le=MOST_OPEN)] = 16
+    outstanding_writes: Annotated[int, Field(ge=1, le=MOST_OPEN)] = 16
 
 
 class Machine(Config):

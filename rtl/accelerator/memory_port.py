@@ -12,13 +12,13 @@ from amaranth.utils import exact_log2
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.isa.limits import PORT_BYTES
 from bitwright.arch.isa.placement import ADDRESS_BITS
+from bitwright.arch.machine import MOST_OPEN
 from bitwright.arch.pe import Evidence
 from bitwright.rtl.accelerator.bursts import BURST
 
 _INCREMENTING = 0b01
 _MODIFIABLE = 0b0010
 _UNPRIVILEGED_SECURE_DATA = 0b000
-MOST_OUTSTANDING = 64
 
 
 def axi_ports(port_bytes: int) -> dict[str, wiring.Member]:
@@ -101,8 +101,8 @@ class MemoryPort(wiring.Component):
         if port_bytes not in PORT_BYTES:
             raise ConfigError(f"port_bytes = {port_bytes!r}: must be 8, 16, 32 or 64")
         for name, count in (("reads", outstanding_reads), ("writes", outstanding_writes)):
-            if not 1 <= count <= MOST_OUTSTANDING:
-                raise ConfigError(f"outstanding_{name} = {count!r}: must be in 1..{MOST_OUTSTANDING}")
+            if not 1 <= count <= MOST_OPEN:
+                raise ConfigError(f"outstanding_{name} = {count!r}: must be in 1..{MOST_OPEN}")
         self.port_bytes = port_bytes
         self.outstanding_reads, self.outstanding_writes = outstanding_reads, outstanding_writes
         super().__init__(

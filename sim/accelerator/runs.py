@@ -14,9 +14,7 @@ from bitwright.arch.isa.instructions import End, Instruction
 from bitwright.arch.isa.limits import Limits
 from bitwright.arch.isa.network import Program, validate
 from bitwright.arch.isa.placement import Placement, check, place
-
-MOST_OPEN = 64
-"""Bursts of a direction that the memory port can keep track of."""
+from bitwright.arch.machine import MOST_OPEN
 
 SHOWN = 1
 """From a beat or a response on the pins to the unit that asked for it."""
