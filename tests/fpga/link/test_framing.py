@@ -92,14 +92,15 @@ def test_the_gates_take_the_same_frames_as_the_software() -> None:
         assert dropped == lost
 
 
-def deframed(line: bytes, draw: random.Random) -> tuple[list[bytes], int]:
+def deframed(line: bytes, draw: random.Random, *, slow: bool = False) -> tuple[list[bytes], int]:
     """What the gates make of a line whose bytes come 4 cycles or more apart, a reader that pauses, and frames lost."""
     gaps = [draw.choice((4, 4, 5, 9)) for _ in line]
-    cycles = sum(gaps) + 200
+    cycles = sum(gaps) + (20_000 if slow else 200)
     valid, data = np.zeros(cycles, np.uint8), np.zeros(cycles, np.uint8)
     at = np.cumsum(gaps)
     valid[at], data[at] = 1, np.frombuffer(line, np.uint8)
-    ready = np.asarray([draw.random() < 0.8 for _ in range(cycles)], np.uint8)
+    often = 0.14 if slow else 0.8
+    ready = np.asarray([draw.random() < often for _ in range(cycles)], np.uint8)
     with compiled("deframer").open(random_state=True, seed=draw.randrange(1, 1000)) as simulation:
         simulation.reset()
         out = simulation.run({"valid": valid, "data": data, "bodies__ready": ready})
@@ -130,6 +131,18 @@ def test_bodies_that_find_no_room_are_lost_whole() -> None:
         assert [word & 0xFF for word in words.tolist()] == [byte for body in sent[:5] for byte in body]
         out = simulation.run({"valid": valid, "data": data, "bodies__ready": np.ones(cycles, np.uint8)})
         assert int(out["bodies__valid"].sum()) == 800
+
+
+def test_a_body_that_finds_room_only_later_is_lost_whole() -> None:
+    """A reader that is about as slow as the line: room comes and goes within a frame."""
+    draw = random.Random(4)
+    for _ in range(6):
+        sent = [draw.randbytes(draw.randrange(50, 300)) for _ in range(20)]
+        found, dropped = deframed(b"".join(map(frame, sent)), draw, slow=True)
+        rest = iter(sent)
+        assert all(body in rest for body in found), "bodies as they were sent, in order"
+        assert dropped == len(sent) - len(found)
+        assert dropped > 0
 
 
 def test_a_broken_character_loses_its_frame() -> None:
