@@ -1,15 +1,16 @@
 """Requests over a serial line that may lose, change or delay bytes: each is answered, or an error says that it was not.
 
-How a lost byte is noticed. The board drops a frame whose CRC is wrong, and so does the host. The line keeps its order
-and the board answers in order: once a later request is answered, one before it that is not was lost, and is sent again
-at once. Of the last ones silence tells.
+A request is sent as a copy with a number of its own; sent again, it is another copy. The board drops a frame whose CRC
+is wrong, and so does the host. The line keeps its order and the board answers in order: once a copy is answered, every
+copy before it that was not is lost, and its request is sent again at once. After a silence one request is sent again:
+its answer tells of all the others.
 
 Why sending again does no harm. What is unanswered at a time (a batch) is all reads or all writes, and every request is
 one that may be done twice (RUN: the board does it once a number).
 
-Why no late second answer is taken for another's. Requests are numbered 0..255 around, and none is sent while one that
-is WINDOW or more before it is unanswered. So when i + 256 is sent, i + 128 was answered; when i + 128 was sent, i was
-answered and is not sent any more. All answers to i come before the first to i + 128, which was here: none is left.
+Why no late answer is taken for another's. Copies are numbered 0..255 around, and none is sent while one that is WINDOW
+or more before it is neither answered nor lost. So when a number is used again, its last copy has been answered, or an
+answer to a later one was here: nothing of it comes any more.
 """
 
 from __future__ import annotations
@@ -80,15 +81,14 @@ class Statistics:
     frames_lost: int = 0
 
 
-@dataclass
-class _Waiting:
-    """A request without an answer yet."""
+@dataclass(eq=False)
+class _Entry:
+    """A request of a batch."""
 
     index: int
     request: Request
-    body: bytes
     sends: int = 0
-    sent_at: int = -1  # among all sends
+    done: bool = False
 
     @property
     def answer_bytes(self) -> int:
@@ -124,7 +124,6 @@ class Link:
         self._number = random.randrange(_NUMBERS)
         self._credit = _LEAST_CREDIT
         self._part = bytearray()  # of a frame
-        self._sends = 0
         self.info = self._greet()
         self._credit = self.info.link_bytes - 1
 
@@ -151,66 +150,74 @@ class Link:
         BoardError too for one that the board refuses.
         """
         answers: list[bytes] = [b""] * len(requests)
-        todo = deque(enumerate(requests))
-        waiting: dict[int, _Waiting] = {}
-        credit = self._credit
+        todo = deque(_Entry(index, request) for index, request in enumerate(requests))
+        copies: dict[int, _Entry] = {}  # by number, in the order in which they were sent
         total = sum(request.cost + max(0, request.answer_bytes) for request in requests)
         done = 0
         quiet_since, silences = time.monotonic(), 0
-        while todo or waiting:
-            while todo and (not waiting or (todo[0][1].cost <= credit and self._in_window(waiting))):
-                index, request = todo.popleft()
-                credit -= request.cost
-                number = self._number = (self._number + 1) % _NUMBERS
-                body = protocol.request(self._session, number, request.op, request.address, request.rest)
-                waiting[number] = _Waiting(index, request, body)
-                self._send(waiting[number])
-                self.statistics.requests += 1
+        while todo or copies:
+            while todo and self._may_send(todo[0], copies):
+                self._send(todo.popleft(), copies)
                 quiet_since = time.monotonic()
             for body in self._receive():
-                found = self._match(body, waiting)
+                found = self._match(body, copies)
                 if found is None:
                     continue
                 quiet_since, silences = time.monotonic(), 0
                 number, data = found
-                entry = waiting.pop(number)
-                answers[entry.index] = data
-                credit += entry.request.cost
-                done += entry.request.cost + max(0, entry.request.answer_bytes)
-                if progress is not None:
-                    progress(done, total)
-                for lost in [other for other in waiting.values() if other.sent_at < entry.sent_at]:
-                    self._send(lost)
-            under_way = sum(item.request.cost + item.answer_bytes for item in waiting.values())
+                answered = copies[number]
+                lost = list(copies)[: list(copies).index(number)]
+                again = {copies[other] for other in lost} - {answered}
+                for other in (*lost, number):
+                    del copies[other]
+                if not answered.done:
+                    answered.done, answers[answered.index] = True, data
+                    done += answered.request.cost + max(0, answered.request.answer_bytes)
+                    if progress is not None:
+                        progress(done, total)
+                again = {entry for entry in again if not entry.done} - set(copies.values())
+                todo.extendleft(sorted(again, key=lambda entry: -entry.index))
+            if not todo and all(entry.done for entry in copies.values()):
+                break  # what is left was sent twice; an answer to it is too late for anyone
+            under_way = sum(entry.request.cost + entry.answer_bytes for entry in copies.values())
             patience_s = (self.timeout_s + 2 * under_way * CHARACTER_BITS / self.baud) * 2 ** min(
                 silences, _MOST_DOUBLED
             )
-            if waiting and time.monotonic() - quiet_since > patience_s:
-                for entry in list(waiting.values()):
-                    self._send(entry)
+            if copies and time.monotonic() - quiet_since > patience_s:
+                oldest = next((entry for entry in copies.values() if not entry.done), None)
+                if oldest is not None and self._in_window(copies):
+                    self._send(oldest, copies)
                 quiet_since, silences = time.monotonic(), silences + 1
         return answers
 
-    def _in_window(self, waiting: dict[int, _Waiting]) -> bool:
-        """Whether the next number may go out: the oldest that waits is less than WINDOW before it."""
-        oldest = next(iter(waiting))
+    def _may_send(self, entry: _Entry, copies: dict[int, _Entry]) -> bool:
+        """Whether the board has room for it, and its number is free."""
+        used = sum(copy.request.cost for copy in copies.values())
+        return not copies or (entry.request.cost <= self._credit - used and self._in_window(copies))
+
+    def _in_window(self, copies: dict[int, _Entry]) -> bool:
+        """Whether the next number may go out: the oldest copy that may be answered is less than WINDOW before it."""
+        oldest = next(iter(copies))
         return (self._number + 1 - oldest) % _NUMBERS < WINDOW
 
-    def _send(self, entry: _Waiting) -> None:
+    def _send(self, entry: _Entry, copies: dict[int, _Entry]) -> None:
+        """Another copy of a request."""
         if entry.sends > (min(self.retries, _HELLO_RETRIES) if entry.request.op is Op.HELLO else self.retries):
             raise BoardError(self._silent(entry))
+        self.statistics.requests += entry.sends == 0
         self.statistics.sent_again += entry.sends > 0
         entry.sends += 1
-        entry.sent_at = self._sends
-        self._sends += 1
-        line = protocol.frame(entry.body)
+        number = self._number = (self._number + 1) % _NUMBERS
+        copies[number] = entry
+        request = entry.request
+        line = protocol.frame(protocol.request(self._session, number, request.op, request.address, request.rest))
         self.statistics.bytes_sent += len(line)
         try:
             self.port.write(line)
         except OSError as error:
             raise self._gone(error) from error
 
-    def _silent(self, entry: _Waiting) -> str:
+    def _silent(self, entry: _Entry) -> str:
         if entry.request.op is Op.HELLO:
             heard = self.statistics.bytes_received
             what = f"{heard} bytes came, none of them an answer" if heard else "not a byte came"
@@ -245,12 +252,12 @@ class Link:
                     self.statistics.frames_lost += 1
         return bodies
 
-    def _match(self, body: bytes, waiting: dict[int, _Waiting]) -> tuple[int, bytes] | None:
-        """Which request a reply answers, and with what; None: none, it is late."""
+    def _match(self, body: bytes, copies: dict[int, _Entry]) -> tuple[int, bytes] | None:
+        """Which copy a reply answers, and with what; None: none, it is late."""
         if len(body) < REPLY_BYTES:
             return None
         session, number, op, status = body[:REPLY_BYTES]
-        entry = waiting.get(number)
+        entry = copies.get(number)
         if session != self._session or entry is None or op != entry.request.op | REPLY:
             return None
         if status != Status.OK:
