@@ -21,7 +21,7 @@ from bitwright.workloads.operands import operand
 SCHEMA_VERSION = 1
 SIMULATED = "simulated"
 """In the place of a port: the board top in Verilator behind a pseudo-terminal."""
-_SIMULATED_BAUD = 115_200  # that simulated time has, about: silence is judged by it
+_SIMULATED_BAUD, _SIMULATED_TIMEOUT_S = 115_200, 5  # simulated time is slow, and nothing is lost
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,6 @@ def _opened(machine: Machine, port: str, baud: int) -> Iterator[Accelerator]:
 
     with (
         SimulatedBoard(machine, SimulationBoard()) as simulated,
-        Accelerator.open(simulated.port, machine, baud=_SIMULATED_BAUD) as board,
+        Accelerator.open(simulated.port, machine, baud=_SIMULATED_BAUD, timeout_s=_SIMULATED_TIMEOUT_S) as board,
     ):
         yield board
