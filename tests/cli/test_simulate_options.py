@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from bitwright.arch import machine
 from bitwright.arch.errors import ConfigError
+from bitwright.cli.catalogue import Catalogue
 from bitwright.cli.main import app
 from bitwright.rtl import generate, synthesize
 from typer.testing import CliRunner
@@ -92,7 +93,7 @@ def test_what_is_no_machine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["list", "zzz"], "what = 'zzz': cannot be listed; known: boards, drams, formats, machines, models, nodes, papers, pes"),
+    (["list", "zz"], f"what = 'zz': cannot be listed; known: {', '.join(sorted(Catalogue))}"),
     ([*MODEL, "--perplexity-tokens", "-1"], "perplexity_tokens = -1: must be greater than or equal to 2"),
 ])  # fmt: skip
 def test_options_are_called_as_the_command_line_calls_them(arguments: list[str], message: str) -> None:
