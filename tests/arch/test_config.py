@@ -54,7 +54,7 @@ def test_unknown_pe_names_the_closest(tmp_path: Path) -> None:
     text = GOOD.replace("int8-mac", "int8-mca")
     assert message(tmp_path, text) == (
         "pe = 'int8-mca': unknown PE; did you mean 'int8-mac'? (known: bit-serial, fp16-mac, int8-mac, lut, "
-        "outlier-victim, shift-add); edge.yaml, line 2"
+        "opt3, opt4c, outlier-victim, shift-add); edge.yaml, line 2"
     )
 
 
@@ -233,7 +233,7 @@ def refusal(name: str) -> str:
 def test_a_pe_that_no_array_takes_is_named() -> None:
     assert refusal("flint-8x8") == (
         "pe = 'flint': no array takes this PE yet; those with one: bit-serial, fp16-mac, int8-mac, lut, "
-        "outlier-victim, shift-add; machine 'flint-8x8'"
+        "opt3, opt4c, outlier-victim, shift-add; machine 'flint-8x8'"
     )
 
 
