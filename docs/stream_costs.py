@@ -320,45 +320,50 @@ def nodes_section(tables: list[dict[str, Any]]) -> str:
 
 
 def picture(rows: dict[str, Row]) -> str:
-    """Three panels of bars as SVG, rows by area per MAC; logarithmic, for they span two orders of magnitude."""
+    """Three panels of dots as SVG, rows by area per MAC, on logarithmic axes: they span two orders of magnitude."""
     import math
 
     named = sorted((n for n in rows if rows[n]["energy_pj_per_mac"]), key=lambda n: area_per_mac(rows[n]) or 0)
     panels: list[tuple[str, list[tuple[str, Callable[[Row], float]]]]] = [
-        ("um2 per MAC a cycle", [("#4477aa", lambda row: area_per_mac(row) or 0)]),
+        ("um2 per MAC a cycle (log)", [("#4477aa", lambda row: area_per_mac(row) or 0)]),
         (
-            "pJ a MAC: real (dark), random",
+            "pJ a MAC (log): real dark, random light",
             [
                 ("#aa3377", lambda row: row["energy_pj_per_mac"]),
                 ("#ddaacc", lambda row: row["energy_pj_per_mac_random"]),
             ],
         ),
-        ("fmax, MHz", [("#228833", lambda row: row["fmax_mhz"])]),
+        ("fmax, MHz (log)", [("#228833", lambda row: row["fmax_mhz"])]),
     ]
-    line, left, wide, top = 22, 390, 230, 34
-    height, width = top + line * len(named) + 10, left + 3 * (wide + 60)
+    line, left, wide, gap, top = 22, 390, 200, 90, 50
+    bottom = top + line * len(named)
+    height, width = bottom + 10, left + 3 * (wide + gap)
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
     for i, name in enumerate(named):
-        out.append(f'<text x="{left - 8}" y="{top + line * i + 14}" text-anchor="end">{name}</text>')
-    for p, (title, bars) in enumerate(panels):
-        x = left + p * (wide + 60)
-        values = [get(rows[name]) for name in named for _, get in bars]
-        low, high = math.log10(min(values)) - 0.15, math.log10(max(values))
-        out.append(f'<text x="{x}" y="20" font-weight="bold">{title}</text>')
+        y = top + line * i + 14
+        out.append(f'<text x="{left - 8}" y="{y}" text-anchor="end">{name}</text>')
+        out.append(f'<line x1="{left}" x2="{width - gap}" y1="{y - 4}" y2="{y - 4}" stroke="#eeeeee"/>')
+    for p, (title, series) in enumerate(panels):
+        x = left + p * (wide + gap)
+        values = [get(rows[name]) for name in named for _, get in series]
+        low, high = math.log10(min(values)) - 0.05, math.log10(max(values)) + 0.05
+        out.append(f'<text x="{x}" y="18" font-weight="bold">{title}</text>')
+        ticks = [digit * 10.0**power for power in range(-3, 6) for digit in (1, 2, 5)]
+        for tick in (tick for tick in ticks if low <= math.log10(tick) <= high):
+            at = x + wide * (math.log10(tick) - low) / (high - low)
+            out.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{bottom}" stroke="#dddddd"/>')
+            out.append(f'<text x="{at:.1f}" y="{top - 8}" font-size="10" text-anchor="middle">{tick:,g}</text>')
         for i, name in enumerate(named):
-            thick = 16 / len(bars)
-            for b, (colour, get) in enumerate(bars):
-                value = get(rows[name])
-                length = wide * (math.log10(value) - low) / (high - low)
-                y = top + line * i + b * thick + 2
-                out.append(f'<rect x="{x}" y="{y:.1f}" width="{length:.1f}" height="{thick:.1f}" fill="{colour}"/>')
-                if b == 0:
-                    out.append(
-                        f'<text x="{x + length + 4:.1f}" y="{top + line * i + 14}" font-size="10">{value:.3g}</text>'
-                    )
+            y = top + line * i + 10
+            for colour, get in reversed(series):
+                at = x + wide * (math.log10(get(rows[name])) - low) / (high - low)
+                out.append(f'<circle cx="{at:.1f}" cy="{y}" r="5" fill="{colour}"/>')
+            value = series[0][1](rows[name])
+            shown = f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+            out.append(f'<text x="{x + wide + 6}" y="{y + 4}" font-size="10">{shown}</text>')
     return "\n".join([*out, "</svg>", ""])
 
 
