@@ -75,7 +75,8 @@ def gantt(operators: Sequence[Operator]) -> Figure:
                 "customdata": told, "hovertemplate": "%{y}: %{customdata}<extra></extra>", "marker": {"color": colour},
             }
         )  # fmt: skip
-    layout = _layout("Prefill and the first decode step, operator by operator", 60 + 22 * len(operators) + 80)
+    title = "Prefill and the first decode step, operator by operator (all layers of one stand together)"
+    layout = _layout(title, 60 + 22 * len(operators) + 80)
     layout["yaxis"] |= {"autorange": "reversed"}
     return {"data": data, "layout": layout | {"barmode": "overlay"}}
 
