@@ -184,9 +184,12 @@ class Link:
                 silences, _MOST_DOUBLED
             )
             if copies and time.monotonic() - quiet_since > patience_s:
-                oldest = next((entry for entry in copies.values() if not entry.done), None)
-                if oldest is not None and self._in_window(copies):
-                    self._send(oldest, copies)
+                # One that is done is as good a probe as any: its second answer frees the room of all before it.
+                probe = next((entry for entry in copies.values() if not entry.done), next(iter(copies.values())))
+                if self._in_window(copies):
+                    self._send(probe, copies)
+                elif silences > _MOST_DOUBLED:
+                    raise BoardError(self._silent(probe))
                 quiet_since, silences = time.monotonic(), silences + 1
         return answers
 

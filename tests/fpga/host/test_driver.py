@@ -23,7 +23,7 @@ from bitwright.fpga.host.driver import Accelerator
 from bitwright.fpga.host.link import Link, Request, read
 from bitwright.fpga.host.products import multiply, needed_bytes, tile_sizes, tiles
 from bitwright.fpga.link import protocol
-from bitwright.fpga.link.protocol import INFO_BYTES, Info, Op, Status
+from bitwright.fpga.link.protocol import HEADER_BYTES, INFO_BYTES, Info, Op, Status
 from bitwright.workloads import linear
 from bitwright.workloads.linear import encode_int8_acts
 from bitwright.workloads.lowering import job_of
@@ -249,6 +249,32 @@ def test_a_board_that_falls_silent_is_reported() -> None:
         "model: the board did not answer READ_MEMORY at 0x40, sent 4 times (0 broken frames came); the line loses too "
         "much, or the board was unplugged or lost its bitstream"
     )
+
+
+def test_a_silent_board_is_reported_with_every_number_under_way() -> None:
+    """No number is free for another copy: the link must not wait for ever."""
+    model = BoardModel(MACHINE)
+    link = Link(model, "model", 10**9, timeout_s=0, retries=500)
+    link._credit = 10**6
+    model.to_board = lambda byte: ()
+    with pytest.raises(BoardError, match=r"^model: the board did not answer READ_MEMORY at 0x0, sent 1 times"):
+        link.exchange([read(Op.READ_MEMORY, at, 3) for at in range(2000)])
+
+
+def test_requests_sent_twice_do_not_keep_the_boards_room() -> None:
+    """Second copies of all that is under way are lost after their first answers came: what waits still goes out."""
+    model = BoardModel(MACHINE)
+    link = Link(model, "model", 10**9, timeout_s=0.01, retries=20)
+    link._credit = 2 * (HEADER_BYTES + 4)
+    answer, seen = model.answer, []
+
+    def some(body: bytes) -> bytes:
+        seen.append(body)
+        return b"" if len(seen) in (2, 4, 5, 8) else answer(body)
+
+    model.answer = some  # type: ignore[method-assign]
+    answers = link.exchange([read(Op.READ_MEMORY, at, 3) for at in range(8)])
+    assert answers == [model.memory[at : at + 3].tobytes() for at in range(8)]
 
 
 def test_a_run_is_started_once_however_often_it_is_asked_for() -> None:
