@@ -109,7 +109,7 @@ def test_simulate_prints_a_row_whose_parts_sum() -> None:
         ),
         (
             ("simulate", "int8-8x8", "smollm2-135m", "--perplexity-tokens", "1"),
-            "tokens = 1: must be greater than or equal to 2; the command line",
+            "perplexity_tokens = 1: must be greater than or equal to 2; the command line",
         ),
         (
             ("report", "nowhere"),
