@@ -84,6 +84,10 @@ class ArrayShape:
         """About how long results are on their way out."""
         return self.rows + self.physical_cols
 
+    def stream_cycles(self, m: int, k: int) -> int:
+        """Cycles in which a pass of m tokens by k steps takes operands."""
+        return m if self.weight_stationary else k
+
 
 @dataclass(frozen=True)
 class BroadcastShape:
@@ -116,6 +120,10 @@ class BroadcastShape:
     def cycles(self, k: int) -> int:
         """Cycles of the steps of k elements."""
         return -(-k // self.lanes) * self.step_cycles
+
+    def stream_cycles(self, m: int, k: int) -> int:
+        """Cycles in which a pass of k elements takes operands, however many tokens there are."""
+        return self.cycles(k)
 
 
 Shape = ArrayShape | BroadcastShape
@@ -194,8 +202,10 @@ def run_counted(
     return state, finish
 
 
-def first_stream(shape: ArrayShape, state: ArrayState, ready: int, k: int) -> int:
+def first_stream(shape: Shape, state: ArrayState, ready: int, k: int) -> int:
     """When the array would take the first activation of a pass of k steps, operands there from cycle `ready`."""
+    if isinstance(shape, BroadcastShape):
+        return max(ready, state.stream_free)
     if shape.weight_stationary:
         return max(max(ready, state.weights_free) + 1, state.stream_free)
     return max(ready, state.stream_free, state.drain_free - k + 1)

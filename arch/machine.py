@@ -19,6 +19,7 @@ from bitwright.arch.errors import ConfigError, suggest
 from bitwright.arch.fixed_memory import FixedMemory
 from bitwright.arch.pe import broadcast
 from bitwright.arch.pe.base import PESpec
+from bitwright.arch.pe.tile_family import Family
 from pydantic import Field, field_validator, model_validator
 
 PositiveKib = Annotated[float, Field(gt=0, le=65536)]
@@ -205,6 +206,12 @@ class Machine(Config):
         return pe.get(name)
 
     @property
+    def tile(self) -> Family | None:
+        """What a broadcast tile's PE tells of itself; None for a systolic array."""
+        spec = self.spec
+        return broadcast.family(spec) if broadcast.TEMPLATE in spec.templates else None
+
+    @property
     def physical_cols(self) -> int:
         """Columns of cells, with the constant-one column of PEs that correct zero points after the group."""
         return self.array.cols + (1 if self.spec.zero_point_column else 0)
@@ -221,20 +228,12 @@ def dataflows(pe_name: str) -> tuple[str, ...]:
     return ("os",) if name in broadcast.names() else pe.get(name).dataflows
 
 
-def require_costs(machine: Machine) -> None:
-    """ConfigError for a machine whose PE, or way to load weights, has no cost table."""
-    try:
-        costed_pe_by_name(machine.pe)
-    except ValueError as error:
-        raise ConfigError(f"pe = '{machine.pe}': {error}; machine '{machine.name}'") from None
-    if machine.array.load != ONE_ROW:
-        raise ConfigError(
-            "array.load_rows, array.double_buffered: no cost table has cells and registers for other values than 1 and "
-            f"true yet (simulate it with --engine simpy or --gemm); machine '{machine.name}'"
-        )
+def has_costs(machine: Machine) -> bool:
+    """Whether cost tables have its PE and its way to load weights: else its area and energy are not known."""
+    return machine.pe in pe.names() and machine.array.load == ONE_ROW
 
 
-_GENERIC = re.compile(r"^(?P<pe>[a-z0-9-]+?)-(?P<rows>\d+)x(?P<cols>\d+)(?:-(?P<dataflow>ws|os))?$")
+_GENERIC = re.compile(r"^(?P<pe>[a-z0-9-]+?(?::[a-z0-9_=,-]+)?)-(?P<rows>\d+)x(?P<cols>\d+)(?:-(?P<dataflow>ws|os))?$")
 
 
 def names() -> list[str]:
@@ -272,7 +271,7 @@ def load(name_or_path: str) -> Machine:
         "array": {
             "rows": int(match["rows"]),
             "cols": int(match["cols"]),
-            "dataflow": match["dataflow"] or ("os" if match["pe"] in broadcast.names() else "ws"),
+            "dataflow": match["dataflow"] or ("os" if match["pe"].partition(":")[0] in broadcast.names() else "ws"),
         },
     }
     return config.validate(Machine, data, f"machine '{name_or_path}'")

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bitwright.arch.array_timing import Pass, PassRun
+from bitwright.arch.array_timing import Pass, PassRun, Shape
 from bitwright.arch.errors import ConfigError
 
 
@@ -92,10 +92,10 @@ class Execute:
     waits: tuple[Token, ...]
     signals: tuple[Token, ...]
 
-    def stream_cycles(self, *, weight_stationary: bool) -> int:
-        """Cycles in which the array takes activations: m a pass, or k of an output-stationary one."""
+    def stream_cycles(self, shape: Shape) -> int:
+        """Cycles in which the array takes activations."""
         return sum(
-            times * sum((run.m if weight_stationary else run.k) * run.count for run in pattern)
+            times * sum(shape.stream_cycles(run.m, run.k) * run.count for run in pattern)
             for pattern, times in self.segments()
         )
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from bitwright.arch import costs, formats, pe
 from bitwright.arch.costs.tables import CostTable, PECost, SramCost, UnitCost
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.machine import Dataflow, Machine
+from bitwright.arch.machine import Dataflow, Machine, has_costs
 
 SUM_BITS = 32  # a word of the output buffer, one column
 MAX_PORT_BITS, MIN_PORT_BITS = 512, 64
@@ -132,8 +132,11 @@ def _edge_format(installed: tuple[str, ...], weight_format: str) -> str:
 def check_clock(machine: Machine, installed: tuple[str, ...]) -> None:
     """Refuse a clock that a block of the machine does not reach: cell, edge units, decoders, or a buffer's SRAM.
 
-    Raises ConfigError naming the clock, the slowest block and its fmax at the node.
+    Raises ConfigError naming the clock, the slowest block and its fmax at the node. A machine without cost tables has
+    no clock to check.
     """
+    if not has_costs(machine):
+        return
     tables, spec = table(machine), pe.get(machine.pe)
     names = {
         "cell": f"PE {machine.pe} ({machine.array.dataflow.value} cell)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from bitwright.arch.dram_port import DramPort
@@ -45,6 +46,10 @@ class Energy:
         return Energy(*(getattr(self, item.name) * count for item in fields(self)))
 
 
+UNKNOWN = Energy(*(math.nan for _ in fields(Energy)))
+"""Of a machine without cost tables."""
+
+
 def operator_energy(
     machine: Machine,
     gemm: Gemm,
@@ -60,8 +65,8 @@ def operator_energy(
     filled = {"act": 0, "wgt": 0}
     for load in program.loads:
         filled[load.tensor] += load.size_bytes * 8
-    stored = sum(store.size_bytes * 8 for store in program.stores) / mapping.act_bits(machine)
-    act_word = machine.array.rows * mapping.act_bits(machine)
+    stored = sum(store.size_bytes * 8 for store in program.stores) / mapping.act_bits(machine, gemm.weight_format)
+    act_word = machine.array.rows * mapping.act_bits(machine, gemm.weight_format)
     wgt_word = unit.wgt.width_bits
     columns, array = machine.array.cols * cycles, machine.array
     passing = machine.cells * streamed - counts.active_cell_cycles

@@ -25,7 +25,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import simpy
-from bitwright.arch.array_timing import IDLE, ArrayShape, first_stream, run_passes
+from bitwright.arch.array_timing import IDLE, Shape, first_stream, run_passes
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.program import INITIAL_TOKENS, Execute, Load, Program, Store, Token
@@ -101,7 +101,7 @@ class _Channel:
 class _Machine:
     """One run of one program."""
 
-    def __init__(self, program: Program, shape: ArrayShape, memory: DramPort | Banks, edge_latency_cycles: int) -> None:
+    def __init__(self, program: Program, shape: Shape, memory: DramPort | Banks, edge_latency_cycles: int) -> None:
         self.env = simpy.Environment()
         self.program, self.shape = program, shape
         self.edge_latency_cycles = edge_latency_cycles
@@ -151,7 +151,7 @@ class _Machine:
                 timing = run_passes(self.shape, state, ready, pattern, times)
                 state, weights_done, finish = timing.state, timing.weights_done, timing.finish
                 next_start = timing.next_start
-            self.streamed += execute.stream_cycles(weight_stationary=self.shape.weight_stationary)
+            self.streamed += execute.stream_cycles(self.shape)
             self.stream_end = state.stream_free
             self.last_output = finish + 1 + self.edge_latency_cycles
             moments = {
@@ -185,7 +185,7 @@ class _Machine:
         )  # fmt: skip
 
 
-def run(program: Program, shape: ArrayShape, memory: DramPort | Banks, edge_latency_cycles: int) -> Counters:
+def run(program: Program, shape: Shape, memory: DramPort | Banks, edge_latency_cycles: int) -> Counters:
     """Run `program` from an idle machine to its last store.
 
     Raises ConfigError when the program deadlocks (it names what each queue waits for).

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bitwright.arch.array_timing import IDLE, ArrayShape, ArrayState, first_stream, run_passes
+from bitwright.arch.array_timing import IDLE, ArrayState, Shape, first_stream, run_passes
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.program import INITIAL_TOKENS, Execute, Program, Token
@@ -53,7 +53,7 @@ class _Array:
     """The array and the queue of executes."""
 
     program: Program
-    shape: ArrayShape
+    shape: Shape
     edge_latency_cycles: int
     tokens: _Tokens
     record: list[Interval] | None = None
@@ -127,12 +127,12 @@ class _Array:
     def _stream_cycles(self, execute: Execute) -> int:
         key = id(execute.pattern), execute.times, id(execute.tail), execute.tail_times
         if key not in self._lengths:
-            self._lengths[key] = execute.stream_cycles(weight_stationary=self.shape.weight_stationary)
+            self._lengths[key] = execute.stream_cycles(self.shape)
         return self._lengths[key]
 
 
 def run(
-    program: Program, shape: ArrayShape, memory: DramPort | Banks, edge_latency_cycles: int,
+    program: Program, shape: Shape, memory: DramPort | Banks, edge_latency_cycles: int,
     record: list[Interval] | None = None,
 ) -> Counters:  # fmt: skip
     """As `engine.run`; what each unit did when is appended to `record`."""

@@ -13,18 +13,20 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
-from bitwright.arch import dram, formats, pe
+from bitwright.arch import dram, formats
 from bitwright.arch import machine as machines
-from bitwright.arch.array_timing import ArrayShape
+from bitwright.arch.array_timing import Shape
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.machine import Dataflow, DramTiming, Machine
+from bitwright.arch.isa.limits import tile_format
+from bitwright.arch.machine import DramTiming, Machine
 from bitwright.arch.pe import units
+from bitwright.arch.pe.fixed_point_unit import FixedPointDequantiser
 from bitwright.arch.program import Program
 from bitwright.sim import activity, fast
 from bitwright.sim.costs import check_clock, machine_costs, table
 from bitwright.sim.counters import Counters
-from bitwright.sim.energy import Energy, operator_energy, vector_energy
+from bitwright.sim.energy import UNKNOWN, Energy, operator_energy, vector_energy
 from bitwright.sim.memory import Banks, Waits
 from bitwright.workloads import mapping, models
 from bitwright.workloads.attended import kept_tokens
@@ -45,13 +47,19 @@ _BANKS = (
     "powers down; row misses and refreshes add no energy"
 )
 
-NOT_MODELLED = (
-    _PEAK_BANDWIDTH,
+_NO_COSTS = (
+    "no energy, no area, and the clock is not checked: cost tables do not have this PE in an array, or this way to "
+    "load weights"
+)
+
+_TIMES = (
     "operators do not overlap: each starts on an idle machine and ends when its last output has left",
     "element-wise work (softmax, norms, rotary embedding, activation functions, quantisation) is an estimate: "
     "lane operations over vector lanes, charged as fp16 multiply-adds, not overlapped with the array; it "
     "happens as operands enter or results leave the chip, in the activation format, and moves no DRAM bytes of "
     "its own",
+)
+_COSTS = (
     "no area or energy for control logic, instruction fetch, wires between blocks or the clock tree outside "
     "cells; areas are of cells and macros alone, as if packed without gaps",
     "nothing is clock-gated: idle cells, edge units and skew registers are charged their clock every cycle",
@@ -62,6 +70,7 @@ NOT_MODELLED = (
     "int8-mac keeps a 32-bit sum in every cell and shift-add only the bits that its group needs: part of what "
     "separates them is that width (docs/pes.md shows both at equal width)",
 )
+NOT_MODELLED = (_PEAK_BANDWIDTH, *_TIMES, *_COSTS)
 
 
 _SUMMED_APART = ("energy", "by_kind", "waits")
@@ -122,15 +131,25 @@ class Result:
 
 
 def default_policy(pe_name: str) -> FormatPolicy:
-    """The formats a PE is made for: what `simulate` uses when none are given. ConfigError for a PE without costs."""
+    """The formats a PE is made for: what `simulate` uses when none are given.
+
+    ConfigError for a PE that whole models are not simulated on.
+    """
     found = {
         "fp16-mac": FormatPolicy(),
         "int8-mac": FormatPolicy(pe="int8-mac", weights="int8", acts="int8", kv="int8"),
         "shift-add": FormatPolicy(pe="shift-add", weights="int4_asym", group=64, acts="int8", kv="int4"),
+        "bit-serial": FormatPolicy(pe="bit-serial", weights="bitmod_fp4", group=128, kv="int8", head="int8"),
+        "lut": FormatPolicy(pe="lut", weights="int4", group=128, acts="int8", kv="int4"),
+        "outlier-victim": FormatPolicy(pe="outlier-victim", weights="ovp4", acts="ovp4", kv="ovp4"),
     }
-    if pe_name not in found:
-        raise ConfigError(f"pe = '{pe_name}': no cost table has this PE yet; those with one: {', '.join(found)}")
-    return found[pe_name]
+    name = pe_name.partition(":")[0]
+    if name not in found:
+        raise ConfigError(
+            f"pe = '{pe_name}': its cycles depend on the codes of the weights (use --trace DIR, or --engine); whole "
+            f"models without: {', '.join(found)}"
+        )
+    return found[name]
 
 
 def policy_for(pe_name: str, **choices: Any) -> FormatPolicy:
@@ -163,12 +182,11 @@ def simulate(
     buffer that cannot hold one tile.
     """
     machine = machines.load(machine) if isinstance(machine, str) else machine
-    machines.require_costs(machine)
     shape = models.shape_of(model) if isinstance(model, str) else model
     if policy is None:
         policy = default_policy(machine.pe)
     elif not isinstance(policy, FormatPolicy):
-        policy = FormatPolicy(**{"pe": machine.pe, **policy})
+        policy = FormatPolicy(**{"pe": _pe_name(machine), **policy})
     check_policy(machine, policy)
     for name, value in (("prompt_tokens", prompt_tokens), ("batch", batch)):
         if type(value) is not int or value < 1:
@@ -202,12 +220,14 @@ def simulate(
 
 
 def areas_um2(machine: Machine, policy: FormatPolicy) -> dict[str, float]:
-    """Cells and macros of a machine for these formats, by part."""
+    """Cells and macros of a machine for these formats, by part; nan each for a machine without cost tables."""
+    if not machines.has_costs(machine):
+        return dict.fromkeys(("array", "edge", "sram", "vector"), math.nan)
     unit = machine_costs(machine, installed(policy), policy.weights)
     return {"array": unit.array_um2, "edge": unit.edge_um2, "sram": unit.sram_um2, "vector": unit.vector_um2}
 
 
-def _engine(name: str) -> Callable[[Program, ArrayShape, DramPort | Banks, int], Counters]:
+def _engine(name: str) -> Callable[[Program, Shape, DramPort | Banks, int], Counters]:
     if name == "fast":
         return fast.run
     if name == "simpy":
@@ -236,15 +256,24 @@ def check_capacity(machine: Machine, needed_bytes: int, context: int, batch: int
 
 def edge_latency_cycles(machine: Machine) -> int:
     """Pipeline stages of the column-edge unit."""
-    return units.edge_unit(pe.get(machine.pe)).timing.latency_cycles
+    spec = machine.spec
+    unit = FixedPointDequantiser if spec.edge_unit == FixedPointDequantiser.name else units.edge_unit(spec)
+    return unit.timing.latency_cycles
 
 
 def check_policy(machine: Machine, policy: FormatPolicy) -> None:
-    """ConfigError for formats of another PE than the machine's."""
-    if policy.pe != machine.pe:
+    """ConfigError for formats of another PE than the machine's, and those that its tile cannot take."""
+    if policy.pe != _pe_name(machine):
         raise ConfigError(
             f"formats are for PE {policy.pe} and machine {machine.name} has {machine.pe}; name the machine's own PE"
         )
+    if machine.tile is not None:
+        for name in installed(policy):
+            tile_format(machine.spec, name, f"machine {machine.name}")
+
+
+def _pe_name(machine: Machine) -> str:
+    return machine.pe.partition(":")[0]
 
 
 def dram_port(machine: Machine) -> DramPort:
@@ -272,7 +301,8 @@ def memory_of(machine: Machine) -> DramPort | Banks:
 
 def not_modelled(machine: Machine) -> tuple[str, ...]:
     """What a result of `machine` leaves out."""
-    return (_PEAK_BANDWIDTH if machine.dram_timing is DramTiming.BANDWIDTH else _BANKS, *NOT_MODELLED[1:])
+    memory = _PEAK_BANDWIDTH if machine.dram_timing is DramTiming.BANDWIDTH else _BANKS
+    return (memory, *_TIMES, *(_COSTS if machines.has_costs(machine) else (_NO_COSTS,)))
 
 
 @lru_cache(maxsize=65536)
@@ -281,14 +311,17 @@ def operator(machine: Machine, gemm: Gemm, formats_installed: tuple[str, ...], e
     run = _engine(engine)
     port, memory = dram_port(machine), memory_of(machine)
     program = mapping.compile_gemm(machine, gemm, port)
-    stationary = machine.array.dataflow is Dataflow.WEIGHT_STATIONARY
-    counters = run(program, mapping.array_shape(machine), memory, edge_latency_cycles(machine))
-    counts = activity.count(program, stationary, machine.array.cols, machine.physical_cols, gemm.group)
-    unit = machine_costs(machine, formats_installed, gemm.weight_format)
+    shape = mapping.array_shape(machine, gemm.weight_format)
+    counters = run(program, shape, memory, edge_latency_cycles(machine))
     smallest = _bytes(gemm.weight_bits(gemm.n, gemm.k)) + _bytes(
-        (gemm.m * gemm.k + gemm.m * gemm.n) * mapping.act_bits(machine)
+        (gemm.m * gemm.k + gemm.m * gemm.n) * mapping.act_bits(machine, gemm.weight_format)
     )
-    compute = -(-program.macs // (machine.array.rows * machine.array.cols))
+    compute = math.ceil(program.macs / mapping.macs_a_cycle(machine, gemm.weight_format))
+    energy = UNKNOWN
+    if machines.has_costs(machine):
+        counts = activity.count(program, shape.weight_stationary, machine.array.cols, machine.physical_cols, gemm.group)
+        unit = machine_costs(machine, formats_installed, gemm.weight_format)
+        energy = operator_energy(machine, gemm, program, counts, unit, counters, port)
     return Phase(
         cycles=counters.cycles,
         cycles_stream=counters.cycles_stream,
@@ -299,7 +332,7 @@ def operator(machine: Machine, gemm: Gemm, formats_installed: tuple[str, ...], e
         macs=program.macs,
         dram_bytes=program.dram_bytes,
         bound_cycles=max(compute, port.busy_cycles(smallest)),
-        energy=operator_energy(machine, gemm, program, counts, unit, counters, port),
+        energy=energy,
         by_kind={gemm.kind: counters.cycles},
     )
 
@@ -313,13 +346,16 @@ def phase_of(machine: Machine, work: Work, policy: FormatPolicy, engine: str) ->
     total = Phase()
     for gemm in work.gemms:
         total += _repeat(operator(machine, replace(gemm, count=1), installed(policy), engine), gemm.count)
-    unit = machine_costs(machine, installed(policy), policy.weights)
     cycles = sum(vector_cycles(machine, item) * item.count for item in work.vector)
     lane_ops = sum(item.lane_ops for item in work.vector)
+    energy = UNKNOWN
+    if machines.has_costs(machine):
+        unit = machine_costs(machine, installed(policy), policy.weights)
+        energy = vector_energy(machine, unit, lane_ops, cycles)
     return total + Phase(
         cycles=cycles,
         cycles_vector=cycles,
-        energy=vector_energy(machine, unit, lane_ops, cycles),
+        energy=energy,
         by_kind={"vector": cycles},
     )
 
@@ -350,6 +386,5 @@ def _peak_memory_bytes(shape: ModelShape, policy: FormatPolicy, first: Work, con
     tables = 16 * shape.hidden * ((0 if shared else shape.vocab) + shape.positions)
     kept = {window: kept_tokens(context, window, shape.sink_tokens) for window in shape.windows()}
     cache = sum(count * cache_bits(shape, policy, batch * kept[window]) for window, count in shape.windows().items())
-    act_bits = 16 if policy.acts == "fp16" else 8
     widest = max(max(gemm.m * gemm.k, gemm.m * gemm.n) for gemm in first.gemms)
-    return _bytes(weights + cache + tables + 2 * widest * act_bits)
+    return _bytes(weights + cache + tables + 2 * widest * policy.act_bits)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from bitwright.sim.inference import Phase, Result, dram_port, installed, operator
+from bitwright.workloads import mapping
 from bitwright.workloads.operators import work_of
 from bitwright.workloads.steps import static
 
@@ -25,12 +26,13 @@ def layer_rows(result: Result, engine: str = "fast") -> list[dict[str, Any]]:
     """
     rows = []
     machine = result.machine
-    peak, rate = machine.array.rows * machine.array.cols, dram_port(machine).bytes_per_cycle
+    rate = dram_port(machine).bytes_per_cycle
     for step in static(result.prompt_tokens, min(1, result.output_tokens), result.batch):
         for gemm in work_of(result.shape, result.policy, step).gemms:
             one = operator(machine, replace(gemm, count=1), installed(result.policy), engine)
+            peak = float(mapping.macs_a_cycle(machine, gemm.weight_format))
             intensity = one.macs / one.dram_bytes
-            roof = min(float(peak), intensity * rate)
+            roof = min(peak, intensity * rate)
             rows.append(
                 {
                     "phase": step.sequences[0].phase,

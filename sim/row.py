@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from fractions import Fraction
 from importlib import metadata
 from typing import Any
 
-from bitwright.arch import costs, pe
+from bitwright.arch import costs
+from bitwright.arch.array_timing import ONE_ROW
 from bitwright.arch.costs.tables import DEFAULT_CELL_TYPE
 from bitwright.arch.machine import Machine
 from bitwright.arch.space import Accuracy
 from bitwright.sim.energy import Energy
-from bitwright.sim.inference import Phase, Result, dram_port, not_modelled
+from bitwright.sim.inference import Phase, Result, dram_port, installed, not_modelled
 from bitwright.sim.store import content_hash
+from bitwright.workloads import mapping
 from bitwright.workloads.policy import FormatPolicy
 
 SCHEMA_VERSION = 1
@@ -27,16 +31,18 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
 
     `cycles` is the sum of the `cycles_*` causes and of the `cycles_op_*` kinds; `energy_uj` the sum of the
     `energy_<part>_uj`; the `wait_<cause>_cycles` sum to `cycles_dram_wait`; `macs` and the `lost_macs_<cause>` to
-    `peak_macs_per_cycle` * `cycles`; `area_mm2` the sum of the `area_*_mm2`.
+    `peak_macs_per_cycle` * `cycles`; `area_mm2` the sum of the `area_*_mm2`. Energies and areas are None for a machine
+    without cost tables.
     """
     total = result.prefill + result.decode
     machine = result.machine
+    peak = peak_macs_per_cycle(machine, result.policy)
     row = machine_figures(machine, result.policy) | {
         "model": result.model,
         "prompt_tokens": result.prompt_tokens,
         "output_tokens": result.output_tokens,
         "batch": result.batch,
-        "utilisation": total.macs / (machine.array.rows * machine.array.cols * total.cycles),
+        "utilisation": float(total.macs / (peak * total.cycles)),
         "peak_memory_bytes": result.peak_memory_bytes,
         "notes": list(not_modelled(machine)),
         "command": command(result, accuracy),
@@ -44,7 +50,7 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
     }
     row |= _times(result, total)
     row |= {f"wait_{cause}_cycles": cycles for cause, cycles in total.waits._asdict().items()}
-    row |= _lost(total, machine.array.rows * machine.array.cols)
+    row |= _lost(total, peak)
     row |= _energies(result, total)
     row |= area_figures(result.area_um2)
     for phase, figures in (("prefill_", result.prefill), ("decode_", result.decode)):
@@ -58,7 +64,7 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
 
 def machine_figures(machine: Machine, policy: FormatPolicy) -> dict[str, Any]:
     """What of a row is the machine's and its formats' alone, and which versions made it."""
-    acceptance = pe.get(machine.pe).accepts(policy.weights, policy.group_size)
+    acceptance = machine.spec.accepts(policy.weights, policy.group_size)
     dram = costs.load(machine.node).dram(machine.dram)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -86,30 +92,45 @@ def machine_figures(machine: Machine, policy: FormatPolicy) -> dict[str, Any]:
         "head": policy.head_format,
         "weight_path": acceptance.kind,
         "weight_unit": acceptance.unit,
-        "peak_macs_per_cycle": machine.array.rows * machine.array.cols,
+        "peak_macs_per_cycle": _whole(peak_macs_per_cycle(machine, policy)),
         "versions": {name: metadata.version(name) for name in ("numpy", "simpy", "pydantic")},
     }
 
 
-def area_figures(areas_um2: Mapping[str, float]) -> dict[str, float]:
-    """Square millimetres of each part, and of all."""
+def peak_macs_per_cycle(machine: Machine, policy: FormatPolicy) -> Fraction:
+    """Products a cycle with every lane at work, in the fastest of the formats that the machine is built for."""
+    return max(mapping.macs_a_cycle(machine, name) for name in installed(policy))
+
+
+def known(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """None in the place of figures that are nan: of a machine without cost tables."""
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in figures.items()}
+
+
+def area_figures(areas_um2: Mapping[str, float]) -> dict[str, float | None]:
+    """Square millimetres of each part, and of all; None where they are not known."""
     parts = {f"area_{name}_mm2": area_um2 * 1e-6 for name, area_um2 in areas_um2.items()}
-    return {**parts, "area_mm2": sum(parts.values())}
+    return known({**parts, "area_mm2": sum(parts.values())})
 
 
-def _lost(total: Phase, cells: int) -> dict[str, int]:
+def _lost(total: Phase, peak: Fraction) -> dict[str, int | float]:
     """MACs that the array could have done and did not, by cause.
 
-    `macs` and these sum exactly to peak_macs_per_cycle * cycles. edges: cells without an operand while others stream.
+    `macs` and these sum to peak_macs_per_cycle * cycles, exactly where that is a whole number. edges: lanes without an
+    operand while others stream; on a tile whose formats take unlike cycles a step, also what the slower ones lose.
     """
     causes = {
-        "edges": cells * total.cycles_stream - total.macs,
-        "array_stall": cells * total.cycles_array_stall,
-        "fill_drain": cells * total.cycles_fill_drain,
-        "vector": cells * total.cycles_vector,
-        **{f"wait_{cause}": cells * cycles for cause, cycles in total.waits._asdict().items()},
+        "edges": peak * total.cycles_stream - total.macs,
+        "array_stall": peak * total.cycles_array_stall,
+        "fill_drain": peak * total.cycles_fill_drain,
+        "vector": peak * total.cycles_vector,
+        **{f"wait_{cause}": peak * cycles for cause, cycles in total.waits._asdict().items()},
     }
-    return {f"lost_macs_{cause}": macs for cause, macs in causes.items()}
+    return {f"lost_macs_{cause}": _whole(macs) for cause, macs in causes.items()}
+
+
+def _whole(value: Fraction) -> int | float:
+    return value.numerator if value.denominator == 1 else float(value)
 
 
 def _times(result: Result, total: Phase) -> dict[str, Any]:
@@ -131,9 +152,9 @@ def _times(result: Result, total: Phase) -> dict[str, Any]:
     }
 
 
-def energy_parts(total: Phase) -> dict[str, float]:
-    """Microjoules by part."""
-    return {f"energy_{item.name}_uj": getattr(total.energy, item.name) * 1e-6 for item in fields(Energy)}
+def energy_parts(total: Phase) -> dict[str, float | None]:
+    """Microjoules by part; None where they are not known."""
+    return known({f"energy_{item.name}_uj": getattr(total.energy, item.name) * 1e-6 for item in fields(Energy)})
 
 
 def cycle_parts(total: Phase) -> dict[str, int]:
@@ -145,19 +166,18 @@ def cycle_parts(total: Phase) -> dict[str, int]:
 
 
 def _energies(result: Result, total: Phase) -> dict[str, Any]:
-    parts = energy_parts(total)
-    energy_uj = sum(parts.values())
+    energy_uj = total.energy.total_pj * 1e-6
     tokens = result.batch * (result.output_tokens or result.prompt_tokens)
     decoded = result.batch * result.output_tokens
     decode_uj = result.decode.energy.total_pj * 1e-6
-    return {
-        **parts,
+    sums = {
         "energy_uj": energy_uj,
         "energy_uj_per_token": energy_uj / tokens,
         "prefill_energy_uj": result.prefill.energy.total_pj * 1e-6,
         "decode_energy_uj": decode_uj,
         "decode_energy_uj_per_token": decode_uj / decoded if decoded else None,
     }
+    return energy_parts(total) | known(sums)
 
 
 def command(result: Result, accuracy: Accuracy | None = None) -> str:
@@ -171,8 +191,10 @@ def command(result: Result, accuracy: Accuracy | None = None) -> str:
 
 def command_of(machine: Machine, policy: FormatPolicy, model: str, run: Sequence[str]) -> str:
     """`bitwright simulate` of this machine, model and formats with the options `run`."""
-    words = ["bitwright", "simulate", f"{machine.pe}-{machine.array.rows}x{machine.array.cols}"]
-    words[-1] += f"-{machine.array.dataflow.value}"
+    name = f"{machine.pe}-{machine.array.rows}x{machine.array.cols}-{machine.array.dataflow.value}"
+    if machine.array.load != ONE_ROW:
+        name = f"{machine.name}.yaml"  # no pattern tells how weights are loaded
+    words = ["bitwright", "simulate", name]
     words += [model, *run, "--weights", policy.weights]
     words += ["--group", str(policy.group)] if policy.group is not None else []
     words += ["--acts", policy.acts, "--kv", policy.kv]

@@ -57,5 +57,11 @@ def _gemm(machine: Machine, gemm: Gemm) -> list[Interval]:
     """From cycle 0."""
     port, found = dram_port(machine), list[Interval]()
     program = mapping.compile_gemm(machine, gemm, port)
-    fast.run(program, mapping.array_shape(machine), memory_of(machine), edge_latency_cycles(machine), found)
+    fast.run(
+        program,
+        mapping.array_shape(machine, gemm.weight_format),
+        memory_of(machine),
+        edge_latency_cycles(machine),
+        found,
+    )
     return found

@@ -21,7 +21,15 @@ from bitwright.arch.machine import Machine
 from bitwright.sim.costs import check_clock
 from bitwright.sim.gpus import references
 from bitwright.sim.inference import Phase, areas_um2, check_capacity, check_policy, installed, not_modelled, phase_of
-from bitwright.sim.row import area_figures, command_of, cycle_parts, energy_parts, machine_figures
+from bitwright.sim.row import (
+    area_figures,
+    command_of,
+    cycle_parts,
+    energy_parts,
+    known,
+    machine_figures,
+    peak_macs_per_cycle,
+)
 from bitwright.sim.store import content_hash
 from bitwright.workloads import batching, models
 from bitwright.workloads.batching import Served
@@ -97,7 +105,7 @@ class WorkloadResult:
             "model_tokens": new_tokens,
             "generated_tokens": generated,
             "generated_tokens_per_s": generated / span_ms * 1e3,
-            "energy_uj_per_token": total.energy.total_pj * 1e-6 / (generated or new_tokens),
+            **known({"energy_uj_per_token": total.energy.total_pj * 1e-6 / (generated or new_tokens)}),
             "peak_memory_bytes": self.peak_memory_bytes,
             "notes": [
                 *not_modelled(machine),
@@ -216,7 +224,7 @@ def products_row(machine: Machine, name: str, work: Work, *, policy: FormatPolic
             {
                 "layer": gemm.name, "count": gemm.count, "m": gemm.m, "k": gemm.k, "n": gemm.n,
                 "cycles": phase.cycles, "bound_cycles": phase.bound_cycles, "dram_bytes": phase.dram_bytes,
-                "cycles_dram_wait": phase.cycles_dram_wait, "energy_uj": phase.energy.total_pj * 1e-6,
+                "cycles_dram_wait": phase.cycles_dram_wait, **known({"energy_uj": phase.energy.total_pj * 1e-6}),
             }
             for gemm, phase in layers
         ],
@@ -251,7 +259,6 @@ def _held_bits(shape: ModelShape, policy: FormatPolicy, step: Step) -> int:
 
 def _checked(machine: Machine | str, policy: FormatPolicy) -> Machine:
     machine = machines.load(machine) if isinstance(machine, str) else machine
-    machines.require_costs(machine)
     check_policy(machine, policy)
     check_clock(machine, installed(policy))
     return machine
@@ -291,8 +298,8 @@ def _totals(machine: Machine, policy: FormatPolicy, total: Phase) -> dict[str, A
         "bound_cycles": total.bound_cycles,
         "macs": total.macs,
         "dram_bytes": total.dram_bytes,
-        "utilisation": total.macs / (machine.array.rows * machine.array.cols * total.cycles),
-        "energy_uj": total.energy.total_pj * 1e-6,
+        "utilisation": float(total.macs / (peak_macs_per_cycle(machine, policy) * total.cycles)),
+        **known({"energy_uj": total.energy.total_pj * 1e-6}),
         **energy_parts(total),
         **cycle_parts(total),
         **area_figures(areas_um2(machine, policy)),

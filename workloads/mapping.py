@@ -14,12 +14,14 @@ Not modelled: rearranging activations or the cache between two operators that cu
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache, lru_cache
 
-from bitwright.arch import dram, pe
-from bitwright.arch.array_timing import ArrayShape
+from bitwright.arch import dram
+from bitwright.arch.array_timing import ArrayShape, BroadcastShape, Shape
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
+from bitwright.arch.isa.limits import tile_format
 from bitwright.arch.machine import Dataflow, DramTiming, Machine
 from bitwright.arch.program import Execute, Load, Program, Store, Token
 from bitwright.workloads.operators import Gemm
@@ -40,25 +42,42 @@ from bitwright.workloads.tiling import (
 OUTPUT_BYTES = 4  # a sum in the output buffer: int32 or float32
 
 
-def array_shape(machine: Machine) -> ArrayShape:
-    """What the timing contract needs of a machine."""
+@lru_cache(maxsize=256)
+def array_shape(machine: Machine, weight_format: str) -> Shape:
+    """What the timing contract needs of a machine; a broadcast tile's steps take as long as the weights' format says.
+
+    k counts values: of a tile whose elements hold several, `lanes` is values a step.
+    """
+    tile = machine.tile
+    if tile is not None:
+        lanes, cycles = tile.lanes * tile.values(weight_format), tile.step_cycles(weight_format)
+        return BroadcastShape(machine.array.rows, lanes, cycles, tile.latency_cycles, tile.sum_cycles)
     stationary = machine.array.dataflow is Dataflow.WEIGHT_STATIONARY
     return ArrayShape(machine.array.rows, machine.physical_cols, stationary, machine.array.load)
 
 
-def longest_reduction(machine: Machine) -> int | None:
-    """Steps that the PE can sum before its accumulator must be taken away (None: any length that fits memory)."""
-    return pe.get(machine.pe).params.get("group")
+def macs_a_cycle(machine: Machine, weight_format: str) -> Fraction:
+    """Products that the array makes with every lane at work."""
+    places, shape = machine.array.rows * machine.array.cols, array_shape(machine, weight_format)
+    return Fraction(places * shape.lanes, shape.step_cycles) if isinstance(shape, BroadcastShape) else Fraction(places)
 
 
-def fabric(machine: Machine) -> Fabric:
+def longest_reduction(machine: Machine, weight_format: str) -> int | None:
+    """Values that the PE can sum before its accumulator must be taken away (None: any length that fits memory)."""
+    tile = machine.tile
+    if tile is None:
+        return machine.spec.params.get("group")
+    return None if tile.longest_elements is None else tile.longest_elements * tile.values(weight_format)
+
+
+def fabric(machine: Machine, weight_format: str) -> Fabric:
     """The array of `machine`."""
-    return Fabric(array_shape(machine), machine.array.cols, longest_reduction(machine))
+    return Fabric(array_shape(machine, weight_format), machine.array.cols, longest_reduction(machine, weight_format))
 
 
-def block_passes(machine: Machine, group: int | None, m: int, k0: int, k: int, n: int) -> Passes:
+def block_passes(machine: Machine, gemm: Gemm, m: int, k0: int, k: int, n: int) -> Passes:
     """How the array walks one block: (pattern, times, tail pattern, tail times) of an Execute."""
-    return passes(fabric(machine), group, m, k0, k, n)
+    return passes(fabric(machine, gemm.weight_format), gemm.group, m, k0, k, n)
 
 
 def compile_gemm(machine: Machine, gemm: Gemm, port: DramPort) -> Program:
@@ -101,8 +120,8 @@ def choose_tiling(machine: Machine, gemm: Gemm, port: DramPort) -> Tiling:
     Raises ConfigError when a buffer cannot hold one tile, or the PE refuses the format.
     """
     check_one_tile(machine, gemm)
-    unit_k = gemm.group if gemm.group is not None else machine.array.rows
-    work = _MachineBlocks(machine, gemm, fabric(machine))
+    unit_k = _unit_k(machine, gemm)
+    work = _MachineBlocks(machine, gemm, fabric(machine, gemm.weight_format), act_bits(machine, gemm.weight_format))
     step = max(1, gemm.m * gemm.k * gemm.n // (50 * machine.array.rows * machine.array.cols))  # 2 % of the ideal
 
     def score(tiling: Tiling) -> tuple[int, int, int]:
@@ -112,6 +131,14 @@ def choose_tiling(machine: Machine, gemm: Gemm, port: DramPort) -> Tiling:
     best = min(candidates(work, halvings(gemm.m, _unit_m(machine)), halvings(gemm.k, unit_k)), key=score, default=None)
     assert best is not None, "a machine that holds one tile has a tiling"
     return best
+
+
+def _unit_k(machine: Machine, gemm: Gemm) -> int:
+    """Values of the reduction in the smallest block: a group, else the rows of an array or one step of a tile."""
+    if gemm.group is not None:
+        return gemm.group
+    shape = array_shape(machine, gemm.weight_format)
+    return shape.lanes if isinstance(shape, BroadcastShape) else shape.rows
 
 
 def _unit_m(machine: Machine) -> int:
@@ -126,6 +153,7 @@ class _MachineBlocks:
     machine: Machine
     gemm: Gemm
     fabric: Fabric
+    output_bits: int
 
     @property
     def m(self) -> int:
@@ -139,12 +167,8 @@ class _MachineBlocks:
     def n(self) -> int:
         return self.gemm.n
 
-    @property
-    def output_bits(self) -> int:
-        return act_bits(self.machine)
-
     def sizes(self, m: int, k: int, n: int) -> dict[str, int]:
-        return _sizes(self.machine, self.gemm, m, k, n)
+        return _sizes(self.gemm, self.output_bits, m, k, n)
 
     def fits(self, m: int, k: int, n: int) -> bool:
         sizes = self.sizes(m, k, n)
@@ -164,15 +188,16 @@ def _bytes(bits: int) -> int:
     return -(-bits // 8)
 
 
-def act_bits(machine: Machine) -> int:
-    """Bits of one activation of the machine's PE."""
-    return pe.get(machine.pe).act.bits
+def act_bits(machine: Machine, weight_format: str) -> int:
+    """Bits of one activation beside weights of this format: outlier-victim's are as wide as its weights."""
+    tile = machine.tile
+    return machine.spec.act.bits // (1 if tile is None else tile.values(weight_format))
 
 
-def _sizes(machine: Machine, gemm: Gemm, m: int, k: int, n: int) -> dict[str, int]:
+def _sizes(gemm: Gemm, value_bits: int, m: int, k: int, n: int) -> dict[str, int]:
     """Bytes of one block in each buffer."""
     return {
-        "act": _bytes(m * k * act_bits(machine)),
+        "act": _bytes(m * k * value_bits),
         "wgt": _bytes(gemm.weight_bits(n, k)),
         "out": m * n * OUTPUT_BYTES,
     }
@@ -181,9 +206,9 @@ def _sizes(machine: Machine, gemm: Gemm, m: int, k: int, n: int) -> dict[str, in
 def check_one_tile(machine: Machine, gemm: Gemm) -> None:
     """Refuse a machine whose PE or buffers cannot run even one tile of `gemm`. Raises ConfigError."""
     _check_format(machine, gemm)
-    unit_k = gemm.group if gemm.group is not None else machine.array.rows
+    unit_k = _unit_k(machine, gemm)
     m, k, n = min(_unit_m(machine), gemm.m), min(unit_k, gemm.k), min(machine.array.cols, gemm.n)
-    for tensor, size in _sizes(machine, gemm, m, k, n).items():
+    for tensor, size in _sizes(gemm, act_bits(machine, gemm.weight_format), m, k, n).items():
         slot = machine.buffers.slot_bytes(tensor)
         if size > slot:
             raise ConfigError(
@@ -204,11 +229,11 @@ def emit(machine: Machine, gemm: Gemm, tiling: Tiling) -> Program:
     loads: list[Load] = []
     executes: list[Execute] = []
     stores: list[Store] = []
-    value_bits = act_bits(machine)
+    value_bits = act_bits(machine, gemm.weight_format)
     weight_bytes = cache(lambda n, k: _bytes(gemm.weight_bits(n, k)))
     block_step, tensor_step = _steps(machine)
     wgt, act, out = _Region(0, block_step), _Region(0, block_step), _Region(0, block_step)
-    walks = cache(lambda m, k0, k, n: block_passes(machine, gemm.group, m, k0, k, n))
+    walks = cache(lambda m, k0, k, n: block_passes(machine, gemm, m, k0, k, n))
     for index, ((m0, m), (k0, k), (n0, n)) in enumerate(blocks):
         before = blocks[index - 1] if index else None
         after = blocks[index + 1] if index + 1 < len(blocks) else None
@@ -241,12 +266,17 @@ def emit(machine: Machine, gemm: Gemm, tiling: Tiling) -> Program:
 
 
 def _check_format(machine: Machine, gemm: Gemm) -> None:
-    spec = pe.get(machine.pe)
+    where = f"machine {machine.name}, operator {gemm.name}"
+    if machine.tile is not None:
+        tile_format(machine.spec, gemm.weight_format, where)
+        lanes = machine.tile.lanes * machine.tile.values(gemm.weight_format)
+        if gemm.group is not None and gemm.group < gemm.k and gemm.group % lanes:
+            raise ConfigError(f"group = {gemm.group}: must be a multiple of the {lanes} values of a step; {where}")
+        return
     # The KV cache has one scale a row; a longer reduction than the PE sums is cut into passes added as integers.
-    group = longest_reduction(machine) if gemm.kind == "attention" else gemm.group
-    acceptance = spec.accepts(gemm.weight_format, group)
+    group = longest_reduction(machine, gemm.weight_format) if gemm.kind == "attention" else gemm.group
+    acceptance = machine.spec.accepts(gemm.weight_format, group)
     if acceptance.kind == "refused":
         raise ConfigError(
-            f"weights = {gemm.weight_format}: PE {spec.name} cannot take it ({acceptance.reason}); "
-            f"machine {machine.name}, operator {gemm.name}"
+            f"weights = {gemm.weight_format}: PE {machine.pe} cannot take it ({acceptance.reason}); {where}"
         )

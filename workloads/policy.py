@@ -12,10 +12,13 @@ ROUNDINGS = ("rtn", "mse", "gptq", "awq")
 METHODS = (*ROUNDINGS, *TRANSFORMS, *(f"{first}+{second}" for first in TRANSFORMS for second in ROUNDINGS))
 KIVI = ("kivi2", "kivi4")
 _PLAIN_ACTS = ("fp32", "int8_tensor")
+OF_TILES = ("bit-serial", "lut", "outlier-victim")
+"""PEs of broadcast tiles, which are simulated; a perplexity does not follow their arithmetic (`rules`)."""
+
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "acts": ("fp16", "int8", "int8_tensor"),
-    "kv": ("fp16", "int8", "int4"),
-    "pe": ("fp16-mac", "int8-mac", "shift-add", "float32"),
+    "acts": ("fp16", "int8", "int8_tensor", "ovp4", "ovp8"),
+    "kv": ("fp16", "int8", "int4", "ovp4", "ovp8"),
+    "pe": ("fp16-mac", "int8-mac", "shift-add", *OF_TILES, "float32"),
     "method": METHODS,
     "product": ("exact", "lmul", "lmul_carry", "mitchell"),
 }
@@ -29,20 +32,24 @@ class FormatPolicy(BaseModel):
             the checkpoint's own codes as they are.
         group : int | "tensor" | None   Consecutive input channels that share a scale; None: one scale a matrix row, or
             a block format's own block; "tensor" (float32, method rtn): one scale a matrix.
-        acts : "fp16", "int8" (one scale a token), "int8_tensor" (one scale for a window's whole tensor); with float32
+        acts : "fp16", "int8" (one scale a token), "int8_tensor" (one scale for a window's whole tensor), "ovp4", "ovp8"
+            (outlier-victim's, as wide as its weights); with float32
             any format (one scale a token, or a block format's own; what a format has one of an array, one a token) or
             "fp32" (not quantised).
-        kv : "fp16", "int8", "int4"   Keys (after rotation) and values, one scale a token and head; with float32 any
-            format, "fp32" (not quantised), "kivi2" or "kivi4" (see `bitwright.workloads.quantise.kivi`).
+        kv : "fp16", "int8", "int4", "ovp4", "ovp8"   Keys (after rotation) and values, one scale a token and head; with
+            float32 any format, "fp32" (not quantised), "kivi2" or "kivi4" (see `bitwright.workloads.quantise.kivi`).
         head : str | None   Format of the head's matrix, with the same group unless it has a block of its own; None: the
             same as `weights`.
-        pe : "fp16-mac", "int8-mac", "shift-add", "float32"   Whose arithmetic every matrix product follows; float32: no
-            PE, decoded values with float32 products and sums; in the attention only the cache is quantised.
+        pe : "fp16-mac", "int8-mac", "shift-add", "bit-serial", "lut", "outlier-victim", "float32"   Whose arithmetic
+            every matrix product follows; float32: no PE, decoded values with float32 products and sums; in the
+            attention only the cache is quantised. bit-serial, lut and outlier-victim are for cycles: `rules`
+            refuses their arithmetic.
         method : str   How weights get their codes: "rtn" (round to nearest), "mse", "gptq", "awq", after a transform
             "smooth" or "hadamard" of the model if one is named first: "hadamard+gptq". See workloads/quantise.
         product : "exact", "lmul", "lmul_carry", "mitchell"   What a multiplication is (`bitwright.arch.products`).
     Rules: fp16-mac takes fp16 activations and any weights; the integer PEs take int8 activations, weights that the
-    PE spec accepts, and an integer KV cache that it accepts as weights (shift-add: int4). Stored weights take method
+    PE spec accepts, and an integer KV cache that it accepts as weights (shift-add: int4); bit-serial fp16 activations,
+    outlier-victim those of its weights' width, and KV and head of that width too. Stored weights take method
     rtn, a stored head no hadamard. mse, gptq and awq need a format with scales (a head without scales is rounded).
     Other products than exact need float32.
     """
@@ -54,7 +61,7 @@ class FormatPolicy(BaseModel):
     acts: str = "fp16"
     kv: str = "fp16"
     head: str | None = None
-    pe: Literal["fp16-mac", "int8-mac", "shift-add", "float32"] = "fp16-mac"
+    pe: Literal["fp16-mac", "int8-mac", "shift-add", "bit-serial", "lut", "outlier-victim", "float32"] = "fp16-mac"
     method: str = "rtn"
     product: Literal["exact", "lmul", "lmul_carry", "mitchell"] = "exact"
 
@@ -78,6 +85,14 @@ class FormatPolicy(BaseModel):
         """`group` of a policy for a PE, which has no scale a matrix."""
         assert self.group != "tensor", "refused when the policy was made"
         return self.group
+
+    @property
+    def act_bits(self) -> int:
+        """Bits of one activation; its scale, one a token, is left out."""
+        from bitwright.arch import formats
+
+        plain = {"fp32": 32, "int8_tensor": 8}
+        return plain[self.acts] if self.acts in plain else formats.get(self.acts).bits
 
     @property
     def transform(self) -> str | None:
@@ -139,10 +154,24 @@ class FormatPolicy(BaseModel):
             self._check_product()
         if self.pe == "float32":
             return self
-        spec = pe.get(self.pe)
-        wanted = ("fp16",) if self.pe == "fp16-mac" else ("int8", "int8_tensor")
+        wanted: tuple[str, ...] = ("int8", "int8_tensor")
+        if self.pe in ("fp16-mac", "bit-serial"):
+            wanted = ("fp16",)
+        elif self.pe == "lut":
+            wanted = ("int8",)
+        elif self.pe == "outlier-victim":
+            wanted = (f"ovp{_width(self.weights)}",)
         if self.acts not in wanted:
             raise ConfigError(f"policy.acts = {self.acts!r}: {self.pe} takes {' or '.join(wanted)} activations")
+        for key, name in (("head", self.head_format), ("kv", self.kv)):
+            if self.pe == "outlier-victim" and _width(name) != _width(self.weights):
+                raise ConfigError(
+                    f"policy.{key} = {name!r}: {self.pe} multiplies pairs of one width, activations are {self.acts} "
+                    f"(name a format of {_width(self.weights)} bits)"
+                )
+        if self.pe in OF_TILES:
+            return self  # what a tile takes depends on its parameters too: `mapping` refuses
+        spec = pe.get(self.pe)
         head_group = None if self.head_group is None else self.group_size
         operands = [("weights", self.weights, self.group_size), ("head", self.head_format, head_group)]
         operands.append(("kv", self.kv, max(1, spec.shortest_group)))
@@ -184,6 +213,13 @@ class FormatPolicy(BaseModel):
             checks.check_rounding(self.rounding, self.weights)
         except FormatError as error:
             raise ConfigError(f"policy.{error}") from None
+
+
+def _width(name: str) -> int:
+    """Bits of a value of outlier-victim's weights."""
+    from bitwright.arch import formats
+
+    return 4 if formats.get(name).bits <= 4 else 8
 
 
 def _check_format(key: str, value: Any, more: tuple[str, ...]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from bitwright.arch.errors import ConfigError
 from bitwright.arch.formats.base import Encoded, Group
 from bitwright.workloads.attention import AttentionRule
 from bitwright.workloads.checkpoint import Checkpoint
 from bitwright.workloads.linear import F32, FloatRule, Fp16Rule, IntegerRule, LinearRule, Operand, SquaredError
-from bitwright.workloads.policy import FormatPolicy
+from bitwright.workloads.policy import OF_TILES, FormatPolicy
 from bitwright.workloads.product_rules import ProductRule
 from bitwright.workloads.quantise.prepared import Prepared
 
@@ -23,12 +24,22 @@ def attention_for(policy: FormatPolicy) -> AttentionRule:
     return AttentionRule("fp32" if policy.pe == "float32" else policy.acts, policy.kv)
 
 
+def check_arithmetic(policy: FormatPolicy) -> None:
+    """ConfigError for a PE whose arithmetic is not built for whole models."""
+    if policy.pe in OF_TILES:
+        raise ConfigError(
+            f"policy.pe = '{policy.pe}': a perplexity does not follow this PE's arithmetic yet, only its cycles are "
+            "simulated (pe = 'float32' with the same formats tells what the formats cost)"
+        )
+
+
 def _arithmetic(policy: FormatPolicy, format_name: str, group: Group) -> LinearRule:
     if policy.product != "exact":
         return ProductRule(policy.product, format_name, group, policy.acts)
     if policy.pe == "float32":
         return FloatRule(format_name, group, policy.acts)
     assert group != "tensor", "refused when the policy was made"
+    check_arithmetic(policy)
     if policy.pe == "fp16-mac":
         return Fp16Rule(format_name, group)
     return IntegerRule(format_name, group, per_tensor=policy.acts == "int8_tensor")

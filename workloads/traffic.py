@@ -11,8 +11,6 @@ from bitwright.workloads.policy import FormatPolicy
 from bitwright.workloads.shapes import ModelShape
 from bitwright.workloads.steps import Step
 
-_ACT_BITS = {"fp16": 16, "int8": 8, "int8_tensor": 8, "fp32": 32}
-
 
 @dataclass(frozen=True)
 class Traffic:
@@ -54,7 +52,7 @@ def cache_bits(shape: ModelShape, policy: FormatPolicy, tokens: int) -> int:
 
 def traffic_of(shape: ModelShape, policy: FormatPolicy, step: Step, work: Work) -> Traffic:
     """Of `work`, which is `work_of(shape, policy, step, ...)`; the policy's formats must be of a PE."""
-    act_bits = _ACT_BITS[policy.acts]
+    act_bits = policy.act_bits
     weights = indices = acts_read = acts_written = 0
     for gemm in work.gemms:
         if gemm.source == "weights":

@@ -51,7 +51,7 @@ def answer(model: str, accelerator: str, task: str) -> dict[str, Any]:
         "published_cycles": None,
         "published_energy_uj": None,
         "ours": _figures(ours),
-        "simulated_cycles": simulated_cycles(shape, job) if machine is base else None,
+        "simulated_cycles": simulated_cycles(machine, shape, job),
         "differences": [
             {
                 "name": name,
@@ -106,13 +106,20 @@ def _notes(machine: bitmod.Accelerator, shape: ModelShape, job: Task) -> list[st
         notes.append(
             "simulated_cycles: our SimPy machine, output-stationary, fill, drain and LM head of the last token"
         )
+    if machine.bit_serial:
+        notes.append(
+            "simulated_cycles: our SimPy machine of the same bit-serial PEs, selectors moved, KV cache in int8 (4 "
+            "cycles a step), each head's attention by itself, LM head of the last token"
+        )
     return notes
 
 
-def simulated_cycles(shape: ModelShape, job: Task) -> int:
-    """The FP16 machine on our SimPy engine: same PEs, 512 KiB a buffer, 32 DRAM bytes a cycle without latency.
+def simulated_cycles(accelerator: bitmod.Accelerator, shape: ModelShape, job: Task) -> int | None:
+    """The FP16 and the BitMoD machines on our SimPy engine: same PEs, 512 KiB a buffer, 32 DRAM bytes a cycle without
+    latency. None for ANT and OliVe as BitMoD has them (16-bit activations): no PE of ours.
 
-    Its rows are tokens and its columns output channels. Cycles of the matrix products alone.
+    Rows are tokens and columns output channels. Cycles of the matrix products alone. BitMoD's are a broadcast tile of
+    its PEs, weights (head included) in groups of 128, the KV cache in int8.
     """
     from bitwright.arch.dram_port import DramPort
     from bitwright.arch.machine import Array, Buffers, Dataflow, Machine
@@ -121,10 +128,17 @@ def simulated_cycles(shape: ModelShape, job: Task) -> int:
     from bitwright.workloads.operators import work_of
     from bitwright.workloads.policy import FormatPolicy
 
-    rows, cols = ACCELERATORS["fp16"].array(job)
+    if accelerator.bit_serial:
+        weights = {6: "int6", 4: "bitmod_fp4", 3: "bitmod_fp3"}[int(accelerator.weight_bits(shape.name, job))]
+        policy = FormatPolicy(pe="bit-serial", weights=weights, group=128, kv="int8")
+    elif accelerator.name == "fp16":
+        policy = FormatPolicy()
+    else:
+        return None
+    rows, cols = accelerator.array(job)
     machine = Machine(
-        name="bitmod-fp16",
-        pe="fp16-mac",
+        name=accelerator.name,
+        pe=policy.pe,
         array=Array(rows=cols, cols=rows, dataflow=Dataflow.OUTPUT_STATIONARY),
         buffers=Buffers(act_kib=512, wgt_kib=512, out_kib=512),
         clock_mhz=1000,
@@ -132,9 +146,9 @@ def simulated_cycles(shape: ModelShape, job: Task) -> int:
     port = DramPort(mbytes_per_s=bitmod.DRAM_BYTES_PER_CYCLE * 1000, clock_khz=1_000_000, latency_cycles=0)
     step = steps.prefill(bitmod.TOKENS) if job is Task.PREFILL else steps.decode(bitmod.TOKENS)
     cycles = 0
-    for gemm in work_of(shape, FormatPolicy(), step).gemms:
+    for gemm in work_of(shape, policy, step).gemms:
         program = mapping.compile_gemm(machine, gemm, port)
-        cycles += gemm.count * engine.run(program, mapping.array_shape(machine), port, 1).cycles
+        cycles += gemm.count * engine.run(program, mapping.array_shape(machine, gemm.weight_format), port, 1).cycles
     return cycles
 
 

@@ -125,7 +125,7 @@ def simulated_cycles(accelerator: str, shape: ModelShape) -> int | None:
     for gemm in work_of(shape, policy, steps.prefill(1, mixpe.BATCH)).gemms:
         if gemm.kind in ("attention_projections", "ffn"):
             program = mapping.compile_gemm(machine, gemm, port)
-            cycles += gemm.count * engine.run(program, mapping.array_shape(machine), port, 1).cycles
+            cycles += gemm.count * engine.run(program, mapping.array_shape(machine, gemm.weight_format), port, 1).cycles
     return cycles
 
 

@@ -208,7 +208,8 @@ def test_unknown_machine_says_what_can_be_written() -> None:
     with pytest.raises(ConfigError) as caught:
         machine.load("mixp")
     assert str(caught.value) == (
-        "machine 'mixp': unknown; did you mean 'mixpe'? (known: fp16, int8, mixpe), a pattern such as int8-16x16 or "
+        "machine 'mixp': unknown; did you mean 'mixpe'? (known: bitmod, fp16, int8, "
+        "lut-tensor-core, mixpe, olive), a pattern such as int8-16x16 or "
         "int8-16x16-os, or the path of a YAML file"
     )
 
@@ -278,10 +279,14 @@ def test_more_rows_than_a_lut_has_tables() -> None:
 
 @pytest.mark.parametrize("name", ["bit-serial-4x4", "lut-4x4", "outlier-victim-4x4"])
 def test_machines_without_costs_are_told_apart(name: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        machine.require_costs(machine.load(name))
-    assert str(caught.value) == (
-        f"pe = '{name[:-4]}': no cost table has this PE yet; those with one: fp16-mac, int8-mac, shift-add; "
-        f"machine '{name}'"
-    )
-    machine.require_costs(machine.load("int8-4x4"))
+    assert not machine.has_costs(machine.load(name))
+    loaded = machine.load("int8-4x4")
+    assert machine.has_costs(loaded)
+    two_rows = loaded.model_copy(update={"array": loaded.array.model_copy(update={"load_rows": 2})})
+    assert not machine.has_costs(two_rows)
+
+
+def test_a_pattern_may_carry_parameters() -> None:
+    assert machine.load("lut:weight_bits=8,k=2-4x8").pe == "lut:weight_bits=8,k=2"
+    assert machine.load("lut:weight_bits=8-4x8-os").array.cols == 8
+    assert "int8-mac takes no parameters in an array" in refusal("int8-mac:lanes=2-4x4")

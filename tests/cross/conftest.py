@@ -96,7 +96,7 @@ class Comparison:
         act, wgt, weight_format = operands(machine.pe, m, k, n)
         cut = group if weight_format == "int4" else None
         program = mapping.compile_gemm(machine, Gemm("g", "ffn", m, k, n, 1, weight_format, cut), FREE)
-        array, shape = machine.array, mapping.array_shape(machine)
+        array, shape = machine.array, mapping.array_shape(machine, weight_format)
         measured = run_program(
             pe.get(machine.pe), array.rows, array.cols, array.dataflow.value, program, act, wgt, load=array.load
         )

@@ -84,7 +84,7 @@ def test_no_bound_is_broken_on_banks(pe: str, flow: str, name: str, sizes: tuple
     memory = memory_of(machine)
     assert isinstance(memory, Banks)
     program = mapping.compile_gemm(machine, gemm, DramPort(6400, 250_000, 0))
-    counted = fast.run(program, mapping.array_shape(machine), memory, 3)
+    counted = fast.run(program, mapping.array_shape(machine, weights), memory, 3)
     assert counted.cycles * 64 >= program.macs
     seconds = counted.cycles / 250e6
     assert seconds * memory.dram.peak_bytes_per_s >= program.dram_bytes

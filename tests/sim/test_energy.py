@@ -46,7 +46,7 @@ def run(dataflow: str) -> tuple[Energy, Counters]:
     gemm = Gemm("g", "ffn", 10, 3, 2, 1, "int8", None)
     port = DramPort(mbytes_per_s=2000, clock_khz=250_000, latency_cycles=5)
     program = mapping.emit(machine, gemm, Tiling(10, 3, 2, weights_outer=True))
-    counters = engine.run(program, mapping.array_shape(machine), port, 3)
+    counters = engine.run(program, mapping.array_shape(machine, "int8"), port, 3)
     counts = activity.count(program, dataflow == "ws", 4, 4, None)
     return operator_energy(machine, gemm, program, counts, UNIT, counters, port), counters
 

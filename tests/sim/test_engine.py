@@ -13,6 +13,7 @@ from bitwright.sim import engine
 from bitwright.workloads import mapping
 from bitwright.workloads.operators import Gemm
 from hypothesis import given, settings
+from mapped_products import gemms_on_machines
 
 SHAPE = ArrayShape(rows=4, physical_cols=4, weight_stationary=True)
 
@@ -56,21 +57,6 @@ def test_transfer_takes_whole_cycles(size: int, expected: int) -> None:
     assert DramPort(mbytes_per_s=8000, clock_khz=250_000, latency_cycles=0).busy_cycles(size) == expected
 
 
-@st.composite
-def gemms_on_machines(draw: st.DrawFn) -> tuple[machines.Machine, Gemm]:
-    pe = draw(st.sampled_from(["fp16-mac", "int8-mac", "shift-add"]))
-    rows, cols = draw(st.sampled_from([(2, 2), (4, 4), (8, 8), (16, 4), (3, 5)]))
-    dataflow = draw(st.sampled_from(["ws", "os"]))
-    machine = machines.with_changes(
-        machines.load(f"{pe}-{rows}x{cols}-{dataflow}"),
-        buffers_kib=draw(st.sampled_from(["2,2,2", "4,2,8", "64,64,64"])),
-    )
-    weights = {"fp16-mac": "fp16", "int8-mac": "int8", "shift-add": "int4"}[pe]
-    group = draw(st.sampled_from([8, 16, 64])) if weights == "int4" else None
-    size = st.integers(1, 70)
-    return machine, Gemm("g", "ffn", draw(size), draw(size), draw(size), 1, weights, group)
-
-
 def port_of(bandwidth: int) -> DramPort:
     return DramPort(bandwidth, 250_000, 12)
 
@@ -81,7 +67,7 @@ def test_causes_sum_to_cycles_and_no_bound_is_broken(case: tuple[machines.Machin
     machine, gemm = case
     port = port_of(bandwidth)
     program = mapping.compile_gemm(machine, gemm, port)
-    shape = mapping.array_shape(machine)
+    shape = mapping.array_shape(machine, gemm.weight_format)
     counters = engine.run(program, shape, port, edge_latency_cycles=3)
     parts = (
         counters.cycles_stream,
@@ -91,7 +77,7 @@ def test_causes_sum_to_cycles_and_no_bound_is_broken(case: tuple[machines.Machin
     )
     assert min(parts) >= 0
     assert sum(parts) == counters.cycles
-    assert counters.cycles * machine.array.rows * machine.array.cols >= program.macs
+    assert counters.cycles * mapping.macs_a_cycle(machine, gemm.weight_format) >= program.macs
     assert counters.cycles >= port.busy_cycles(program.dram_bytes)
     array_alone = cycles(shape, (item for execute in program.executes for item in execute.passes()))
     assert counters.cycles >= array_alone
@@ -108,7 +94,7 @@ def test_doubling_bandwidth_never_adds_a_cycle_for_one_client(
     program = mapping.compile_gemm(machine, gemm, port)
     stores = tuple(Store(0, item.waits, item.signals) for item in program.stores)
     program = Program(program.m, program.k, program.n, program.loads, program.executes, stores)
-    shape = mapping.array_shape(machine)
+    shape = mapping.array_shape(machine, gemm.weight_format)
     slow = engine.run(program, shape, port, 3)
     fast = engine.run(program, shape, port_of(2 * bandwidth), 3)
     assert fast.cycles <= slow.cycles
@@ -123,7 +109,7 @@ def test_with_endless_memory_the_array_alone_is_left(case: tuple[machines.Machin
     free_loads = tuple(Load(item.tensor, 0, item.waits, item.signals) for item in program.loads)
     free_stores = tuple(Store(0, item.waits, item.signals) for item in program.stores)
     program = Program(program.m, program.k, program.n, free_loads, program.executes, free_stores)
-    shape = mapping.array_shape(machine)
+    shape = mapping.array_shape(machine, gemm.weight_format)
     counters = engine.run(program, shape, DramPort(6400, 250_000, 0), edge_latency_cycles=0)
     alone = cycles(shape, (item for execute in program.executes for item in execute.passes()))
     if len(program.stores) <= 2:  # more outputs than slots may make the array wait for a slot

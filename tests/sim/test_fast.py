@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from bitwright.arch import dram
 from bitwright.arch import machine as machines
-from bitwright.arch.array_timing import ArrayShape, PassRun
+from bitwright.arch.array_timing import ArrayShape, BroadcastShape, PassRun, Shape
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.program import Execute, Load, Program, Store, Token
@@ -19,6 +19,7 @@ from bitwright.sim.memory import Banks
 from bitwright.workloads import mapping
 from bitwright.workloads.operators import Gemm
 from hypothesis import given, settings
+from mapped_products import gemms_on_machines
 
 OPERANDS = (("wgt", Token.WGT_FREE, Token.WGT_READY), ("act", Token.ACT_FREE, Token.ACT_READY))
 
@@ -42,12 +43,15 @@ def devices(draw: st.DrawFn) -> Banks:
 
 
 @st.composite
-def shapes(draw: st.DrawFn) -> ArrayShape:
+def shapes(draw: st.DrawFn) -> Shape:
+    if draw(st.integers(0, 3)) == 0:
+        small = st.integers(1, 9)
+        return BroadcastShape(draw(small), draw(small), draw(small), draw(st.integers(0, 5)), draw(small))
     return ArrayShape(draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.booleans()))
 
 
 @st.composite
-def programs(draw: st.DrawFn, shape: ArrayShape) -> Program:
+def programs(draw: st.DrawFn, shape: Shape) -> Program:
     """Blocks of random passes; an operand stays in its slot or is loaded again, sums stay or are stored, at random."""
     loads: list[Load] = []
     executes: list[Execute] = []
@@ -83,7 +87,7 @@ def programs(draw: st.DrawFn, shape: ArrayShape) -> Program:
     return Program(1, 1, 1, tuple(loads), tuple(executes), tuple(stores))
 
 
-def counted_alike(program: Program, shape: ArrayShape, memory: DramPort | Banks, edge: int) -> Counters:
+def counted_alike(program: Program, shape: Shape, memory: DramPort | Banks, edge: int) -> Counters:
     """Of both engines; the causes sum to the cycles."""
     counted = fast.run(program, shape, memory, edge)
     assert counted == engine.run(program, shape, memory, edge)
@@ -96,14 +100,14 @@ def counted_alike(program: Program, shape: ArrayShape, memory: DramPort | Banks,
 
 @settings(max_examples=1000, deadline=None)
 @given(st.data(), shapes(), ports(), st.integers(0, 5))
-def test_random_programs_are_counted_alike(data: st.DataObject, shape: ArrayShape, port: DramPort, edge: int) -> None:
+def test_random_programs_are_counted_alike(data: st.DataObject, shape: Shape, port: DramPort, edge: int) -> None:
     counted_alike(data.draw(programs(shape)), shape, port, edge)
 
 
 @settings(max_examples=700, deadline=None)
 @given(st.data(), shapes(), devices(), st.integers(0, 5))
 def test_random_programs_are_counted_alike_on_banks(
-    data: st.DataObject, shape: ArrayShape, memory: Banks, edge: int
+    data: st.DataObject, shape: Shape, memory: Banks, edge: int
 ) -> None:
     program = data.draw(programs(shape))
     counted = counted_alike(program, shape, memory, edge)
@@ -112,19 +116,13 @@ def test_random_programs_are_counted_alike_on_banks(
 
 
 @settings(max_examples=600, deadline=None)
-@given(st.data(), ports(), st.one_of(st.none(), devices()))
-def test_mapped_products_are_counted_alike(data: st.DataObject, port: DramPort, banks: Banks | None) -> None:
-    pe = data.draw(st.sampled_from(["fp16-mac", "int8-mac", "shift-add"]))
-    rows, cols = data.draw(st.sampled_from([(2, 2), (4, 4), (8, 8), (16, 4), (3, 5)]))
-    machine = machines.with_changes(
-        machines.load(f"{pe}-{rows}x{cols}-{data.draw(st.sampled_from(['ws', 'os']))}"),
-        buffers_kib=data.draw(st.sampled_from(["2,2,2", "4,2,8", "64,64,64"])),
-    )
-    weights = {"fp16-mac": "fp16", "int8-mac": "int8", "shift-add": "int4"}[pe]
-    group = data.draw(st.sampled_from([8, 16, 64])) if weights == "int4" else None
-    m, k, n = (data.draw(st.integers(1, 90)) for _ in range(3))
-    program = mapping.compile_gemm(machine, Gemm("g", "ffn", m, k, n, 1, weights, group), port)
-    counted_alike(program, mapping.array_shape(machine), banks or port, 3)
+@given(gemms_on_machines(90), ports(), st.one_of(st.none(), devices()))
+def test_mapped_products_are_counted_alike(
+    case: tuple[machines.Machine, Gemm], port: DramPort, banks: Banks | None
+) -> None:
+    machine, gemm = case
+    program = mapping.compile_gemm(machine, gemm, port)
+    counted_alike(program, mapping.array_shape(machine, gemm.weight_format), banks or port, 3)
 
 
 def test_a_load_goes_before_a_store_of_the_same_cycle() -> None:
