@@ -3,7 +3,7 @@
 The reference: `sim.fast` counts the same without events. An event is a transfer, a block or a token, never a PE cycle.
 State: three in-order queues; token counters (arch.program.Token, two credits a buffer); the array's two clocks
     (arch.array_timing.ArrayState); the DRAM channel (one transfer at a time; of a load and a store that both wait
-    when a cycle ends, the load goes first).
+    the one asked for first goes first, of the same cycle the load).
 Latency rules:
     transfer       by `sim.memory`: of a fixed bandwidth, busy ceil(bytes / bandwidth), a load's bytes there
                    `latency_cycles` after that; of a device with banks, as its controller serves the address run.
@@ -69,18 +69,22 @@ class _EndOfCycle(simpy.Event):
 
 
 class _Channel:
-    """The DRAM channel: one transfer at a time; granted at the end of a cycle, to a load before a store."""
+    """The DRAM channel: one transfer at a time, granted at the end of a cycle to whoever has waited longest.
+
+    Loads always first would starve stores while loads keep the channel busy, until the array has no output slot left.
+    """
 
     def __init__(self, env: simpy.Environment, memory: DramPort | Banks) -> None:
         self._env, self.memory = env, Memory(memory)
         self._busy = False
-        self._waiting: dict[str, simpy.Event] = {}
+        self._waiting: dict[str, tuple[int, simpy.Event]] = {}  # since when
 
     def transfer(self, queue: str, address: int, size_bytes: int) -> Generator[simpy.Event, Any, int]:
         """Ends when the channel takes the next transfer; how many cycles later this one's last byte is there."""
-        self._waiting[queue] = self._env.event()
+        granted = self._env.event()
+        self._waiting[queue] = int(self._env.now), granted
         self._arbitrate()
-        yield self._waiting[queue]
+        yield granted
         now = int(self._env.now)
         accepts_next, finish = self.memory.transfer(address, size_bytes, queue == "store", now)
         yield self._env.timeout(accepts_next - now)
@@ -92,10 +96,10 @@ class _Channel:
         _EndOfCycle(self._env, self._grant)
 
     def _grant(self, _: simpy.Event) -> None:
-        for queue in ("load", "store"):
-            if not self._busy and queue in self._waiting:
-                self._busy = True
-                self._waiting.pop(queue).succeed()
+        if not self._busy and self._waiting:
+            self._busy = True
+            first = min(self._waiting, key=lambda queue: (self._waiting[queue][0], queue != "load"))
+            self._waiting.pop(first)[1].succeed()
 
 
 class _Machine:

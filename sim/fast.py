@@ -145,7 +145,7 @@ def run(
         array.advance()
         load_at = tokens.known(loads[load].waits, load_free) if load < len(loads) else None
         store_at = tokens.known(stores[store].waits, store_free) if store < len(stores) else None
-        if load_at is not None and (store_at is None or load_at <= max(channel_free, store_at)):
+        if load_at is not None and (store_at is None or load_at <= store_at):
             head = loads[load]
             tokens.take(head.waits)
             begin = max(channel_free, load_at)

@@ -166,7 +166,8 @@ def cycle_parts(total: Phase) -> dict[str, int]:
 
 
 def _energies(result: Result, total: Phase) -> dict[str, Any]:
-    energy_uj = total.energy.total_pj * 1e-6
+    parts = {f"energy_{item.name}_uj": getattr(total.energy, item.name) * 1e-6 for item in fields(Energy)}
+    energy_uj = sum(parts.values())
     tokens = result.batch * (result.output_tokens or result.prompt_tokens)
     decoded = result.batch * result.output_tokens
     decode_uj = result.decode.energy.total_pj * 1e-6
@@ -177,7 +178,7 @@ def _energies(result: Result, total: Phase) -> dict[str, Any]:
         "decode_energy_uj": decode_uj,
         "decode_energy_uj_per_token": decode_uj / decoded if decoded else None,
     }
-    return energy_parts(total) | known(sums)
+    return known(parts | sums)
 
 
 def command(result: Result, accuracy: Accuracy | None = None) -> str:

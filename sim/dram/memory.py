@@ -33,7 +33,7 @@ class DramChannels:
     """The memory `dram` for an accelerator of `clock_khz`, from power-up at cycle 0 with all rows closed.
 
     Addresses go over the channels every `interleave_bytes`. Transfers are served in the order of the calls: of two that
-    wait, the caller says who is first (house rule, as in sim.engine: loads before stores). A burst that a transfer
+    wait, the caller says who is first (house rule, as in sim.engine: first come, first served). A burst that a transfer
     covers in part moves whole. Channels whose state and work are equal are worked out once.
 
     Cost of a call: docs/dram.md.
