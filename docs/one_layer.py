@@ -95,7 +95,7 @@ def cycles_and_energy() -> str:
     gemm = Gemm("key", "attention_projections", TOKENS, 576, 192, 1, FORMAT, GROUP)
     port = dram_port(machine)
     program = mapping.compile_gemm(machine, gemm, port)
-    counters = engine.run(program, mapping.array_shape(machine), port, edge_latency_cycles(machine))
+    counters = engine.run(program, mapping.array_shape(machine, FORMAT), port, edge_latency_cycles(machine))
     counts = activity.count(program, True, machine.array.cols, machine.physical_cols, GROUP)
     unit = machine_costs(machine, (FORMAT,), FORMAT)
     energy = operator_energy(machine, gemm, program, counts, unit, counters, port)
