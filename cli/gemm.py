@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from bitwright.arch import pe
@@ -85,13 +86,13 @@ def _format(machine: Machine, weights: str | None, group: int | None) -> tuple[s
     return policy.weights, policy.group if group is None and isinstance(policy.group, int) else group
 
 
-def _on_rtl(gemm: Any) -> Any:
-    """Counters of the compiled Verilog."""
+def _on_rtl(gemm: Any, seed: int = 0) -> Any:
+    """Counters of the compiled Verilog; MismatchError where a result in memory is not the interpreter's."""
     from bitwright import rtl
     from bitwright.arch.isa import to_bytes
     from bitwright.arch.isa.interpreter import run
 
-    lowered = gemm.lowered()
+    lowered = gemm.lowered(seed)
     expected = [region.copy() for region in lowered.memory]
     run(lowered.program, gemm.limits, expected)
     done = rtl.run_program(gemm.machine, gemm.limits, to_bytes(lowered.program), lowered.memory)
@@ -105,6 +106,44 @@ def _on_rtl(gemm: Any) -> Any:
                 f"{int(wanted[at])} from the interpreter"
             )
     return done.counters
+
+
+def verify_machine(machine: Machine, seed: int) -> Iterator[dict[str, Any]]:
+    """A machine's accelerator as `generate` writes it, format by format: random products on the compiled Verilog.
+
+    Every byte of the results must be the functional interpreter's, every counter that of both simulators: a decoded
+    token, tiles that nothing fills whole, more blocks than slots. Yields a row a format. MismatchError names the
+    product of the first difference; ConfigError as of `isa.limits.limits`.
+    """
+    from bitwright.arch.isa.limits import limits
+    from bitwright.sim.accelerator.gemm import Gemm, counters
+
+    built = limits(machine)
+    machine = machine.model_copy(update={"formats": tuple(form.name for form in built.formats)})
+    for form in built.formats:
+        at_once = built.weight_rows * (1 if built.tile is None else built.tile.values(form.name))
+        group = None if not form.scale else 8 * at_once
+        deep = 3 * (group or 8 * at_once) + 1
+        tests = []
+        for m, k, n in (
+            (1, deep, 2 * built.cols),
+            (built.rows + 1, deep, built.cols + 3),
+            (3 * built.rows, 2 * deep, 40),
+        ):
+            gemm = Gemm(machine, m, k, n, form.name, group)
+            try:
+                counted = _on_rtl(gemm, seed)
+            except MismatchError as error:
+                raise MismatchError(f"{form.name}, gemm {m},{k},{n}, seed {seed}: {error}") from None
+            for engine in ("simpy", "fast"):
+                simulated = counters(gemm, engine, machine.memory, seed)
+                if simulated != counted:
+                    raise MismatchError(
+                        f"{form.name}, gemm {m},{k},{n}, seed {seed}: {machine.name}'s RTL counts {counted}, "
+                        f"the {engine} engine {simulated}"
+                    )
+            tests.append(f"{m}x{k}x{n}: {counted.cycles} cycles")
+        yield {"design": machine.name, "kind": f"accelerator, {form.name}", "tests": tests}
 
 
 def sizes_of(text: str) -> tuple[int, int, int]:

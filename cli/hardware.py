@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from bitwright.arch.errors import MismatchError
-from bitwright.cli.output import print_json, print_table
+from bitwright.arch.errors import ConfigError, MismatchError
+from bitwright.cli.output import print_json, print_table, refuse_options
 
 
 def generate(
@@ -38,7 +38,9 @@ def generate(
 
 
 def verify(
-    name: Annotated[str, typer.Argument(metavar="PE", help="A PE (int8-mac, lut:m=1,n=8), or all.")],
+    name: Annotated[
+        str, typer.Argument(metavar="PE|MACHINE", help="A PE (int8-mac, lut:m=1,n=8), or all; or a machine.")
+    ],
     simulator: Annotated[str, typer.Option(help="Of the cocotb benches: verilator or icarus.")] = "verilator",
     verilog: Annotated[
         Path | None, typer.Option("--rtl", metavar="FILE.v", help="One file of Verilog of yours with the same ports.")
@@ -49,6 +51,9 @@ def verify(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON, at the end.")] = False,
 ) -> None:
     """Run a PE's benches: cocotb on its streams, millions of steps against the golden model, cells and arrays.
+
+    Of a machine: its whole accelerator on Verilator, random products in each of its formats; every byte of the results
+    against the functional interpreter, cycles and counters against both simulators.
 
     --rtl puts your Verilog in the PE's place: the module of the PE's name (see `bitwright generate`), or the file's
     only one, with the same ports. Values, their order, the handshake, the cycles of a step and the latency are checked;
@@ -69,14 +74,21 @@ def verify(
       bitwright verify int8-mac:lanes=4 --rtl mine.v --latency 3 --waves mine.vcd
 
       bitwright verify all --simulator icarus
+
+      bitwright verify int8-4x4
     """
     from bitwright import rtl
+    from bitwright.rtl.generation import is_machine
 
     done: list[dict[str, Any]] = []
     found = {
         "schema_version": 1, "pe": name, "simulator": simulator, "seed": seed, "rtl": verilog and str(verilog),
         "latency": latency, "waves": waves and str(waves), "designs": done, "failures": [],
     }  # fmt: skip
+    if is_machine(name):
+        refuse_options("a machine", {"--rtl": verilog, "--latency": latency, "--waves": waves})
+        _verify_machine(name, simulator, seed, json, done)
+        return
     verdicts = rtl.verify(name, simulator=simulator, rtl=verilog, latency_cycles=latency, seed=seed, waves=waves)
     try:
         for verdict in verdicts:
@@ -89,6 +101,27 @@ def verify(
         raise
     if json:
         print_json({**found, "passed": True})
+
+
+def _verify_machine(name: str, simulator: str, seed: int, json: bool, done: list[dict[str, Any]]) -> None:
+    """`verify` of a machine; its rows are added to `done`."""
+    from bitwright.arch import machine
+    from bitwright.cli.gemm import verify_machine
+
+    if simulator != "verilator":
+        raise ConfigError(f"simulator = {simulator}: a machine's accelerator runs on verilator (leave it out)")
+    found = {"schema_version": 1, "machine": name, "simulator": simulator, "seed": seed, "designs": done}
+    try:
+        for row in verify_machine(machine.load(name), seed):
+            done.append(row)
+            if not json:
+                print(f"{name}: {row['kind']}: {', '.join(row['tests'])}: equal", flush=True)
+    except MismatchError as error:
+        if json:
+            print_json({**found, "passed": False, "failures": [str(error)]})
+        raise
+    if json:
+        print_json({**found, "passed": True, "failures": []})
 
 
 def synthesize(

@@ -164,7 +164,7 @@ def prove(name: str, *, solver: str = "yices", timeout_s: float = 120, write: bo
     from bitwright.rtl.generation import is_machine
     from bitwright.rtl.proving import prove_machine, prove_pe
 
-    if name.partition(":")[0] not in pe.all_names() and is_machine(name):
+    if is_machine(name):
         if write:
             raise ConfigError(f"write: {name} is a machine; docs/evidence has rows of PEs (leave it out)")
 
@@ -201,10 +201,11 @@ def synthesize(
     _require_amaranth()
     if not LEAST_CLOCK_MHZ <= clock_mhz <= MOST_CLOCK_MHZ:
         raise ConfigError(f"clock_mhz = {clock_mhz:g}: must be {LEAST_CLOCK_MHZ}..{MOST_CLOCK_MHZ}; the command line")
+    from bitwright.rtl.generation import is_machine, require_known
+
     base = name.partition(":")[0]
-    if base not in pe.all_names():
+    if base not in pe.all_names() or is_machine(name):
         from bitwright.rtl.asic import accelerators
-        from bitwright.rtl.generation import require_known
 
         require_known(name)
         if dataflow is not None:

@@ -133,7 +133,7 @@ def design_of(name: str, *, dataflow: str | None = None) -> Design:
     """
     base = name.partition(":")[0]
     require_known(name)
-    if base in pe.all_names():
+    if base in pe.all_names() and not is_machine(name):
         _, params = pe.parse_name(name)
         if dataflow is not None:
             return _cell(name, base, dataflow, params)

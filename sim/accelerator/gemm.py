@@ -214,13 +214,14 @@ def simulate_gemm(
     return GemmResult(gemm, engine, memory, counters(gemm, engine, memory))
 
 
-def counters(gemm: Gemm, engine: str, memory: FixedMemory) -> Counters:
-    """Of a product's program, by the engine of that name; of `Gemm.lowered`'s weights where cycles depend on them."""
+def counters(gemm: Gemm, engine: str, memory: FixedMemory, seed: int = 0) -> Counters:
+    """Of a product's program, by the engine of that name; of the weights of `Gemm.lowered(seed)` where cycles depend on
+    them."""
     port = gemm.machine.port
     opened: dict[str, Any] = {
         "outstanding_reads": port.outstanding_reads,
         "outstanding_writes": port.outstanding_writes,
     }
     if gemm.limits.skips:
-        opened["contents"] = gemm.lowered().memory
+        opened["contents"] = gemm.lowered(seed).memory
     return _ENGINES[engine](gemm.program, gemm.limits, gemm.layout.region_beats, memory, **opened).counters
