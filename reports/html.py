@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from bitwright.reports import gpu_bounds
 from bitwright.reports.checks import RELATIVE_TOLERANCE, check_rows
 from bitwright.reports.compare import BUDGETS, DEFAULT_BUDGET, PHASES, Accuracy, phase_values, phases
 from bitwright.reports.figures import PARTS, SYMBOLS, accuracy_figure, note_marks, pareto_figure, roofline_figure
@@ -82,6 +83,8 @@ def render(rows: Sequence[Row], title: str = TITLE) -> str:
         "style": asset("report.css"),
         "controls": _controls(groups),
         "findings": "".join(_findings(found, at) for at, found in enumerate(findings)),
+        "gpus_lead": escape(gpu_bounds.LEAD),
+        "gpus": "".join(_gpus([rows[i] for i in indices], at) for at, (_, indices) in enumerate(groups)),
         "accuracy": "".join(_accuracy_table(rows, indices, partial, at) for at, (_, indices) in enumerate(groups)),
         "shared": "; ".join(f"{escape(name)} {escape(_plain(value))}" for name, value in data["shared"]),
         "budgets": escape(", ".join(name for name, ratio in BUDGETS if ratio != math.inf)),
@@ -211,6 +214,11 @@ def _accuracy_table(rows: Sequence[Row], indices: Sequence[int], partial: Sequen
         f'<div data-workload="{workload}" hidden><div class=scroll tabindex=0><table class=plain><thead><tr>{head}'
         f"<tbody>{''.join(lines)}</table></div>{feet}</div>"
     )
+
+
+def _gpus(rows: Sequence[Row], workload: int) -> str:
+    table = gpu_bounds.bounds_table(rows) or "<p>These rows are of a version without bounds: run the sweep again."
+    return f'<div data-workload="{workload}" hidden>{table}</div>'
 
 
 def _notes(every: Sequence[str], partial: Sequence[str], rows: Sequence[Row]) -> str:

@@ -11,16 +11,25 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from bitwright.reports import gpu_bounds
 from bitwright.reports.figures import GRID, INK, PARTS, Figure
+from bitwright.reports.labels import number
 from bitwright.reports.page import inline_script, json_text, write_whole
 from bitwright.sim.timeline import Operator
 
 _COLOURS = {"prefill": "#0072B2", "decode": "#D55E00"}
+_TABLES = (
+    "table {border-collapse: collapse} th, td {text-align: left; font-weight: normal; padding: 2px 12px 2px 0; "
+    "vertical-align: top; border-bottom: 1px solid #ddd} .n {text-align: right} .foot {font-size: 12px; margin: 4px 0}"
+)
 _FONT = {"family": "system-ui, sans-serif", "size": 13, "color": INK}
 
 
 def write_run(row: dict[str, Any], operators: Sequence[Operator], out: Path) -> Path:
-    """Write the page of `row` (`sim.row.result_row`) and its operators. Raises ConfigError for an unwritable `out`."""
+    """Write the page of `row` (`sim.row.result_row`, with `Result.layers()` as `layers`) and its operators.
+
+    Raises ConfigError for an unwritable `out`.
+    """
     from plotly.offline import get_plotlyjs
 
     title = escape(f"{row['model']} on {row['machine']}")
@@ -33,14 +42,47 @@ def write_run(row: dict[str, Any], operators: Sequence[Operator], out: Path) -> 
         f"Plotly.newPlot('{name}', {name}.data, {name}.layout, {{displaylogo: false}});</script>"
         for name, figure in (("breakdown", breakdown(row)), ("gantt", gantt(operators)))
     )
+    tables = f"<h2>Operators</h2>{layers_table(row['layers'])}<h2>GPUs: bounds</h2><p>{escape(gpu_bounds.LEAD)}</p>"
+    tables += gpu_bounds.bounds_table([row])
     notes = "".join(f"<li>{escape(note)}</li>" for note in row["notes"])
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>body {{font: 14px system-ui, sans-serif; color: {INK}; max-width: 1200px; margin: 24px auto}}</style>"
+        f"<style>body {{font: 14px system-ui, sans-serif; color: {INK}; max-width: 1200px; margin: 24px auto}} "
+        f"{_TABLES}</style>"
         f"<script>{inline_script(get_plotlyjs())}</script></head><body><h1>{title}</h1><p>{told}</p>{drawn}"
-        f"<h2>Not modelled</h2><ul>{notes}</ul><p><code>{escape(row['command'])}</code></p></body></html>\n"
+        f"{tables}<h2>Not modelled</h2><ul>{notes}</ul><p><code>{escape(row['command'])}</code></p></body></html>\n"
     )
     return write_whole(out, page)
+
+
+def layers_table(layers: Sequence[dict[str, Any]]) -> str:
+    """HTML of what holds each operator up and where it stands under the roof (`sim.layers`)."""
+    lines = [
+        f"<tr><th scope=row>{escape(item['layer'])}<td>{item['phase']}<td class=n>{item['count']}"
+        f"<td class=n>{item['m']} x {item['k']} x {item['n']}<td class=n>{item['cycles']:,}"
+        f"<td>{escape(item['critical'])}"
+        f"<td class=n>{number(item['macs_per_byte'], 3)}<td>{item['roof']}<td class=n>{percent_of(item['of_roof'])}"
+        for item in layers
+    ]
+    words = (
+        "operator",
+        "phase",
+        "times",
+        "M x K x N",
+        "cycles each",
+        "most cycles go to",
+        "MACs a byte",
+        "roof",
+        "of it",
+    )
+    right = ("times", "M x K x N", "cycles each", "MACs a byte", "of it")
+    head = "".join(f"<th scope=col{' class=n' if word in right else ''}>{word}" for word in words)
+    return f"<table><thead><tr>{head}<tbody>{''.join(lines)}</table>"
+
+
+def percent_of(share: float) -> str:
+    """0.123 as 12.3 %."""
+    return f"{100 * share:.1f} %"
 
 
 def breakdown(row: dict[str, Any]) -> Figure:

@@ -129,6 +129,18 @@ class Result:
         """Cycles of prefill and all decode steps."""
         return self.prefill.cycles + self.decode.cycles
 
+    def layers(self) -> list[dict[str, Any]]:
+        """A row an operator: critical resource, place under the roof, cycles by cause; see `sim.layers`."""
+        from bitwright.sim.layers import layer_rows
+
+        return layer_rows(self)
+
+    def gpus(self) -> list[dict[str, Any]]:
+        """A row a GPU: the least time that its peaks allow the same run; see `sim.gpus`."""
+        from bitwright.sim.gpus import references
+
+        return references(self.shape, self.policy, static(self.prompt_tokens, self.output_tokens, self.batch))
+
 
 def default_policy(pe_name: str) -> FormatPolicy:
     """The formats a PE is made for: what `simulate` uses when none are given.

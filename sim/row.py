@@ -45,6 +45,7 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
         "utilisation": float(total.macs / (peak * total.cycles)),
         "peak_memory_bytes": result.peak_memory_bytes,
         "notes": list(not_modelled(machine)),
+        "gpus": result.gpus(),
         "command": command(result, accuracy),
         "hashes": input_hashes(result),
     }

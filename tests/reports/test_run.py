@@ -33,5 +33,7 @@ def test_the_page_is_whole_and_alone(tmp_path: Path) -> None:
     page = out.read_text("utf-8")
     assert page.endswith("</body></html>\n")
     assert "<script src" not in page
+    for told in ("Operators", "most cycles go to", "GPUs: bounds", "a100-80gb-sxm", "h100-sxm", "rtx-4090"):
+        assert told in page
     refused = CliRunner().invoke(app, [*asked, "--engine", "fast", "--html", str(out)])
     assert str(refused.exception) == f"--html = {out}: not an option of --engine; leave it out; the command line"
