@@ -66,6 +66,9 @@ def build(
     It fails (exit code 2) where the machine does not fit or does not reach the board's clock. An accelerator on an
     ECP5 takes from ten minutes to an hour, an array on a Tang Nano 20 seconds.
 
+    For AMD boards (arty-a7-100t, zcu104) it writes Verilog, pins and scripts for Vivado, which were not run in it, and
+    estimates the resources with Yosys.
+
     Examples:
 
       bitwright fpga build --board ulx3s-85f --machine examples/int8-2x2-board.yaml
@@ -96,7 +99,7 @@ def report(
         _show(row, json)
         return
     keys = ("clock_mhz", "fmax_mhz", "slack_ns", "peak_gops_at_fmax", "build_s", "peak_memory_mib", "bitstream_bytes")
-    print_table(("figure", "value"), [(key, row[key]) for key in keys])
+    print_table(("figure", "value"), [(key, row[key]) for key in keys if row.get(key) is not None])
     cells = sorted(row["utilisation"].items())
     print_table(("cells", "used", "available"), [(kind, n["used"], n["available"]) for kind, n in cells])
 

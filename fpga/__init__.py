@@ -20,7 +20,7 @@ def run(machine: Machine, port: str, m: int, k: int, n: int, **options: Any) -> 
 
 
 def build(machine: Machine, board: str, folder: Path, *, array: bool = False) -> dict[str, Any]:
-    """A machine's bitstream for a board: `bitwright.fpga.building.build`."""
+    """A machine's bitstream for a board: `bitwright.fpga.building.build`; of an AMD board `fpga.vivado.export`."""
     from importlib.util import find_spec
 
     from bitwright.arch.errors import ToolError
@@ -30,6 +30,10 @@ def build(machine: Machine, board: str, folder: Path, *, array: bool = False) ->
     for package in ("amaranth", "pyosys"):
         if find_spec(package) is None:
             raise ToolError(f"{package}: not installed; install it (python -m pip install 'bitwright[hdl,fpga]')")
+    if known.amd:
+        from bitwright.fpga import vivado
+
+        return vivado.export(machine, known, folder, array=array)
     from bitwright.fpga import building
 
     return building.build(machine, known, folder, array=array)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bitwright.arch.errors import ConfigError, suggest
-from bitwright.fpga.pll import Pll, ecp5_pll
+from bitwright.fpga.pll import Mmcm, Pll, amd_mmcm, ecp5_pll
+
+AMD = ("xc7", "xcup")
 
 
 @dataclass(frozen=True)
@@ -14,12 +16,12 @@ class Board:
 
     Members
         name : of `bitwright list boards`
-        family : ecp5, ice40 or gowin
+        family : ecp5, ice40 or gowin; AMD's xc7 (7 series) or xcup (UltraScale+), whose bitstreams Vivado makes
         part : as place and route is told of it, option by option
         pack : options of the packer
         loader : its name in openFPGALoader
-        pads : clock, reset, rx, tx, leds -> pins
-        electrical : of all pads, in the words of the family's constraints
+        pads : clock, reset, rx, tx, leds -> pins; a clock of two pins is differential
+        electrical : of all pads, in the words of the family's constraints; `standards` of those that differ
         reset_pressed, led_lit : the level of the button when pressed, of a LED when lit
         input_hz : the crystal; clock_hz : of the design, through the PLL where it differs
         capacity : what the part has, in the names of place and route
@@ -44,6 +46,7 @@ class Board:
     baud: int = 3_000_000
     single_port_memory: bool = False
     link_bytes: int = 2048
+    standards: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def leds(self) -> int:
@@ -51,9 +54,19 @@ class Board:
         return len(self.pads["leds"].split())
 
     @property
+    def amd(self) -> bool:
+        """Whether its bitstreams are Vivado's."""
+        return self.family in AMD
+
+    @property
     def pll(self) -> Pll | None:
-        """Settings of the PLL; None where the crystal is the clock."""
-        return None if self.clock_hz == self.input_hz else ecp5_pll(self.input_hz, self.clock_hz)
+        """Settings of the ECP5's PLL; None where the crystal is the clock, and of AMD's parts (`mmcm`)."""
+        return None if self.amd or self.clock_hz == self.input_hz else ecp5_pll(self.input_hz, self.clock_hz)
+
+    @property
+    def mmcm(self) -> Mmcm:
+        """Settings of the clock manager of an AMD part."""
+        return amd_mmcm(self.family, self.input_hz, self.clock_hz)
 
 
 def _ulx3s(size: str, luts: int, dsps: int, rams: int) -> Board:
@@ -124,6 +137,37 @@ _BOARDS = (
         reset_pressed=1,
         capacity={"LUT4": 20736, "DFF": 15552, "MULT18X18": 48, "BSRAM": 46},
         pin_source="LiteX's litex_boards/platforms/sipeed_tang_nano_20k.py",
+    ),
+    Board(
+        name="arty-a7-100t",
+        family="xc7",
+        part=("xc7a100ticsg324-1L",),
+        loader="arty_a7_100t",
+        pads={"clk": "E3", "reset": "C2", "rx": "A9", "tx": "D10", "leds": "H5 J5 T9 T10"},
+        electrical="LVCMOS33",
+        reset_pressed=0,
+        led_lit=1,
+        input_hz=100_000_000,
+        clock_hz=50_000_000,
+        capacity={"LUT": 63400, "FF": 126800, "DSP": 240, "RAMB18": 270},
+        pin_source="amaranth_boards.arty_a7",
+        memory_bytes=131072,
+    ),
+    Board(
+        name="zcu104",
+        family="xcup",
+        part=("xczu7ev-ffvc1156-2-e",),
+        loader="zcu104",
+        pads={"clk": "F23 E23", "reset": "B4", "rx": "A20", "tx": "C19", "leds": "D5 D6 A5 B5"},
+        electrical="LVCMOS33",
+        standards={"clk": "LVDS", "rx": "LVCMOS18", "tx": "LVCMOS18"},
+        reset_pressed=1,
+        led_lit=1,
+        input_hz=125_000_000,
+        clock_hz=50_000_000,
+        capacity={"LUT": 230400, "FF": 460800, "DSP": 1728, "RAMB18": 624},
+        pin_source="LiteX's litex_boards/platforms/xilinx_zcu104.py; active high as we suppose (not in it)",
+        memory_bytes=262144,
     ),
 )
 

@@ -17,6 +17,7 @@ PLATFORMS = {
     "ulx3s-25f": "ULX3S_25F_Platform",
     "icebreaker": "ICEBreakerPlatform",
     "tang-nano-9k": "TangNano9kPlatform",
+    "arty-a7-100t": "ArtyA7_100Platform",
 }
 
 
@@ -48,7 +49,8 @@ def test_pins_and_polarity_are_those_of_amaranth_boards(name: str) -> None:
         assert found(platform, "uart", part)[0] == [board.pads[part]]
     leds, inverted = found(platform, "led")
     assert (leds, inverted) == (board.pads["leds"].split(), not board.led_lit)
-    buttons, inverted = found(platform, "button_fire" if name.startswith("ulx3s") else "button")
+    named = {"ulx3s-85f": "button_fire", "ulx3s-25f": "button_fire", "arty-a7-100t": "rst"}
+    buttons, inverted = found(platform, named.get(name, "button"))
     assert board.pads["reset"] in buttons
     assert inverted is not bool(board.reset_pressed)
 
@@ -64,7 +66,8 @@ def test_each_pad_has_a_pin_of_its_own_and_a_constraint(name: str) -> None:
             port in line and pin in line.replace(";", " ").replace('"', " ").split() for line in text.splitlines()
         )
         assert port.partition("[")[0] in verilog
-    assert ("EHXPLLL" in verilog) is (board.input_hz != board.clock_hz)
+    assert ("EHXPLLL" in verilog) is (board.input_hz != board.clock_hz and not board.amd)
+    assert (board.amd and board.mmcm.cell in verilog) is board.amd
     assert board.clock_hz >= 4 * board.baud  # what the receiver needs
 
 
@@ -89,6 +92,6 @@ def test_an_unknown_board_is_refused_with_the_closest() -> None:
     with pytest.raises(ConfigError) as raised:
         boards.get("ulx3s-84f")
     assert str(raised.value) == (
-        "board = 'ulx3s-84f': unknown; did you mean 'ulx3s-85f'? (known: icebreaker, tang-nano-20k, tang-nano-9k, "
-        "ulx3s-25f, ulx3s-85f); the command line"
+        "board = 'ulx3s-84f': unknown; did you mean 'ulx3s-85f'? (known: arty-a7-100t, icebreaker, tang-nano-20k, "
+        "tang-nano-9k, ulx3s-25f, ulx3s-85f, zcu104); the command line"
     )
