@@ -105,6 +105,9 @@ campaign-proofs: $(STAMP) ## the formal proofs of every PE and of a machine's co
 campaign-dram: $(STAMP) ## row hits and bandwidth against Ramulator 2.1, built from RAMULATOR=folder (apt: cmake libyaml-cpp-dev libfmt-dev; 10 minutes)
 	$(BIN)/python tests/sim/dram/campaign_dram.py $(RAMULATOR)
 
+bench-peers: $(STAMP) ## beside scalesim, zigzag-dse, GenZ (own environments, 2 GB) and MAESTRO=program, yours (an hour)
+	$(BIN)/python tests/bench/bench_peers.py --folder build/peers $(if $(MAESTRO),--maestro $(MAESTRO)) --json build/peers.json
+
 campaign-fuzz: $(STAMP) ## damaged files against every reader (FUZZ_SECONDS=600, FUZZ_SEED=1)
 	$(BIN)/python tests/workloads/campaign_fuzz_files.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
@@ -149,4 +152,4 @@ picture: $(STAMP) ## the README's picture, from the report of `make sweep`
 clean: ## remove what make made, but .venv and results
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-nodes campaign-proofs campaign-dram campaign-fuzz fpga campaign-fpga campaign-properties docs traces accuracy picture clean
+.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-nodes campaign-proofs campaign-dram bench-peers campaign-fuzz fpga campaign-fpga campaign-properties docs traces accuracy picture clean

@@ -42,7 +42,7 @@ def main() -> None:
         print(f"{name}: {blocks} blocks, mapped in {mapped - start:.2f} s")
         for label, run in (("simpy", engine.run), ("fast", fast.run)):
             start = time.perf_counter()
-            run(program, mapping.array_shape(machine, "int8"), dram_port(machine), edge_latency_cycles(machine))
+            run(program, mapping.array_shape(machine, gemm.weight_format), dram_port(machine), edge_latency_cycles(machine))
             rate = blocks / (time.perf_counter() - start)
             print(f"  {label}: {rate:,.0f} blocks/s, {rate / bound:.2f} of it")
 

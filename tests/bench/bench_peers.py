@@ -76,7 +76,7 @@ class Bench:
         self.add(row("SCALE-Sim's closed form", instant, closed["cycles"], array_cycles, took, "function call"))
         for mode in plan.modes(case):
             run, remark = self.peer(case, mode, bytes_per_cycle, closed["cycles"])
-            cycles = run.answer.get("cycles")
+            cycles = run.answer.get(mode.key)
             if mode.peer == "scalesim" and cycles is not None:
                 stalls = run.answer.get("stall_cycles", 0)
                 remark = f"{stalls:,} stalls" if stalls else ""

@@ -41,13 +41,15 @@ class Mode:
 
     Fields
         against   What of ours assumes the same: "array" (operands are there) or "machine" (with DRAM).
-        dataflows, arrays   Where it runs on the small products; on the others weight-stationary, 128 x 128.
+        dataflows   In which it runs.
+        key   Of its answer, what is compared: with DRAM, from the first byte asked for to the last written.
     """
 
     peer: str
     name: str
     against: str
     dataflows: tuple[str, ...] = ("ws",)
+    key: str = "cycles"
 
     @property
     def label(self) -> str:
@@ -57,7 +59,7 @@ class Mode:
 MODES = (
     Mode("scalesim", "compute", "array", ("ws", "os", "is")),
     Mode("scalesim", "calc", "array", ("ws", "os", "is")),
-    Mode("scalesim", "user", "machine"),
+    Mode("scalesim", "user", "machine", key="cycles_with_prefetch"),
     Mode("zigzag", "systolic", "machine"),
     Mode("zigzag", "broadcast", "machine"),
     Mode("maestro", "ideal", "array"),
