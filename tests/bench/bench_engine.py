@@ -38,11 +38,11 @@ def main() -> None:
         start = time.perf_counter()
         program = mapping.compile_gemm(machine, gemm, dram_port(machine))
         mapped = time.perf_counter()
-        blocks = len(program.executes)
+        blocks, shape = len(program.executes), mapping.array_shape(machine, gemm.weight_format)
         print(f"{name}: {blocks} blocks, mapped in {mapped - start:.2f} s")
         for label, run in (("simpy", engine.run), ("fast", fast.run)):
             start = time.perf_counter()
-            run(program, mapping.array_shape(machine, gemm.weight_format), dram_port(machine), edge_latency_cycles(machine))
+            run(program, shape, dram_port(machine), edge_latency_cycles(machine))
             rate = blocks / (time.perf_counter() - start)
             print(f"  {label}: {rate:,.0f} blocks/s, {rate / bound:.2f} of it")
 
