@@ -106,7 +106,7 @@ campaign-dram: $(STAMP) ## row hits and bandwidth against Ramulator 2.1, built f
 	$(BIN)/python tests/sim/dram/campaign_dram.py $(RAMULATOR)
 
 bench-peers: $(STAMP) ## beside scalesim, zigzag-dse, GenZ (own environments, 2 GB) and MAESTRO=program, yours (an hour)
-	$(BIN)/python tests/bench/bench_peers.py --folder build/peers $(if $(MAESTRO),--maestro $(MAESTRO)) --json build/peers.json
+	$(BIN)/python tests/bench/bench_peers.py --folder build/peers $(if $(MAESTRO),--maestro $(MAESTRO)) --kept build/peers/kept
 
 campaign-fuzz: $(STAMP) ## damaged files against every reader (FUZZ_SECONDS=600, FUZZ_SEED=1)
 	$(BIN)/python tests/workloads/campaign_fuzz_files.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)

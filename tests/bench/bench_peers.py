@@ -6,7 +6,8 @@ The three on PyPI get an environment each under --folder, from the exact version
 once); MAESTRO is a program that you build from a checkout of maestro-project/maestro (commit 4eb08d1 when last run).
 One process a run, one thread, one after the other: processor seconds are with its start and imports. A run ends at
 --cap-s processor seconds or --memory-gib of address space and is then told as capped, with an estimate from the rate of
-a smaller one. A peer that is missing or fails has rows that say so and why.
+a smaller one. A peer that is missing or fails has rows that say so and why. With --kept a comparison that was stopped
+goes on where it was.
 
 Prints a table in Markdown on stdout, progress on stderr. Exit code 1 where two must agree and do not: SCALE-Sim's
 cycles without stalls and its closed form here; our SimPy engine and our fast one. What each peer models, and why
@@ -16,7 +17,6 @@ the others' cycles differ: docs/peers.md.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from bitwright.reports.papers import scale_sim
 from peers import maestro, plan, table, whole_model
 from peers.plan import Case, Mode
-from peers.runs import HERE, Limits, Run, Status, environment, measure
+from peers.runs import HERE, Limits, Run, Runner, Status, environment
 from peers.table import Row
 
 PATIENCE = 2
@@ -44,7 +44,7 @@ class Bench:
 
     pythons: dict[str, Path | Run]
     maestro: Path | Run
-    limits: Limits
+    measure: Runner
     rows: list[Row] = field(default_factory=list)
     rates: dict[tuple[str, int, str], tuple[float, Case]] = field(default_factory=dict)
     equal: list[tuple[str, float, int]] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Bench:
         """Our machine; None in a dataflow that it does not have."""
         if case.dataflow == "is":
             return None
-        return measure([sys.executable, str(HERE / "ours_driver.py")], case.job(engine, bytes_per_cycle), self.limits)
+        return self.measure([sys.executable, str(HERE / "ours_driver.py")], case.job(engine, bytes_per_cycle))
 
     def peer(self, case: Case, mode: Mode, bytes_per_cycle: float, closed: int) -> tuple[Run, str]:
         """One run, and the estimate where it did not end."""
@@ -97,14 +97,14 @@ class Bench:
             if isinstance(self.maestro, Run):
                 return self.maestro, ""
             command = [str(self.maestro), *maestro.options(job)]
-            return measure(command, job, self.limits, plan.read_maestro, maestro.write_inputs), ""
+            return self.measure(command, job, plan.read_maestro, maestro.write_inputs), ""
         python = self.pythons[mode.peer]
         if isinstance(python, Run):
             return python, ""
         estimate, text = self.estimate(case, mode, closed)
-        if estimate is not None and estimate > PATIENCE * self.limits.processor_s:
+        if estimate is not None and estimate > PATIENCE * self.measure.limits.processor_s:
             return Run(Status.NOT_STARTED), text
-        run = measure([str(python), str(HERE / f"{mode.peer}_driver.py")], job, self.limits)
+        run = self.measure([str(python), str(HERE / f"{mode.peer}_driver.py")], job)
         if mode.peer == "scalesim" and run.status is Status.DONE and run.processor_s is not None:
             key = mode.name, case.array, case.dataflow
             rate = closed / run.processor_s
@@ -143,11 +143,12 @@ def main(arguments: argparse.Namespace) -> int:
     """Run all and print; 1 where two must agree and do not."""
     limits = Limits(arguments.cap_s, arguments.memory_gib)
     pythons = {peer: environment(peer, arguments.folder.resolve()) for peer in ("scalesim", "zigzag", "genz")}
-    bench = Bench(pythons, program(arguments.maestro), limits)
+    measure = Runner(limits, arguments.kept)
+    bench = Bench(pythons, program(arguments.maestro), measure)
     bytes_per_cycle = whole_model.bytes_per_cycle()
     load = os.getloadavg()
     try:
-        models = [] if arguments.short else whole_model.rows(pythons["genz"], limits, bytes_per_cycle)
+        models = [] if arguments.short else whole_model.rows(pythons["genz"], measure, bytes_per_cycle)
         for case in plan.cases(arguments.short):
             bench.case(case, bytes_per_cycle)
     except KeyboardInterrupt:
@@ -166,8 +167,6 @@ def main(arguments: argparse.Namespace) -> int:
     wrong = table.same_cycles(bench.equal)
     agree = f"{len(bench.equal) - len(wrong)} of {len(bench.equal)} counts that must be equal are"
     print("\n" + "\n".join([agree, *wrong]))
-    if arguments.json:
-        arguments.json.write_text(json.dumps([row.flat() for row in bench.rows], indent=1))
     return 1 if wrong else 0
 
 
@@ -179,7 +178,7 @@ def options() -> Any:
     parser.add_argument("--cap-s", type=float, default=600, help="processor seconds of one run")
     parser.add_argument("--memory-gib", type=float, default=8, help="address space of one run")
     parser.add_argument("--short", action="store_true", help="only the two small products")
-    parser.add_argument("--json", type=Path, help="also write the rows here")
+    parser.add_argument("--kept", type=Path, metavar="FILE", help="runs done are kept here; a later call goes on")
     return parser.parse_args()
 
 

@@ -6,7 +6,6 @@ The samples of outputs are written by hand after the headers that the peers' sou
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from bench_peers import Bench, Case, program
 from hypothesis import given
 from hypothesis import strategies as st
 from peers import maestro, plan, runs, scalesim_driver, table, whole_model, zigzag_driver
-from peers.runs import Limits, Run, Status, measure
+from peers.runs import Limits, Run, Runner, Status, measure
 from peers.table import Row
 
 LIMITS = Limits(60, 4)
@@ -141,10 +140,10 @@ def test_pins_are_exact() -> None:
         assert all(pin.count("==") == 1 for pin in pins)
 
 
-def test_missing_peers_have_rows_and_ours_still_runs(tmp_path: Path) -> None:
+def test_missing_peers_have_rows_and_ours_still_runs() -> None:
     """A whole case on this machine without a single peer."""
     gone = Run(Status.MISSING, why="not here")
-    bench = Bench(dict.fromkeys(("scalesim", "zigzag", "genz"), gone), gone, LIMITS)
+    bench = Bench(dict.fromkeys(("scalesim", "zigzag", "genz"), gone), gone, Runner(LIMITS))
     bench.case(Case(20, 30, 40, 8, "ws"), 1640.0)
     told = [table.cells(row) for row in bench.rows]
     assert [cells[2] for cells in told] == [
@@ -164,7 +163,7 @@ def test_counts_that_differ_are_named() -> None:
 
 
 def test_an_estimate_names_the_run_that_it_comes_from() -> None:
-    bench = Bench({}, Run(Status.MISSING), LIMITS)
+    bench = Bench({}, Run(Status.MISSING), Runner(LIMITS))
     mode, case = plan.MODES[1], Case(1, 4096, 4096, 128, "ws")
     assert bench.estimate(case, mode, 392_191) == (None, "")
     bench.rates["calc", 128, "ws"] = 1000.0, Case(512, 512, 512, 128, "ws")
@@ -212,6 +211,16 @@ def test_the_command_refuses_without_a_folder(capsys: pytest.CaptureFixture[str]
     assert "--folder" in capsys.readouterr().err
 
 
-def test_rows_are_plain_data() -> None:
-    row = Row("1,2,3", 8, "ws", "one", Run(Status.DONE, {"cycles": 3}), 3, 3, None)
-    assert json.loads(json.dumps(row.flat()))["run"]["answer"] == {"cycles": 3}
+def test_a_run_that_is_kept_is_not_run_again(tmp_path: Path) -> None:
+    kept, script = tmp_path / "kept", tmp_path / "driver.py"
+    text = "import json, time; print(json.dumps({'at': time.time_ns()}))"
+    script.write_text(text)
+    command = [sys.executable, str(script)]
+
+    first = Runner(LIMITS, kept)(command, JOB)
+    assert first.status is Status.DONE
+    assert Runner(LIMITS, kept)(command, JOB) == first
+    assert Runner(LIMITS, kept)(command, JOB | {"m": 1}) != first
+    assert Runner(Limits(61, 4), kept)(command, JOB) != first
+    script.write_text(text + "  # another driver")
+    assert Runner(LIMITS, kept)(command, JOB) != first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,32 @@ class Run:
     wall_s: float | None = None
     processor_s: float | None = None
     peak_mib: float | None = None
+
+
+class Runner:
+    """Runs, each kept in a file of lines, so that a comparison that was stopped goes on; no file: nothing is kept.
+
+    A run is known by its command, job, limits and the text of the driver beside this file.
+    """
+
+    def __init__(self, limits: Limits, kept: Path | None = None) -> None:
+        self.limits = limits
+        self.kept = kept
+        self.known: dict[str, Run] = {}
+        for line in kept.read_text().splitlines() if kept and kept.is_file() else ():
+            entry = json.loads(line)
+            self.known[entry["key"]] = Run(**entry["run"] | {"status": Status(entry["run"]["status"])})
+
+    def __call__(self, command: list[str], job: dict[str, Any], *how: Any) -> Run:
+        """As `measure`."""
+        texts = [Path(part).read_text() for part in command if part.endswith(".py")]
+        key = hashlib.sha256(json.dumps([command, job, asdict(self.limits), texts]).encode()).hexdigest()
+        if key not in self.known:
+            self.known[key] = measure(command, job, self.limits, *how)
+            if self.kept:
+                with self.kept.open("a") as file:
+                    file.write(json.dumps({"key": key, "run": asdict(self.known[key])}) + "\n")
+        return self.known[key]
 
 
 def measure(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from peers.runs import Run, Status
 
@@ -21,10 +20,6 @@ class Row:
     ours_cycles: int | None
     ours_processor_s: float | None
     remark: str = ""
-
-    def flat(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
 
 
 HEADER = ("GEMM M,K,N", "array", "who", "cycles", "/ ours", "CPU s", "/ ours", "wall s", "MiB", "")

@@ -10,7 +10,7 @@ from typing import Any
 from bitwright.arch import machine as machines
 from bitwright.sim.inference import dram_port
 from peers.plan import ARRAYS, MACHINE, MODEL, PROMPT_TOKENS, WIDE
-from peers.runs import HERE, Limits, Run, Status, measure
+from peers.runs import HERE, Run, Runner, Status
 
 HEADER = ("phase", "who", "cycles", "ms", "/ GenZ", "products alone", "/ GenZ's", "CPU s", "MiB", "what it is made of")
 
@@ -26,15 +26,15 @@ def bytes_per_cycle() -> float:
     return dram_port(machine).bytes_per_cycle
 
 
-def ours(limits: Limits, changes: dict[str, Any]) -> Run:
+def ours(measure: Runner, changes: dict[str, Any]) -> Run:
     """Both phases in one process, fast engine."""
     job = MACHINE | changes | {
         "rows": ARRAYS[0], "cols": ARRAYS[0], "model": MODEL, "prompt_tokens": PROMPT_TOKENS, "mode": "fast"
     }  # fmt: skip
-    return measure([sys.executable, str(HERE / "ours_driver.py")], job, limits)
+    return measure([sys.executable, str(HERE / "ours_driver.py")], job)
 
 
-def genz(python: Path | Run, phase: str, limits: Limits, rate: float) -> Run:
+def genz(python: Path | Run, phase: str, measure: Runner, rate: float) -> Run:
     """One phase."""
     if isinstance(python, Run):
         return python
@@ -42,7 +42,7 @@ def genz(python: Path | Run, phase: str, limits: Limits, rate: float) -> Run:
         "model": f"meta-llama/{MODEL}", "phase": phase, "prompt_tokens": PROMPT_TOKENS,
         "macs_per_cycle": ARRAYS[0] ** 2, "clock_mhz": MACHINE["clock_mhz"], "bytes_per_cycle": rate,
     }  # fmt: skip
-    return measure([str(python), str(HERE / "genz_driver.py")], job, limits)
+    return measure([str(python), str(HERE / "genz_driver.py")], job)
 
 
 def split(operators: list[dict[str, Any]]) -> dict[str, float]:
@@ -60,12 +60,12 @@ def split(operators: list[dict[str, Any]]) -> dict[str, float]:
     return total
 
 
-def rows(python: Path | Run, limits: Limits, rate: float) -> list[tuple[str, ...]]:
+def rows(python: Path | Run, measure: Runner, rate: float) -> list[tuple[str, ...]]:
     """The table's rows, by phase: ours as asked, ours with a wide load path and vector unit, GenZ."""
-    found = [("bitwright", ours(limits, {})), ("bitwright, wide", ours(limits, WIDE))]
+    found = [("bitwright", ours(measure, {})), ("bitwright, wide", ours(measure, WIDE))]
     made = []
     for phase in ("prefill", "decode"):
-        theirs = genz(python, phase, limits, rate)
+        theirs = genz(python, phase, measure, rate)
         made += [phase_row(phase, who, run, theirs) for who, run in found]
         made.append(genz_row(phase, theirs))
     return made
