@@ -9,32 +9,39 @@ from bitwright.arch.errors import ConfigError
 from bitwright.workloads import shapes
 from bitwright.workloads.shape_parts import Experts, LatentAttention
 
-# Published totals. Exact ones are what the models' own files hold (Hugging Face's count of the safetensors' elements or
-# the GGUF's, tied heads once); the others are the rounded figures of the model cards.
+# Published totals, each with where it was read on 2026-11-23 (tied heads once):
+#   keras-hub      keras-team/keras-hub 71453d0, "params" of the model's *_presets.py
+#   together       togethercomputer/together-python c96e244, src/together/finetune.py, model_param_count
+#   calflops       MrYxJ/calculate-flops.pytorch 086d419, README, "Params(Total)"
+#   torchvision    models/vision_transformer.py, "num_params" of ViT_B_16_Weights.IMAGENET1K_V1
+#   hub, quoted    the Hugging Face page's count of safetensors' elements, as public repositories quote it; the page
+#                  itself was not at hand
 PUBLISHED = {
-    "smollm2-135m": 134_515_008,
-    "llama-2-7b": 6_738_415_616,
-    "llama-2-13b": 13_015_864_320,
-    "llama-2-70b": 68_976_648_192,
-    "llama-3-8b": 8_030_261_248,
-    "llama-3-70b": 70_553_706_496,
-    "opt-1.3b": 1_315_758_080,
-    "opt-6.7b": 6_658_473_984,
-    "phi-2": 2_779_683_840,
-    "yi-6b": 6_061_035_520,
-    "mistral-7b": 7_241_732_096,
-    "mixtral-8x7b": 46_702_792_704,
-    "qwen2.5-0.5b": 494_032_768,
-    "qwen2.5-7b": 7_615_616_512,
-    "qwen3-30b-a3b": 30_532_122_624,
-    "gemma-3-270m": 268_098_176,
-    "bitnet-b1.58-2b-4t": 2_412_820_480,
-    "gpt2": 124_439_808,
-    "bloom-7b1": 7_069_016_064,
-    "vit-b-16": 86_567_656,
-    "mamba-2.8b": 2_768_345_600,
+    "smollm2-135m": 134_515_008,  # hub, quoted
+    "llama-2-7b": 6_738_415_616,  # keras-hub, together, calflops
+    "llama-2-13b": 13_015_864_320,  # together
+    "llama-2-70b": 68_976_648_192,  # together
+    "llama-3-8b": 8_030_261_248,  # keras-hub
+    "llama-3-70b": 70_553_706_496,  # hub, quoted (of Llama-3.3-70B, the same shape)
+    "opt-1.3b": 1_315_758_080,  # the count that a training script notes of the loaded model
+    "opt-6.7b": 6_658_473_984,  # no independent exact count found; "6.7B" on its card
+    "phi-2": 2_779_683_840,  # hub, quoted
+    "yi-6b": 6_061_035_520,  # hub, quoted
+    "mistral-7b": 7_241_732_096,  # keras-hub
+    "mixtral-8x7b": 46_702_792_704,  # keras-hub
+    "qwen2.5-0.5b": 494_032_768,  # keras-hub
+    "qwen2.5-7b": 7_615_616_512,  # keras-hub
+    "qwen3-30b-a3b": 30_532_122_624,  # keras-hub
+    "gemma-3-270m": 268_098_176,  # keras-hub
+    "bitnet-b1.58-2b-4t": 2_412_820_480,  # one public repository's count of the loaded model
+    "gpt2": 124_439_808,  # keras-hub
+    "bloom-7b1": 7_069_016_064,  # calflops
+    "deepseek-v3": 671_026_419_200,  # hub, quoted: 163 shards recounted, without the extra prediction layer
+    "vit-b-16": 86_567_656,  # torchvision
+    "mamba-2.8b": 2_768_345_600,  # "Number of parameters" of the model's own benchmark, as a README quotes it
 }
-ROUNDED = {"bitnet-b1.58-3b": (3.32e9, 0.01e9), "falcon-7b": (6.92e9, 0.01e9), "deepseek-v3": (671e9, 0.5e9)}
+# Of their cards alone: no exact count found.
+ROUNDED = {"bitnet-b1.58-3b": (3.32e9, 0.01e9), "falcon-7b": (6.92e9, 0.01e9)}
 ACTIVE = {"mixtral-8x7b": (12.9e9, 0.05e9), "qwen3-30b-a3b": (3.3e9, 0.06e9), "deepseek-v3": (37e9, 0.6e9)}
 
 
