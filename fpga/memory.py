@@ -34,6 +34,7 @@ module {name}(clk, r_en, r_addr, r_data, w_en, w_addr, w_data);
   end
 endmodule
 """
+# A read behind `else`: written as two `if`s, Yosys takes a block of SPRAM for each byte, twice as many.
 _ONE_PORT = """
 module {name}(clk, r_en, w_en, addr, r_data, w_data);
   input clk, r_en;
@@ -42,10 +43,10 @@ module {name}(clk, r_en, w_en, addr, r_data, w_data);
   output reg [{top}:0] r_data;
   input [{top}:0] w_data;
   (* no_rw_check *) reg [{top}:0] rows [{last}:0];
-  always @(posedge clk) begin
-    if (r_en) r_data <= rows[addr];
+  always @(posedge clk)
+    if (|w_en) begin
 {writes}
-  end
+    end else if (r_en) r_data <= rows[addr];
 endmodule
 """
 

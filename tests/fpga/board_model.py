@@ -17,6 +17,7 @@ from bitwright.arch.machine import Machine
 from bitwright.arch.registers import BY_NAME, COUNTERS, IDENTITY, MAJOR, MINOR, OFFSETS, Access
 from bitwright.fpga.link.protocol import END, HEADER_BYTES, FrameError, Info, Op, Status, body_of, design_id, frame
 from bitwright.fpga.memory import timing
+from bitwright.fpga.top import Board
 from bitwright.sim.accelerator import fast
 
 Outcome = tuple[Fault | None, int, Counters]
@@ -52,7 +53,7 @@ class BoardModel:
     """
 
     machine: Machine
-    board: TestBoard = field(default_factory=TestBoard)
+    board: Board = field(default_factory=TestBoard)
     runner: Runner | None = None
     to_board: Callable[[int], Iterable[int]] = lambda byte: (byte,)
     to_host: Callable[[int], Iterable[int]] = lambda byte: (byte,)

@@ -11,12 +11,14 @@ The families: the board top's Verilog behind a pseudo-terminal, both kinds of bl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from bitwright.arch import machine as machines
 from bitwright.arch.isa.limits import limits
 from bitwright.arch.isa.placement import Placement
+from bitwright.fpga import boards
 from bitwright.fpga.host.decoding import OnBoard, Prediction, decode_step
 from bitwright.fpga.host.driver import Accelerator
 from bitwright.fpga.host.link import Link
@@ -29,23 +31,28 @@ from bitwright.workloads import checkpoint, linear, texts
 from bitwright.workloads.attention import AttentionRule
 from board_model import BoardModel, Outcome, TestBoard
 
-FORM, GROUP, CONTEXT = "int4_asym", 32, 16
-ULX3S = {"clock_hz": 25_000_000, "baud": 3_000_000, "memory_bytes": 131072, "link_bytes": 8192}
+CONTEXT = 16
+BAUDS = (1_000_000, 2_000_000, 3_000_000)
+SMALLEST = str(Path(__file__).parents[2] / "examples" / "int8-2x2-board.yaml")
+STEPS = [("ulx3s-85f", "int8-8x8", "int4_asym", 32), ("tang-nano-20k", SMALLEST, "int8", None)]
 
 
-@pytest.mark.parametrize("name", ["int8-8x8"])
-def test_decode_step(name: str) -> None:
-    machine = machines.with_changes(machines.load(name), buffers_kib="16,16,16").model_copy(update={"formats": (FORM,)})
+@pytest.mark.parametrize(("board_name", "machine_name", "form", "group"), STEPS, ids=[step[0] for step in STEPS])
+def test_decode_step(board_name: str, machine_name: str, form: str, group: int | None) -> None:
+    facts, machine = boards.get(board_name), machines.load(machine_name)
+    if machine.name == "int8-8x8":
+        machine = machines.with_changes(machine, buffers_kib="16,16,16")
+    machine = machine.model_copy(update={"formats": (form,)})
     lim = limits(machine)
     module, text = verilog(lim, **opened(machine))
     compiled = CompiledAccelerator(text, module, lim, optimise="-O2")
-    memory = timing(single_port=False)
+    memory = timing(facts.single_port_memory)
 
     def runner(words: bytes, regions: Sequence[np.ndarray], placement: Placement, watchdog: int) -> Outcome:
         done = compiled.run(words, regions, memory, placement=placement, watchdog=watchdog, max_cycles=10**9)
         return done.fault, done.index, done.counters
 
-    model = BoardModel(machine, TestBoard(**ULX3S), runner=runner)
+    model = BoardModel(machine, facts, runner=runner)
     board = Accelerator(Link(model, "model", 10**9, timeout_s=10))
     smollm2 = checkpoint.load("smollm2-135m")
     content = texts.load("jargon").content[:400]
@@ -56,23 +63,24 @@ def test_decode_step(name: str) -> None:
         sent = board.statistics.bytes_sent
         print(f"{stage} {done}/{total}: {rule.cycles} cycles, {rule.runs} runs, {sent} bytes sent", flush=True)
 
-    numpy_logits = decode_step(smollm2, linear.IntegerRule(FORM, GROUP, pass_depth=lim.slice_steps), attention, tokens)
-    whole_groups = decode_step(smollm2, linear.IntegerRule(FORM, GROUP), attention, tokens)
-    rule = OnBoard(board, lim, FORM, GROUP)
+    numpy_logits = decode_step(smollm2, linear.IntegerRule(form, group, pass_depth=lim.slice_steps), attention, tokens)
+    whole_groups = decode_step(smollm2, linear.IntegerRule(form, group), attention, tokens)
+    rule = OnBoard(board, lim, form, group)
     logits = decode_step(smollm2, rule, attention, tokens, show)
     np.testing.assert_array_equal(logits.view(np.uint32), numpy_logits.view(np.uint32))
     assert int(logits.argmax()) == int(whole_groups.argmax())
     statistics = board.statistics
-    found = Prediction(
-        rule.cycles, ULX3S["clock_hz"], statistics.bytes_sent, statistics.bytes_received, ULX3S["baud"]
-    )  # fmt: skip
     print(
-        f"{name}, {FORM} in groups of {GROUP}, context {CONTEXT}: next token {int(logits.argmax())} "
+        f"{machine.name} on {facts.name}, {form}, group {group}, context {CONTEXT}: next token {int(logits.argmax())} "
         f"({smollm2.tokenizer.decode([int(logits.argmax())])!r}) as numpy's, every bit of the logits; {rule.cycles} "
-        f"cycles in {rule.runs} runs, {statistics.bytes_sent} bytes to the board, {statistics.bytes_received} back; at "
-        f"{found.clock_hz / 1e6:g} MHz and {found.baud / 1e6:g} Mbaud {found.compute_s:.2f} s + {found.link_s:.1f} s: "
-        f"{found.tokens_per_s:.5f} tokens/s, the link's share {100 * found.link_share:.2f} %"
+        f"cycles in {rule.runs} runs, {statistics.bytes_sent} bytes to the board, {statistics.bytes_received} back"
     )
+    for baud in BAUDS:
+        found = Prediction(rule.cycles, facts.clock_hz, statistics.bytes_sent, statistics.bytes_received, baud)
+        print(
+            f"at {facts.clock_hz / 1e6:g} MHz and {baud / 1e6:g} Mbaud {found.compute_s:.2f} s + {found.link_s:.1f} s: "
+            f"{found.tokens_per_s:.6f} tokens/s, the link's share {100 * found.link_share:.2f} %"
+        )
 
 
 LUT = machines.Machine.model_validate(

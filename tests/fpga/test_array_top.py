@@ -1,11 +1,9 @@
 # amaranth: UnusedElaboratable=no
 # (a top is made only to ask what its frames hold)
-"""A machine's array alone behind the serial line, as RTL and as an iCE40 netlist in the tools' own cell models."""
+"""A machine's array alone behind the serial line, as RTL and as netlists of iCE40 and ECP5 cells."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +13,8 @@ from bitwright.arch import machine
 from bitwright.fpga import boards
 from bitwright.fpga.array_top import ArrayTop, verilog
 from bitwright.fpga.simulated import SimulatedBoard
-from bitwright.rtl.asic import yosys_driver
 from bitwright.rtl.bench.array_golden import expected, random_operands
+from netlists import count, mapped
 
 SEED = 20261123
 
@@ -49,8 +47,8 @@ def exchange(top: ArrayTop, port: serial.Serial, rng: np.random.Generator, m: in
         assert got >> spec.psum.bits * cols & 1 == (index == m - 1)
 
 
-def compare(name: str, made: tuple[str, str] | None) -> None:
-    loaded, board = machine.load(name), boards.get("icebreaker")
+def compare(name: str, made: tuple[str, str] | None, board_name: str) -> None:
+    loaded, board = machine.load(name), boards.get(board_name)
     top = ArrayTop(loaded, board)
     rng = np.random.default_rng(SEED)
     with (
@@ -62,20 +60,21 @@ def compare(name: str, made: tuple[str, str] | None) -> None:
 
 
 def test_tiles_over_the_line_equal_the_golden() -> None:
-    compare("int8-2x2", None)
+    compare("int8-2x2", None, "icebreaker")
 
 
-def test_the_ice40_netlist_in_its_own_cell_models_gives_the_same(tmp_path: Path) -> None:
-    pyosys = pytest.importorskip("pyosys")
-    module, text = verilog(machine.load("int8-2x2"), boards.get("icebreaker"))
-    (tmp_path / "rtl.v").write_text(text)
-    (tmp_path / "run.ys").write_text(
-        f"read_verilog rtl.v\nsynth_ice40 -device u -spram -top {module}\nwrite_verilog -noattr -noexpr netlist.v\n"
-    )
-    driver = [sys.executable, "-P", yosys_driver.__file__, "run.ys"]
-    subprocess.run(driver, cwd=tmp_path, check=True, capture_output=True, stdin=subprocess.DEVNULL)
-    netlist = (tmp_path / "netlist.v").read_text()
-    assert "SB_LUT4" in netlist
-    assert "always" not in netlist  # cells only
-    models = (Path(pyosys.__file__).parent / "share" / "ice40" / "cells_sim.v").read_text()
-    compare("int8-2x2", (module, f"{netlist}\n`define NO_ICE40_DEFAULT_ASSIGNMENTS\n{models}"))
+@pytest.mark.parametrize(
+    ("board", "options", "cells"),
+    [
+        ("icebreaker", "", {"SB_LUT4": 1000, "SB_CARRY": 50}),
+        ("icebreaker", "-dsp", {"SB_MAC16": 4}),
+        ("ulx3s-85f", "", {"MULT18X18D": 4, "TRELLIS_DPR16X4": 18}),
+    ],
+)
+def test_the_netlist_gives_the_same(board: str, options: str, cells: dict[str, int], tmp_path: Path) -> None:
+    """Cell by cell: Yosys' models, and ours of the ECP5's multiplier. Registers start as the part's do."""
+    module, text = verilog(machine.load("int8-2x2"), boards.get(board))
+    made = mapped(tmp_path, module, text, board, options=options)
+    for cell, least in cells.items():
+        assert count(made, cell) >= least, cell
+    compare("int8-2x2", (module, made), board)
