@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 BAUD = 3_000_000
+MOST_BAUD = 100_000_000
 PAYLOAD_BYTES = 512
 """Of memory in a frame, at most: a quarter of the board's room where that is less."""
 MOST_CYCLES = 1 << 32
@@ -76,8 +77,11 @@ class Accelerator:
             machine : what must be on it; None: any
             baud : of the board's line
             timeout_s, retries : as of `Link`
-        BoardError for a port that does not exist or is in use, a board that does not answer, or another machine's.
+        BoardError for a port that does not exist or is in use, a board that does not answer, or another machine's;
+        ConfigError for a baud rate that none has.
         """
+        if not 1 <= baud <= MOST_BAUD:
+            raise ConfigError(f"baud = {baud}: must be 1..{MOST_BAUD}, as the board was built for (here: {BAUD})")
         line = _serial(port, baud)
         try:
             found = cls(Link(line, port, baud, timeout_s, retries))

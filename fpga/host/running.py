@@ -63,7 +63,7 @@ def run(
         draw.normal(size=(n, k)).astype(np.float32), group=group, scale_format=lim.scale_format
     )  # fmt: skip
     acts = operand(lim, fmt, draw.normal(size=(m, k)).astype(np.float32))
-    with _opened(machine, port, baud) as board:
+    with _opened(machine, port, baud, progress) as board:
         product = multiply(board, weights, acts, lim, golden=True, name=f"{fmt} {m},{k},{n}", progress=progress)
         info, statistics = board.info, board.statistics
     line_baud = SimulationBoard.baud if port == SIMULATED else baud
@@ -80,7 +80,7 @@ def run(
 
 
 @contextmanager
-def _opened(machine: Machine, port: str, baud: int) -> Iterator[Accelerator]:
+def _opened(machine: Machine, port: str, baud: int, progress: Progress | None) -> Iterator[Accelerator]:
     if port != SIMULATED:
         with Accelerator.open(port, machine, baud=baud) as board:
             yield board
@@ -89,8 +89,12 @@ def _opened(machine: Machine, port: str, baud: int) -> Iterator[Accelerator]:
         raise ToolError("amaranth: not installed; run: pip install -e '.[hdl]'")
     from bitwright.fpga.simulated import SimulatedBoard
 
+    show = progress or (lambda stage, done, total: None)
+    show("compiling the simulated board", 0, 1)
+    made = SimulatedBoard(machine, SimulationBoard())
+    show("compiling the simulated board", 1, 1)
     with (
-        SimulatedBoard(machine, SimulationBoard()) as simulated,
+        made as simulated,
         Accelerator.open(simulated.port, machine, baud=_SIMULATED_BAUD, timeout_s=_SIMULATED_TIMEOUT_S) as board,
     ):
         yield board

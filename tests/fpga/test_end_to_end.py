@@ -80,17 +80,17 @@ def test_a_projection_equals_the_golden_model_byte_for_byte(
     projection: Projection, record_property: Callable[[str, object], None]
 ) -> None:
     begin = time.perf_counter()
-    product, host = on_a_board(projection, 128)
+    product, host = on_a_board(projection, 192)
     (depth,) = product.pass_depths
-    expected = projection.expected(128, depth)
+    expected = projection.expected(192, depth)
     np.testing.assert_array_equal(product.results.view(np.uint32), expected.view(np.uint32))
     assert len(product.counters) > 1, "a projection that is streamed, tile after tile"
-    first = rows_of(projection.weights, 0, 128)
+    first = rows_of(projection.weights, 0, 192)
     for tile, counted in zip(tiles(first, projection.acts, LIMITS, BOARD.memory_bytes), product.counters, strict=True):
         assert counted == simulated(tile.lowered)
     record_property(
         "figure",
-        f"128 outputs of layers.0.k of SmolLM2 on {MACHINE.name} behind a pseudo-terminal: {len(product.counters)} "
+        f"all 192 outputs of layers.0.k of SmolLM2 on {MACHINE.name} behind a pseudo-terminal: {len(product.counters)} "
         f"tiles, {product.cycles} cycles as simulated, {host.statistics.bytes_sent} bytes sent, every output equal; "
         f"{time.perf_counter() - begin:.0f} s",
     )
