@@ -5,6 +5,9 @@ run apart and meet when the tile ends, so a tile takes the most that a column's 
 
     cycles of a matrix = ceil(tokens / rows) * sum over its tiles of max over columns of sum over k of weight cycles
 
+Energy and area are of the PEs alone, from the table of PEs behind streams: an active cycle for each cycle that a weight
+takes, an idle one for each in which a column waits for the longest.
+
 Fidelity: a weight's cycles are the PE's golden timing, exact; the tile is the rule above (`tile_cycles`: another may
 be given). Not modelled is listed in `NOT_MODELLED`, which every result carries.
 """
@@ -18,6 +21,8 @@ from functools import reduce
 from operator import add
 from typing import Any
 
+from bitwright.arch import costs
+from bitwright.arch.costs import StreamCost
 from bitwright.arch.errors import ConfigError, shown
 from bitwright.arch.pe.stream import StreamSpec
 from bitwright.arch.trace import Operator, Trace
@@ -38,6 +43,9 @@ SCHEMA_VERSION = 1
 NOT_MODELLED = (
     "cycles of the array alone while its columns work: filling, draining, loading operands and DRAM are not in them",
     "weight matrices and head only: no attention with the KV cache, no element-wise work",
+    "energy and area of the PEs alone: no buffers, wires between PEs or DRAM; an active cycle costs "
+    "what one on SmolLM2's weights and activations in the PE's own format does, and all rows of a pass are "
+    "charged, with a token or without",
     "the Gaussian guess: independent values of the tensor's root mean square, encoded in the same format and group",
 )
 _SEED = 6
@@ -54,6 +62,11 @@ class ColumnArray:
     rows: int
     cols: int
     tile_cycles: TileCycles = longest_column
+
+    @property
+    def pes(self) -> int:
+        """PEs in it; one of several lanes takes as many rows."""
+        return self.cols * -(-self.rows // self.spec.macs_per_step)
 
 
 def array(name: str) -> ColumnArray:
@@ -78,6 +91,12 @@ class _Tensor:
     tiles: int
     tiles_gaussian: int
 
+    def pass_pj(self, machine: ColumnArray, cost: StreamCost) -> tuple[float, float]:
+        """Dynamic energy of all PEs while all tiles are done once, and its standard error."""
+        busy = machine.pes // machine.cols * self.real.total
+        waiting = machine.pes * self.tiles - busy
+        return busy * cost.active_pj + waiting * cost.idle_pj, busy * cost.active_error_pj
+
 
 def simulate_trace(
     machine: ColumnArray,
@@ -89,7 +108,8 @@ def simulate_trace(
     batch: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The row of prefill and decode of `model`: cycles a layer and in all, real and Gaussian.
+    """The row of prefill and decode of `model`: cycles a layer and in all, real and Gaussian; area and energy of the
+    PEs (None where the table has no row of the PE).
 
     A model with weights must be the trace's own (`source` "trace": every code is counted). A model of which only the
     shape is known (a name, a config.json) takes each operator's distribution of cycles from the trace, all layers
@@ -119,15 +139,25 @@ def simulate_trace(
     tensors = measured if sha256 is not None else list(_stand_in(machine, shape, trace, measured))
     passes = -(-batch * prompt_tokens // machine.rows), output_tokens * -(-batch // machine.rows)
     head_passes = -(-batch // machine.rows), passes[1]  # only the last token of a prompt has logits
-    layers = []
+    layers, energies, macs = [], [], 0
+    cost = costs.stream(machine.spec.name, machine.spec.params)
     for tensor in tensors:
         prefill, decode = head_passes if tensor.operator == "head" else passes
         layers.append(_layer(tensor, prefill, decode))
-    return _row(machine, model, trace, tensors, layers, "trace" if sha256 is not None else "stand-in") | {
-        "prompt_tokens": prompt_tokens,
-        "output_tokens": output_tokens,
-        "batch": batch,
-    }
+        tokens = batch * (1 if tensor.operator == "head" else prompt_tokens) + batch * output_tokens
+        macs += tensor.count * tensor.n * tensor.k * tokens
+        if cost is not None:
+            energies.append([(prefill + decode) * tensor.count * pj for pj in tensor.pass_pj(machine, cost)])
+    row = _row(machine, model, trace, tensors, layers, "trace" if sha256 is not None else "stand-in")
+    return (
+        row
+        | _costs(machine, cost, energies, row["array_cycles"], macs)
+        | {
+            "prompt_tokens": prompt_tokens,
+            "output_tokens": output_tokens,
+            "batch": batch,
+        }
+    )
 
 
 def _matmuls(shape: ModelShape) -> list[tuple[str, int]]:
@@ -184,6 +214,24 @@ def _layer(tensor: _Tensor, prefill: int, decode: int) -> dict[str, Any]:
         "gaussian_array_cycles": passes * tensor.tiles_gaussian,
         "gaussian_error": tensor.tiles_gaussian / tensor.tiles - 1,
     }
+
+
+def _costs(
+    machine: ColumnArray, cost: StreamCost | None, energies: list[list[float]], cycles: int, macs: int
+) -> dict[str, Any]:
+    """Area and energy of the PEs at the table's node and clock; `energies`: dynamic ones and their errors, pJ."""
+    names = ("node", "clock_mhz", "area_mm2", "energy_uj", "energy_error_uj", "leakage_uj", "energy_pj_per_mac")
+    found: dict[str, Any] = {"array_pes": machine.pes, **dict.fromkeys(f"array_{name}" for name in names)}
+    found["pe_rtl_sha256"] = None
+    if cost is None:
+        return found
+    dynamic_pj, error_pj = (sum(each) for each in zip(*energies, strict=True))
+    leakage_pj = machine.pes * cost.leakage_uw / cost.clock_mhz * cycles
+    whole_pj = dynamic_pj + leakage_pj
+    area_mm2, energies_uj = machine.pes * cost.area_um2 / 1e6, (pj / 1e6 for pj in (whole_pj, error_pj, leakage_pj))
+    values = (cost.node, cost.clock_mhz, area_mm2, *energies_uj, whole_pj / macs)
+    figures = dict(zip((f"array_{name}" for name in names), values, strict=True))
+    return found | figures | {"pe_rtl_sha256": cost.rtl_sha256}
 
 
 def _row(

@@ -42,9 +42,14 @@ class CycleCounts:
         return int(self.counts.sum())
 
     @property
+    def total(self) -> int:
+        """Cycles of all weights, one after the other."""
+        return int(self.counts @ np.arange(len(self.counts)))
+
+    @property
     def mean(self) -> float:
         """Mean cycles a weight; 0 without weights."""
-        return float(self.counts @ np.arange(len(self.counts))) / self.weights if self.weights else 0.0
+        return self.total / self.weights if self.weights else 0.0
 
     @property
     def most(self) -> int:

@@ -1,5 +1,6 @@
 """Cost tables as data: PE cells, edge units, SRAM and DRAM, with their provenance."""
 
+from bitwright.arch.costs.streams import StreamCost, stream, stream_nodes
 from bitwright.arch.costs.tables import (
     CostTable,
     DramCost,
@@ -21,6 +22,7 @@ __all__ = [
     "PECost",
     "RegisterCost",
     "SramCost",
+    "StreamCost",
     "UnitCost",
     "dram",
     "dram_names",
@@ -28,4 +30,6 @@ __all__ = [
     "nodes",
     "sram",
     "sram_1r1w",
+    "stream",
+    "stream_nodes",
 ]

@@ -147,7 +147,8 @@ class DramCost:
 
 
 @lru_cache(maxsize=16)
-def _read(file: str) -> tuple[dict[str, Any], str]:
+def read(file: str) -> tuple[dict[str, Any], str]:
+    """A JSON file beside this module, and the sha256 of its text."""
     path = resources.files("bitwright.arch.costs").joinpath(file)
     text = path.read_text(encoding="utf-8")
     data: dict[str, Any] = json.loads(text)
@@ -278,8 +279,8 @@ def load(node: str) -> CostTable:
     """The cost table of a node. Raises ConfigError for a node without one."""
     if node not in nodes():
         raise ConfigError(f"node = {node}: no cost table: {suggest(node, nodes())}")
-    data, content_hash = _read(f"{node}.json")
-    parts = [content_hash, _read(SRAM_FILE)[1], _read(DRAM_FILE)[1]]
+    data, content_hash = read(f"{node}.json")
+    parts = [content_hash, read(SRAM_FILE)[1], read(DRAM_FILE)[1]]
     return CostTable(node, data, hashlib.sha256(" ".join(parts).encode()).hexdigest())
 
 
@@ -299,7 +300,7 @@ def sram_1r1w(rows: int, bits: int, cell_type: str = DEFAULT_CELL_TYPE) -> SramC
     It is made of equal banks side by side, none wider than the table goes. A bank below the table's smallest capacity
     or width costs what the smallest does. Raises ConfigError for one that is too large.
     """
-    known = _read(SRAM_1R1W_FILE)[0]["rows"]
+    known = read(SRAM_1R1W_FILE)[0]["rows"]
     widths = [row["width_bits"] for row in known]
     banks = -(-bits // max(widths))
     width = max(-(-bits // banks), min(widths))
@@ -310,9 +311,9 @@ def sram_1r1w(rows: int, bits: int, cell_type: str = DEFAULT_CELL_TYPE) -> SramC
 
 
 def _interpolated(file: str, capacity_bytes: float, width_bits: float, cell_type: str) -> SramCost:
-    rows = [row for row in _read(file)[0]["rows"] if row["cell_type"] == cell_type]
+    rows = [row for row in read(file)[0]["rows"] if row["cell_type"] == cell_type]
     if not rows:
-        known = {row["cell_type"] for row in _read(file)[0]["rows"]}
+        known = {row["cell_type"] for row in read(file)[0]["rows"]}
         raise ConfigError(f"sram cell_type = {cell_type}: not in the table: {suggest(cell_type, known)}")
     capacities = sorted({row["capacity_bytes"] for row in rows})
     widths = sorted({row["width_bits"] for row in rows})
@@ -337,12 +338,12 @@ def _log_segment(axis: list[int], value: float, what: str) -> tuple[int, float]:
 
 def dram_names() -> tuple[str, ...]:
     """Names of the DRAM presets."""
-    return tuple(sorted(_read(DRAM_FILE)[0]["presets"]))
+    return tuple(sorted(read(DRAM_FILE)[0]["presets"]))
 
 
 def dram(name: str) -> DramCost:
     """See CostTable.dram. Formulas of `_from_currents` for presets with data-sheet currents."""
-    data = _read(DRAM_FILE)[0]
+    data = read(DRAM_FILE)[0]
     if name not in data["presets"] and name in timed_drams():
         raise ConfigError(
             f"dram = {name}: timings are known but energy is not (no source that can be cited was found); "

@@ -36,7 +36,7 @@ class FlipFlops:
 
     instances : int64[n]                     Instance indices.
     gate : int64[n]                          Number of the clock gate in front; -1 without one.
-    hidden_rise, hidden_fall : int64[BINS, arcs, n]   (while a run counts: a block of lanes in front)
+    hidden_rise, hidden_fall : int64[bins, arcs, n]   (while a run counts: a block of lanes in front)
         Transitions of the input pin of each `internal_power` arc while the arc's `when` holds; arcs in
         `arcs` order, as (pin name, number of the arc within the pin).
     """
@@ -67,6 +67,21 @@ class Activity:
     flip_flops: tuple[FlipFlops, ...]
     enabled: Counts
     outputs: dict[str, NDArray[np.uint64]]
+
+    def pooled(self, bins: Sequence[int]) -> Activity:
+        """The same run with one bin, which counts what those of `bins` do."""
+        chosen = list(bins)
+        banks = tuple(
+            replace(
+                bank,
+                hidden_rise=bank.hidden_rise[chosen].sum(axis=0, keepdims=True),
+                hidden_fall=bank.hidden_fall[chosen].sum(axis=0, keepdims=True),
+            )
+            for bank in self.flip_flops
+        )
+        counts = (self.rises, self.falls, self.lane_cycles, self.enabled)
+        rises, falls, lane_cycles, enabled = (each[chosen].sum(axis=0, keepdims=True) for each in counts)
+        return Activity(rises, falls, lane_cycles, banks, enabled, self.outputs)
 
 
 @dataclass(frozen=True)
@@ -149,8 +164,8 @@ class NetlistSimulator:
         stimulus   For every input port but the clock, integers [cycles, lanes], lanes a multiple of 64; values are
                    taken modulo 2**width. A port may be given as [cycles, 1]: the same for all lanes; or bit by bit,
                    as 0 and 1 [cycles, lanes, width], lowest first.
-        bins       For each cycle the bin that counts it (0 to BINS - 1), or -1 for none (reset, warm-up). Cycle 0
-                   has no predecessor and is never counted.
+        bins       For each cycle the bin that counts it (from 0: there are BINS, more if one says more), or -1 for none
+                   (reset, warm-up). Cycle 0 has no predecessor and is never counted.
         record     Output ports whose values are returned.
         Raises ConfigError for missing or unknown ports and for shapes that do not fit.
         """
@@ -162,6 +177,7 @@ class NetlistSimulator:
         """As `run` for several stimuli with the same bins and number of lanes, side by side in one simulation (a
         pass over the netlist costs the same for 64 lanes as for thousands). Raises ConfigError if lanes differ."""
         cycles, nets, blocks = len(bins), self.netlist.nets, len(stimuli)
+        number = max(BINS, 1 + max(bins, default=0))
         made = [self._planes(stimulus, cycles) for stimulus in stimuli]
         lanes = made[0][1]
         if any(other != lanes for _, other in made):
@@ -169,15 +185,15 @@ class NetlistSimulator:
         planes = {port: np.concatenate([part[port] for part, _ in made], axis=2) for port in made[0][0]}
         values: Bits = np.zeros((nets, blocks * lanes // 64), np.uint64)
         values[1] = ALL_ONES
-        rises = np.zeros((blocks, BINS, nets), np.int64)
+        rises = np.zeros((blocks, number, nets), np.int64)
         falls = np.zeros_like(rises)
         banks = [
-            FlipFlops(bank.cell, bank.instances, bank.pins, bank.arcs, bank.gate, *_empty(bank, blocks))
+            FlipFlops(bank.cell, bank.instances, bank.pins, bank.arcs, bank.gate, *_empty(bank, blocks, number))
             for bank in self._flip_flops
         ]
         outputs = {name: np.zeros((cycles, blocks * lanes), np.uint64) for name in record}
         states = [np.zeros((len(bank.instances), values.shape[1]), np.uint64) for bank in banks]
-        enabled = np.zeros((blocks, BINS, self._enables.shape[1]), np.int64)
+        enabled = np.zeros((blocks, number, self._enables.shape[1]), np.int64)
         for cycle, chosen in enumerate(bins):
             before = values.copy()
             passing = self._passing(before)
@@ -195,7 +211,7 @@ class NetlistSimulator:
                     _count_hidden(bank, chosen, before, values, rise, changed ^ rise, passing[bank.gate])
             for name in record:
                 outputs[name][cycle] = _unpack(values[list(self.netlist.ports[name].nets)])
-        lane_cycles = np.array([sum(b == k for b in bins[1:]) * lanes for k in range(BINS)], np.int64)
+        lane_cycles = np.array([sum(b == k for b in bins[1:]) * lanes for k in range(number)], np.int64)
         return [
             Activity(
                 rises[block],
@@ -268,8 +284,8 @@ class NetlistSimulator:
                     values[index] = function(pins)
 
 
-def _empty(bank: FlipFlops, blocks: int) -> tuple[Counts, Counts]:
-    shape = (blocks, BINS, len(bank.arcs), len(bank.instances))
+def _empty(bank: FlipFlops, blocks: int, bins: int) -> tuple[Counts, Counts]:
+    shape = (blocks, bins, len(bank.arcs), len(bank.instances))
     return np.zeros(shape, np.int64), np.zeros(shape, np.int64)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from bitwright.arch import pe as pe_specs
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.pe.base import PESpec
 from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.stream import StreamSpec
-from bitwright.rtl.asic.activity import Activity, NetlistSimulator
+from bitwright.rtl.asic.activity import BINS, Activity, NetlistSimulator
 from bitwright.rtl.asic.bit_serial_work import bit_serial_work
 from bitwright.rtl.asic.characterise import Builder
 from bitwright.rtl.asic.choice import surroundings, wired_library
@@ -28,11 +30,14 @@ from bitwright.rtl.asic.timing import analyse
 from bitwright.rtl.pe import streaming
 
 TIMEOUT_S = 7200.0
+_BATCHES = range(BINS, BINS + 8)
+"""Bins of the parts in which active cycles are counted."""
 _STREAM_BINS = ("active_energy_pj", "stalled_energy_pj", "idle_energy_pj")
 
 
-STREAM_METHOD = 2
-"""Of the rows of streaming PEs: raise it when the arithmetic of timing, activity or power changes."""
+STREAM_METHOD = 3
+"""Of the rows of streaming PEs: raise it when the arithmetic of timing, activity or power changes, or what a row
+holds."""
 LEAST_GAIN = 1.01
 SEARCH_STEP = 1.1
 
@@ -98,11 +103,16 @@ def synthesize_stream(
     terms_pj_per_mac     What the energy of a MAC adds up from: switching (data nets), internal (cells, when data move),
                          clock_pins (flip-flops' clock pins, outside and inside), clock_tree (clock_tree.py: an
                          estimate, whose area stands apart) and leakage at clock_mhz.
+    energy_error_pj_per_mac   Standard error of energy_pj_per_mac from its finite stimulus (`_sampling_error_pj`), and
+                         energy_error_pj_per_mac_random: what other operands of the same kind may give. What the method
+                         leaves out (glitches, placement) is not in it.
+    processor_s          Of mapping, when the netlist was made, and of all the rest.
     With `clock_gating` as synthesis.synthesize_verilog says; the clock gates are in the area.
     Raises as `synthesize`.
     """
     if clock_mhz <= 0:
         raise ConfigError(f"clock_mhz = {clock_mhz:g}: must be positive")
+    started = time.process_time()
     spec = stream_spec(name)
     liberty = library_path(node)
     library = wired_library(liberty)
@@ -136,12 +146,10 @@ def synthesize_stream(
     figures |= {"clock_tree_um2": sum(one.area_um2 for one in trees)}
     figures |= {"clock_tree_leakage_uw": sum(one.leakage_uw for one in trees)}
     leakage_pj = (figures["leakage_uw"] + figures["clock_tree_leakage_uw"]) / clock_mhz
-    energies: dict[str, Any] = dict.fromkeys(
-        ("energy_pj_per_mac", "energy_pj_per_mac_random", "stimuli_sha256", *_STREAM_BINS)
-    )
-    if isinstance(spec, StreamSpec | BitSerial):
-        model = PowerModel(made.netlist, library, timing, conditions)
-        energies = _stream_energies(spec, NetlistSimulator(made.netlist, library), model, trees, leakage_pj)
+    assert isinstance(spec, StreamSpec | BitSerial), "every PE has streams"
+    model = PowerModel(made.netlist, library, timing, conditions)
+    energies = _stream_energies(spec, NetlistSimulator(made.netlist, library), model, trees, leakage_pj)
+    figures["processor_s"] = {"mapping": made.processor_s, "timing_and_energy": time.process_time() - started}
     origin = {"tool": made.provenance.tool, "library_sha256": library.sha256, "rtl_sha256": sha256_text(text)}
     return rounded({**figures, **energies, **origin, "method": STREAM_METHOD})
 
@@ -160,8 +168,9 @@ def _stream_energies(
     leakage_pj: float,
 ) -> dict[str, Any]:
     works = stream_works(spec)
-    ran = simulator.run_many([work.stimulus.ports for work in works], bins=works[0].stimulus.bins)
-    cycles = {"active": (ran[0], ACTIVE), "stalled": (ran[0], PASS), "idle": (ran[0], IDLE), "random": (ran[1], ACTIVE)}
+    ran = simulator.run_many([work.stimulus.ports for work in works], bins=_in_batches(works[0].stimulus.bins))
+    real, random = (run.pooled(_BATCHES) for run in ran)
+    cycles = {"active": (real, 0), "stalled": (ran[0], PASS), "idle": (ran[0], IDLE), "random": (random, 0)}
     terms = {name: _terms_pj(model, *what, trees) | {"leakage": leakage_pj} for name, what in cycles.items()}
     totals = {name: sum(parts.values()) for name, parts in terms.items()}
     rates = [work.macs_per_cycle for work in works]
@@ -171,11 +180,29 @@ def _stream_energies(
         "macs_per_cycle_random": rates[1],
         "energy_pj_per_mac": totals["active"] / rates[0],
         "energy_pj_per_mac_random": totals["random"] / rates[1],
+        "energy_error_pj_per_mac": _sampling_error_pj(model, ran[0], trees) / rates[0],
+        "energy_error_pj_per_mac_random": _sampling_error_pj(model, ran[1], trees) / rates[1],
         "energy_pj_per_group": totals["active"] / rates[0] * GROUP,
         "terms_pj_per_mac": {name: value / rates[0] for name, value in terms["active"].items()},
         "terms_pj_per_mac_random": {name: value / rates[1] for name, value in terms["random"].items()},
         **{name: totals[name.removesuffix("_energy_pj")] for name in _STREAM_BINS},
     }
+
+
+def _in_batches(bins: Sequence[int]) -> list[int]:
+    """The bins with the ACTIVE cycles, in their order, in _BATCHES of (nearly) equal length instead."""
+    active, seen, found = sum(one == ACTIVE for one in bins), 0, list(bins)
+    for cycle, one in enumerate(bins):
+        if one == ACTIVE:
+            found[cycle] = _BATCHES[seen * len(_BATCHES) // active]
+            seen += 1
+    return found
+
+
+def _sampling_error_pj(model: PowerModel, activity: Activity, trees: Sequence[ClockTree]) -> float:
+    """Standard error of the mean energy of an active cycle: the scatter of its batches' means."""
+    means = [sum(_terms_pj(model, activity, batch, trees).values()) for batch in _BATCHES]
+    return float(np.std(means, ddof=1)) / len(means) ** 0.5
 
 
 def stream_works(spec: StreamSpec | BitSerial) -> list[Work]:

@@ -1,8 +1,10 @@
 """Area, clock and energy of every PE behind streams: `python -m bitwright.rtl.asic.stream_costs` writes
 arch/costs/streams_<node>.json.
 
-One row a PE (cells.synthesize_stream). The table is written after each one, and a row whose RTL, stimuli, library,
-tool, clock and method are still the same is kept, as are netlists: a run that was stopped goes on where it was.
+One row a PE (cells.synthesize_stream), one more with clock gating, and on the default node one at each of
+OTHER_CLOCKS_MHZ. The table is written after each one, and a row whose RTL, stimuli, library, tool, clock and method are
+still the same is kept, as are netlists: a run that was stopped goes on where it was. A clock that a PE does not reach
+is a row that says so (`meets_clock`).
 Machines do not read this table; their cells and edge units are in arch/costs/<node>.json.
 """
 
@@ -26,6 +28,8 @@ from bitwright.rtl.asic.synthesis import sha256_text, synthesize_verilog, yosys_
 from bitwright.rtl.pe import streaming
 
 CLOCK_MHZ = 250
+OTHER_CLOCKS_MHZ = (125, 500)
+"""Every PE reaches the first; half of them the second, with larger cells."""
 # The default tile of lut has 512 MACs a step: a small one with its table unit inside stands beside it.
 PES = (
     "shift-add", "int8-mac", "flint", "int8-int4-mac", "opt1", "opt3", "shift-add-a16", "fp16-mac", "w4a16-dequant",
@@ -53,30 +57,52 @@ def stimuli_sha256(name: str) -> str:
     return cells.stimuli_sha256(cells.stream_works(spec))
 
 
-def build(
-    path: Path, node: str | Path, clock_mhz: float, names: list[str], *, clock_gating: bool = False
-) -> dict[str, Any]:
-    """Write the rows of `names` that are missing or stale into the table at `path`, one after the other; those with
-    clock gating under "clock_gated".
+def section(table: dict[str, Any], clock_mhz: float, *, clock_gating: bool = False) -> dict[str, Any]:
+    """The rows of a table by PE, to be added to: "rows" at its own clock, "clock_gated", and "clocks" by the others."""
+    if clock_gating:
+        found = table.setdefault("clock_gated", {})
+    elif clock_mhz == table["clock_mhz"]:
+        found = table.setdefault("rows", {})
+    else:
+        found = table.setdefault("clocks", {}).setdefault(f"{clock_mhz:g}", {})
+    rows: dict[str, Any] = found
+    return rows
 
+
+def build(
+    path: Path,
+    node: str | Path,
+    clock_mhz: float,
+    names: list[str],
+    *,
+    clock_gating: bool = False,
+    other_mhz: float | None = None,
+) -> dict[str, Any]:
+    """Write the rows of `names` that are missing or stale into the table at `path`, one after the other.
+
+    clock_mhz    Of the table.
+    other_mhz    Of the rows, when not the table's.
     Raises as `cells.synthesize_stream`; what was written before stays.
     """
+    rows_mhz = other_mhz or clock_mhz
     same = {
         "library_sha256": read_library(library_path(node)).sha256,
-        "clock_mhz": clock_mhz,
+        "clock_mhz": rows_mhz,
         "method": cells.STREAM_METHOD,
     }
     cache = commands.work_folder("netlists")
-    table: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"rows": {}}
-    table |= {"schema_version": 2, "node": node_name(node), "command": "python -m bitwright.rtl.asic.stream_costs"}
-    rows = table.setdefault("clock_gated" if clock_gating else "rows", {})
+    table: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    table |= {"schema_version": 3, "node": node_name(node), "command": "python -m bitwright.rtl.asic.stream_costs"}
+    table["clock_mhz"] = clock_mhz
+    rows = section(table, rows_mhz, clock_gating=clock_gating)
     for name in names:
         kept = rows.get(name, {})
         wanted = {**same, "rtl_sha256": rtl_sha256(name), "stimuli_sha256": kept and stimuli_sha256(name)}
         if kept.get("tool", "").startswith(yosys_version()) and rounded(wanted).items() <= kept.items():
             continue
-        print(f"streams: {name}{', clock-gated' * clock_gating}", file=sys.stderr, flush=True)
-        rows[name] = cells.synthesize_stream(name, node, clock_mhz, cache, clock_gating=clock_gating)
+        how = f"{rows_mhz:g} MHz{', clock-gated' * clock_gating}"
+        print(f"streams: {name}, {how}", file=sys.stderr, flush=True)
+        rows[name] = cells.synthesize_stream(name, node, rows_mhz, cache, clock_gating=clock_gating)
         write_json(path, table)
     return table
 
@@ -140,11 +166,14 @@ def main() -> None:
     names = [name for name in PES if options.only is None or name.startswith(options.only)]
     missing = {*pe.all_names()} - {name.partition(":")[0] for name in PES}
     assert not missing, f"PEs without a row: {missing}"
+    node = options.liberty or options.node
     for clock_gating in (False, True):
-        table = build(path, options.liberty or options.node, options.clock_mhz, names, clock_gating=clock_gating)
+        table = build(path, node, options.clock_mhz, names, clock_gating=clock_gating)
+    for other_mhz in OTHER_CLOCKS_MHZ if options.liberty is None else ():
+        table = build(path, node, options.clock_mhz, names, other_mhz=other_mhz)
     if options.only is None:
-        build_parts(path, options.liberty or options.node, options.clock_mhz)
-        table = build_glitches(path, options.liberty or options.node, options.clock_mhz)
+        build_parts(path, node, options.clock_mhz)
+        table = build_glitches(path, node, options.clock_mhz)
     print(json.dumps({"rows": len(table["rows"]), "output": str(path)}))
 
 

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import json
 import os
+import resource
 import secrets
 import subprocess
 import sys
@@ -72,12 +73,13 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """A mapped design. `verilog` is the netlist's own text (for other tools)."""
+    """A mapped design. `verilog` is the netlist's own text (for other tools), `processor_s` what Yosys took."""
 
     netlist: Netlist
     verilog: str
     area: Area
     provenance: Provenance
+    processor_s: float
 
 
 def yosys_version() -> str:
@@ -119,12 +121,12 @@ def synthesize_verilog(
     script = SCRIPT if booth else tuple(line.replace(" -booth", "") for line in SCRIPT)
     if clock_gating:
         script = gated(script, wired_library(liberty))
-    document, text, library, provenance = _mapped(
+    found = _mapped(
         verilog, top, liberty, script, period_ps=period_ps, boundary=boundary, timeout_s=timeout_s, cache=cache
     )
-    netlist = from_yosys(document, top)
-    _refuse_unmodelled(netlist, library)
-    return Synthesis(netlist, text, netlist.area(library), provenance)
+    netlist = from_yosys(found.document, top)
+    _refuse_unmodelled(netlist, found.library)
+    return Synthesis(netlist, found.verilog, netlist.area(found.library), found.provenance, found.processor_s)
 
 
 def gated(script: tuple[str, ...], library: Library) -> tuple[str, ...]:
@@ -159,10 +161,19 @@ def synthesize_hierarchy(
     marks = [f"blackbox {' '.join(sorted(black_boxes))}"] if black_boxes else []
     marks += [f"setattr -mod -set keep_hierarchy 1 {' '.join(sorted(kept))}"] if kept else []
     script = (SCRIPT[0], "hierarchy -top {top}", *marks, *SCRIPT[1:])
-    document, _, _, provenance = _mapped(
-        verilog, top, liberty, script, period_ps=period_ps, boundary=None, timeout_s=timeout_s
-    )
-    return Hierarchy(document, top, frozenset(black_boxes)), provenance
+    found = _mapped(verilog, top, liberty, script, period_ps=period_ps, boundary=None, timeout_s=timeout_s)
+    return Hierarchy(found.document, top, frozenset(black_boxes)), found.provenance
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    """Yosys' JSON document, the netlist's Verilog, the library, how it was made, and Yosys' processor seconds then."""
+
+    document: dict[str, Any]
+    verilog: str
+    library: Library
+    provenance: Provenance
+    processor_s: float
 
 
 def _mapped(
@@ -175,8 +186,7 @@ def _mapped(
     boundary: Boundary | None,
     timeout_s: float,
     cache: Path | None = None,
-) -> tuple[dict[str, Any], str, Library, Provenance]:
-    """Yosys' JSON document, the netlist's Verilog, the library, and how it was made."""
+) -> _Mapped:
     if period_ps <= 0:
         raise ConfigError(f"period_ps = {period_ps}: must be positive")
     tool = yosys_version()
@@ -188,9 +198,9 @@ def _mapped(
     values = {"top": top, "liberty": "library.lib", "delay_ps": round(ABC_SHARE * period_ps)}
     shown = tuple(line.format(**{**values, "liberty": "LIBRARY"}) for line in (*script, *MAPPING))
     made_by = [tool, shown, library.sha256, sha256_text(verilog), period_ps, asdict(boundary)]
-    kept = cache and cache / f"{top}-{sha256_text(json.dumps(made_by))[:24]}.json.gz"
+    kept = cache and cache / f"{top}-{sha256_text(json.dumps(made_by))[:24]}.netlist.gz"
     if kept and kept.is_file():
-        document, text = json.loads(gzip.decompress(kept.read_bytes()))
+        document, text, processor_s = json.loads(gzip.decompress(kept.read_bytes()))
     else:
         with TemporaryDirectory(prefix="bitwright-synthesis-") as folder:
             work = Path(folder)
@@ -201,11 +211,13 @@ def _mapped(
             )
             (work / "mapping.abc").write_text("\n".join(line.format(**values) for line in MAPPING) + "\n")
             (work / "run.ys").write_text("\n".join(line.format(**values) for line in script) + "\n")
+            processor_s = -_children_s()
             _run_yosys(work, top, timeout_s)
+            processor_s += _children_s()
             document = json.loads((work / "netlist.json").read_text())
             text = (work / "netlist.v").read_text()
         if kept:
-            _keep(kept, [document, text])
+            _keep(kept, [document, text, processor_s])
     provenance = Provenance(
         f"{tool} ({document['creator'].split(',')[0].removeprefix('Yosys ')})",
         shown,
@@ -215,7 +227,13 @@ def _mapped(
         period_ps,
         boundary,
     )
-    return document, text, library, provenance
+    return _Mapped(document, text, library, provenance, processor_s)
+
+
+def _children_s() -> float:
+    """Processor seconds of the programs that this one has run to their end."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _with_ties(script: tuple[str, ...], library: Library) -> tuple[str, ...]:

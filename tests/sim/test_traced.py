@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bitwright.arch import trace
+from bitwright.arch import costs, trace
 from bitwright.arch.errors import CheckpointError, ConfigError
 from bitwright.arch.pe.digits import serial_cycles
 from bitwright.arch.trace import Trace
@@ -77,6 +77,36 @@ def test_every_layer_takes_the_cycles_of_its_own_codes(made: tuple[Path, Trace, 
     assert row["gaussian_error"] == row["gaussian_array_cycles"] / row["array_cycles"] - 1
     # The tiny model's weights are Gaussian: the guess is near, and not the same.
     assert 0 < abs(row["gaussian_error"]) < 0.02
+
+
+@pytest.mark.parametrize(("name", "rows_of_pes"), [("opt3-4x6", 4), ("opt4c-6x6", 2)])
+def test_energy_is_the_tables_for_cycles_of_work_and_of_waiting(
+    made: tuple[Path, Trace, dict[str, Any]], name: str, rows_of_pes: int
+) -> None:
+    path, found, weights = made
+    row = traced.simulate_trace(traced.array(name), str(path), found, prompt_tokens=4, output_tokens=0)
+    text = (Path(costs.__file__).parent / "streams_nangate45.json").read_text()
+    stored = json.loads(text)["rows"][name.partition("-")[0]]
+    leakage_uw = stored["leakage_uw"] + stored["clock_tree_leakage_uw"]
+    leakage_pj = leakage_uw / stored["clock_mhz"]
+    busy = tiles = weights_used = 0
+    for operator in found.operators:
+        weight = weights["embed" if operator == "head" else operator]
+        for channels in weight:
+            scale = np.float32(np.float16(np.abs(channels).max() / np.float32(127)))
+            busy += int(serial_cycles("en-t", np.clip(np.rint(channels / scale), -127, 127)).sum())
+        tiles += expected_tiles(weight, 6)
+        weights_used += weight.size * (1 if operator == "head" else 4)
+    active, idle = (stored[f"{kind}_energy_pj"] - leakage_pj for kind in ("active", "idle"))
+    expected_pj = rows_of_pes * (busy * active + (6 * tiles - busy) * idle + 6 * tiles * leakage_pj)
+    assert row["array_cycles"] == tiles  # 4 tokens are one pass of either
+    assert row["array_pes"] == 6 * rows_of_pes
+    assert row["array_energy_uj"] == pytest.approx(expected_pj / 1e6, rel=1e-9)
+    assert row["array_energy_pj_per_mac"] == pytest.approx(expected_pj / weights_used, rel=1e-9)
+    assert row["array_area_mm2"] == pytest.approx(6 * rows_of_pes * stored["area_um2"] / 1e6, rel=1e-9)
+    assert row["pe_rtl_sha256"] == stored["rtl_sha256"]
+    assert 0 < row["array_leakage_uj"] < 0.2 * row["array_energy_uj"]
+    assert 0 < row["array_energy_error_uj"] < 0.02 * row["array_energy_uj"]
 
 
 def test_another_timing_of_a_tile_takes_the_place_of_ours(made: tuple[Path, Trace, dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bitwright.arch import costs
-from bitwright.rtl.asic import cells, operands, stream_costs
+from bitwright.rtl.asic import cells, operands, stream_costs, stream_parts
 from bitwright.rtl.asic.characterise import Builder, stimuli_sha256
 from bitwright.rtl.asic.costs import CLOCK_MHZ
 from bitwright.rtl.asic.entries import entries
@@ -72,15 +72,44 @@ def test_the_sram_tables_are_whole(grid: Grid) -> None:
     assert len(rows) == len(found) == len(CELL_TYPES) * len(grid.capacities_bytes) * len(grid.widths_bits)
 
 
+def stream_table(node: str) -> dict[str, dict[str, dict[str, object]]]:
+    """Sections of rows by PE: at the table's clock, clock-gated, at other clocks."""
+    table = json.loads(resources.files("bitwright.arch.costs").joinpath(f"streams_{node}.json").read_text())
+    clocks = {f"{clock} MHz": rows for clock, rows in table.get("clocks", {}).items()}
+    return {"rows": table["rows"], "clock_gated": table["clock_gated"], **clocks}
+
+
 def stored_streams() -> dict[str, dict[str, object]]:
-    text = resources.files("bitwright.arch.costs").joinpath("streams_nangate45.json").read_text()
-    rows: dict[str, dict[str, object]] = json.loads(text)["rows"]
-    return rows
+    return stream_table("nangate45")["rows"]
 
 
-def test_rows_of_streaming_pes_are_of_todays_rtl() -> None:
-    stale = [name for name, row in stored_streams().items() if row["rtl_sha256"] != stream_costs.rtl_sha256(name)]
-    assert not stale, f"stale rows {stale}: run python -m bitwright.rtl.asic.stream_costs"
+@pytest.fixture(scope="module")
+def todays_rtl() -> dict[str, str]:
+    return {name: stream_costs.rtl_sha256(name) for name in stream_costs.PES}
+
+
+@pytest.mark.parametrize("node", costs.stream_nodes())
+def test_rows_of_streaming_pes_are_of_todays_rtl(node: str, todays_rtl: dict[str, str]) -> None:
+    rows = [(where, name, row) for where, rows in stream_table(node).items() for name, row in rows.items()]
+    stale = [f"{name} ({where})" for where, name, row in rows if row["rtl_sha256"] != todays_rtl.get(name)]
+    assert not stale, f"stale rows of {node}: {stale}: run python -m bitwright.rtl.asic.stream_costs"
+
+
+def test_parts_and_glitches_are_of_todays_rtl() -> None:
+    table = json.loads(resources.files("bitwright.arch.costs").joinpath("streams_nangate45.json").read_text())
+    parts = {name: stream_parts.rtl_sha256(name) for name in stream_parts.PARTS}
+    assert {name: part["rtl_sha256"] for name, part in table["parts"].items()} == parts
+    of_rows = ("rtl_sha256", "stimuli_sha256", "library_sha256", "clock_mhz", "tool")
+    for name, found in table["glitches"].items():
+        assert {key: found[key] for key in of_rows} == {key: table["rows"][name][key] for key in of_rows}, name
+
+
+def test_a_clock_that_is_not_met_is_a_row_that_says_so() -> None:
+    for node in costs.stream_nodes():
+        for where, rows in stream_table(node).items():
+            for name, row in rows.items():
+                met = float(row["fmax_mhz"]) >= float(row["clock_mhz"])  # type: ignore[arg-type]
+                assert row["meets_clock"] is met, (node, where, name)
 
 
 @pytest.mark.parametrize("name", ["shift-add", "int8-mac", "opt3"])
