@@ -65,7 +65,7 @@ types: $(STAMP) ## mypy on the installed package, not on the source tree
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p bitwright
 
-costs: $(STAMP) ## synthesise every PE and unit again and write arch/costs/nangate45.json
+costs: $(STAMP) ## synthesise every PE and unit again, PEs at three clocks: arch/costs/nangate45.json, streams_nangate45.json
 	$(BIN)/python -m bitwright.rtl.asic.costs
 	$(BIN)/python -m bitwright.rtl.asic.stream_costs
 
@@ -133,6 +133,7 @@ docs: $(STAMP) ## write the generated pages and schemas again
 	$(BIN)/python docs/registers.py > build/registers.md && mv build/registers.md docs/registers.md
 	$(BIN)/python docs/pes.py > build/pes.md && mv build/pes.md docs/pes.md
 	$(BIN)/python docs/stream_costs.py docs/stream-costs.svg > build/stream-costs.md && mv build/stream-costs.md docs/stream-costs.md
+	$(BIN)/python docs/stream_nodes.py > build/stream-nodes.md && mv build/stream-nodes.md docs/stream-nodes.md
 	$(BIN)/python docs/pe_library.py > build/pe-library.md && mv build/pe-library.md docs/pe-library.md
 	$(BIN)/python docs/qsnr.py > build/qsnr.md && mv build/qsnr.md docs/qsnr.md
 	$(BIN)/python docs/reproductions.py > build/reproductions.md && mv build/reproductions.md docs/reproductions.md

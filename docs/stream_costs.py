@@ -9,7 +9,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-NODES = ("nangate45", "sg13g2", "asap7")
 Row = dict[str, Any]
 TERMS = ("switching", "internal", "clock_pins", "clock_tree", "leakage")
 
@@ -26,7 +25,8 @@ Random steps of `lut` and `int8-int4-mac` also choose their modes at random (few
 not the real run's. `bit-serial` is measured on bitmod_fp4 and holds what a tile shares: its term encoders, group scaling and column
 accumulator. Operand isolation is not measured.
 
-The systolic cells and edge units, from which machines are priced, are on [another page](pes.md).
+The systolic cells and edge units, from which machines are priced, are on [another page](pes.md); other nodes and clocks, clock gating
+there, uncertainty and processor time on [a third](stream-nodes.md).
 
 ![Area, energy on real and random operands, and fmax](stream-costs.svg)
 """
@@ -52,15 +52,6 @@ Left out of every energy above, and measured here: the same netlists and vectors
 library's tables at its slew and load, inertial. Registers move equally often in both. Times the zero-delay figure:
 
 | PE | operands | toggles of logic | switching and internal energy | with the clock pins | pJ a MAC with glitches |
-| --- | --- | --- | --- | --- | --- |"""
-NODE_HEAD = """
-## At other nodes
-
-Made by `make campaign-nodes` with the user's own Liberty files: SG13G2 (130 nm) at {sg:g} MHz and ASAP7 (7 nm, predictive) at {as_:g} MHz, which are
-as many fan-out-of-four delays as {clock:g} MHz is on Nangate45. Area per MAC a cycle and energy per MAC relative to `int8-mac` of the same node;
-"place" is the rank by it among the rows that all three nodes have. ASAP7 declares no wire load: it gets Nangate45's, scaled by its cells' size.
-
-| PE | area 45 / 130 / 7 nm | place | energy 45 / 130 / 7 nm | place | fmax, MHz |
 | --- | --- | --- | --- | --- | --- |"""
 
 
@@ -282,43 +273,6 @@ def glitches_table(rows: dict[str, Row], measured: dict[str, Any]) -> list[str]:
     return lines
 
 
-def places(values: dict[str, float]) -> dict[str, int]:
-    """Rank of each name, 1 the least."""
-    return {name: place for place, name in enumerate(sorted(values, key=lambda name: values[name]), 1)}
-
-
-def nodes_section(tables: list[dict[str, Any]]) -> str:
-    """The rank order over nodes; nothing when a node's table is missing."""
-    if not all(one["rows"] for one in tables):
-        return ""
-    shared = [
-        name for name in tables[0]["rows"] if all(one["rows"].get(name, {}).get("macs_per_cycle") for one in tables)
-    ]
-    measures: list[Callable[[Row], float]] = [
-        lambda row: row["area_um2"] / row["macs_per_cycle"],
-        lambda row: row["energy_pj_per_mac"],
-    ]
-    columns: dict[str, list[str]] = {name: [] for name in shared}
-    moved = []
-    for what, measure in zip(("area", "energy"), measures, strict=True):
-        values = [{name: measure(one["rows"][name]) for name in shared} for one in tables]
-        ranks = [places(one) for one in values]
-        for name in shared:
-            columns[name].append(" / ".join(f"{one[name] / one['int8-mac']:.2f}" for one in values))
-            columns[name].append(" / ".join(str(rank[name]) for rank in ranks))
-        n = len(shared)
-        rho = [1 - 6 * sum((ranks[0][name] - rank[name]) ** 2 for name in shared) / (n**3 - n) for rank in ranks[1:]]
-        moved.append(f"{what} {rho[0]:.3f} (130 nm) and {rho[1]:.3f} (7 nm)")
-        far = [name for name in shared if max(rank[name] for rank in ranks) - min(rank[name] for rank in ranks) >= 3]
-        moved[-1] += f", rows that move by three places or more: {', '.join(f'`{name}`' for name in far) or 'none'}"
-    for name in shared:
-        columns[name].append(" / ".join(f"{one['rows'][name]['fmax_mhz']:.0f}" for one in tables))
-    clocks = [next(iter(one["rows"].values()))["clock_mhz"] for one in tables]
-    lines = [f"| `{name}` | {' | '.join(columns[name])} |" for name in shared]
-    head = NODE_HEAD.format(clock=clocks[0], sg=clocks[1], as_=clocks[2])
-    return "\n".join([head, *lines, "", f"Rank correlation (Spearman) with 45 nm: {'; '.join(moved)}."])
-
-
 def picture(rows: dict[str, Row]) -> str:
     """Three panels of dots as SVG, rows by area per MAC, on logarithmic axes: they span two orders of magnitude."""
     import math
@@ -369,20 +323,18 @@ def picture(rows: dict[str, Row]) -> str:
 
 def main() -> None:
     """Print the page; write the picture to the file that is given."""
-    tables = [load(node) for node in NODES]
-    rows = dict(sorted(tables[0]["rows"].items()))
+    made = load("nangate45")
+    rows = dict(sorted(made["rows"].items()))
     clock = next(iter(rows.values()))["clock_mhz"]
     print(HEAD.format(clock=clock))
     print(costs_table(rows))
     print("\n## What the energy is made of\n")
     print(terms_table(rows))
-    print("\n".join([GATED, *gated_table(rows, tables[0]["clock_gated"])]))
+    print("\n".join([GATED, *gated_table(rows, made["clock_gated"])]))
     print(PAPERS.format(clock=clock))
-    for line in papers(rows, tables[0]["parts"], tables[0]["clock_gated"]):
+    for line in papers(rows, made["parts"], made["clock_gated"]):
         print(f"| {' | '.join(line)} |")
-    print("\n".join([GLITCHES, *glitches_table(rows, tables[0]["glitches"])]))
-    if section := nodes_section(tables):
-        print(section)
+    print("\n".join([GLITCHES, *glitches_table(rows, made["glitches"])]))
     Path(sys.argv[1]).write_text(picture(rows))
 
 

@@ -14,6 +14,7 @@ from bitwright.arch.costs.tables import (
     nodes,
     sram,
     sram_1r1w,
+    sram_22nm,
 )
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "nodes",
     "sram",
     "sram_1r1w",
+    "sram_22nm",
     "stream",
     "stream_nodes",
 ]

@@ -6,6 +6,7 @@ Verilog. Systolic cells and edge units are in the tables of `CostTable`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +30,7 @@ class StreamCost:
                                 formats that the PE is made for (bit-serial: bitmod_fp4).
     active_pj, stalled_pj, idle_pj   A cycle with a step on offer; with a sum that nobody takes; with neither. The
                                 clock and its tree (estimated) run in all of them.
-    active_error_pj             Standard error of active_pj from the finite stimulus.
+    active_error_pj             Standard error of active_pj from the finite stimulus; nan in a row without it.
     rtl_sha256                  Of the Verilog that was mapped.
     """
 
@@ -103,7 +104,7 @@ def _cost(name: str, row: Mapping[str, Any], node: str) -> StreamCost:
         name=name,
         node=node,
         macs_per_cycle=row["macs_per_cycle"],
-        active_error_pj=row["energy_error_pj_per_mac"] * row["macs_per_cycle"],
+        active_error_pj=row.get("energy_error_pj_per_mac", math.nan) * row["macs_per_cycle"],
         leakage_uw=leakage_uw,
         **{key: row[key] for key in ("clock_mhz", "area_um2", "sequential_um2", "min_period_ns", "rtl_sha256")},
         **bins,

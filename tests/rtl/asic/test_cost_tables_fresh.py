@@ -13,7 +13,7 @@ from bitwright.rtl.asic.characterise import Builder, stimuli_sha256
 from bitwright.rtl.asic.costs import CLOCK_MHZ
 from bitwright.rtl.asic.entries import entries
 from bitwright.rtl.asic.jsonout import rounded
-from bitwright.rtl.asic.sram_table import CELL_TYPES, ONE_PORT, TWO_PORTS, WHEEL_SHA256, Grid
+from bitwright.rtl.asic.sram_table import CELL_TYPES, GRIDS, WHEEL_SHA256, Grid
 from bitwright.rtl.asic.synthesis import sha256_text
 
 REGENERATE = "run: python -m bitwright.rtl.asic.costs"
@@ -62,7 +62,7 @@ def test_every_cell_meets_the_tables_clock() -> None:
             assert table.entry(key)["fmax_mhz"] >= table.clock_mhz, key
 
 
-@pytest.mark.parametrize("grid", [ONE_PORT, TWO_PORTS], ids=lambda grid: grid.file)
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.file)
 def test_the_sram_tables_are_whole(grid: Grid) -> None:
     text = resources.files("bitwright.arch.costs").joinpath(grid.file).read_text()
     data = json.loads(text)
