@@ -6,7 +6,7 @@ run apart and meet when the tile ends, so a tile takes the most that a column's 
     cycles of a matrix = ceil(tokens / rows) * sum over its tiles of max over columns of sum over k of weight cycles
 
 Energy and area are of the PEs alone, from the table of PEs behind streams: an active cycle for each cycle that a weight
-takes, an idle one for each in which a column waits for the longest.
+takes, an idle one for each in which a column waits for the longest, and for a PE whose rows have no token.
 
 Fidelity: a weight's cycles are the PE's golden timing, exact; the tile is the rule above (`tile_cycles`: another may
 be given). Not modelled is listed in `NOT_MODELLED`, which every result carries.
@@ -44,8 +44,7 @@ NOT_MODELLED = (
     "cycles of the array alone while its columns work: filling, draining, loading operands and DRAM are not in them",
     "weight matrices and head only: no attention with the KV cache, no element-wise work",
     "energy and area of the PEs alone: no buffers, wires between PEs or DRAM; an active cycle costs "
-    "what one on SmolLM2's weights and activations in the PE's own format does, and all rows of a pass are "
-    "charged, with a token or without",
+    "what one on SmolLM2's weights and activations in the PE's own format does",
     "the Gaussian guess: independent values of the tensor's root mean square, encoded in the same format and group",
 )
 _SEED = 6
@@ -66,7 +65,15 @@ class ColumnArray:
     @property
     def pes(self) -> int:
         """PEs in it; one of several lanes takes as many rows."""
-        return self.cols * -(-self.rows // self.spec.macs_per_step)
+        return self.cols * self._pe_rows(self.rows)
+
+    def working(self, tokens: int) -> int:
+        """PEs of a column that have a token, summed over the passes that `tokens` take."""
+        passes, rest = divmod(tokens, self.rows)
+        return passes * self._pe_rows(self.rows) + self._pe_rows(rest)
+
+    def _pe_rows(self, rows: int) -> int:
+        return -(-rows // self.spec.macs_per_step)
 
 
 def array(name: str) -> ColumnArray:
@@ -91,10 +98,10 @@ class _Tensor:
     tiles: int
     tiles_gaussian: int
 
-    def pass_pj(self, machine: ColumnArray, cost: StreamCost) -> tuple[float, float]:
-        """Dynamic energy of all PEs while all tiles are done once, and its standard error."""
-        busy = machine.pes // machine.cols * self.real.total
-        waiting = machine.pes * self.tiles - busy
+    def energy_pj(self, machine: ColumnArray, cost: StreamCost, passes: int, working: int) -> tuple[float, float]:
+        """Dynamic energy of all PEs over `passes`, of which `working` of a column have a token; its standard error."""
+        busy = self.count * working * self.real.total
+        waiting = self.count * passes * machine.pes * self.tiles - busy
         return busy * cost.active_pj + waiting * cost.idle_pj, busy * cost.active_error_pj
 
 
@@ -144,10 +151,11 @@ def simulate_trace(
     for tensor in tensors:
         prefill, decode = head_passes if tensor.operator == "head" else passes
         layers.append(_layer(tensor, prefill, decode))
-        tokens = batch * (1 if tensor.operator == "head" else prompt_tokens) + batch * output_tokens
-        macs += tensor.count * tensor.n * tensor.k * tokens
+        tokens = batch * (1 if tensor.operator == "head" else prompt_tokens)
+        macs += tensor.count * tensor.n * tensor.k * (tokens + batch * output_tokens)
         if cost is not None:
-            energies.append([(prefill + decode) * tensor.count * pj for pj in tensor.pass_pj(machine, cost)])
+            working = machine.working(tokens) + output_tokens * machine.working(batch)
+            energies.append(tensor.energy_pj(machine, cost, prefill + decode, working))
     row = _row(machine, model, trace, tensors, layers, "trace" if sha256 is not None else "stand-in")
     return (
         row
@@ -217,7 +225,7 @@ def _layer(tensor: _Tensor, prefill: int, decode: int) -> dict[str, Any]:
 
 
 def _costs(
-    machine: ColumnArray, cost: StreamCost | None, energies: list[list[float]], cycles: int, macs: int
+    machine: ColumnArray, cost: StreamCost | None, energies: list[tuple[float, float]], cycles: int, macs: int
 ) -> dict[str, Any]:
     """Area and energy of the PEs at the table's node and clock; `energies`: dynamic ones and their errors, pJ."""
     names = ("node", "clock_mhz", "area_mm2", "energy_uj", "energy_error_uj", "leakage_uj", "energy_pj_per_mac")
