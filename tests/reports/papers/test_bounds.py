@@ -33,6 +33,13 @@ def test_flightllm_is_within_its_bandwidth() -> None:
     assert [row["estimate_percent"] < 0 for row in rows if row["context"] == 0] == [True, False]
 
 
+@pytest.mark.parametrize("paper", ["accllm", "flightllm"])
+def test_our_machine_is_below_the_bound_and_near_it(paper: str) -> None:
+    """Decode is bound by the bytes: what lies between are the first loads and last outputs of operators."""
+    for row in fpga_decode.answer(paper)["rows"]:
+        assert 0.9 * row["bound_tokens_per_s"] < row["simulated_tokens_per_s"] < row["bound_tokens_per_s"]
+
+
 def test_the_latencies_of_table_1_are_not_of_llama_2_7b() -> None:
     rows = lut_tensor_core.answer()["rows"]
     possible: dict[str, list[bool]] = {}
