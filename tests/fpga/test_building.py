@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bitwright.arch import machine
 from bitwright.arch.errors import ConfigError, ToolError
 from bitwright.cli.main import app
-from bitwright.fpga import boards, building
+from bitwright.fpga import array_top, boards, building
 from typer.testing import CliRunner
 
 ARGUMENTS = ["--board", "tang-nano-9k", "--machine", "int8-1x1", "--array", "--json"]
@@ -66,3 +67,65 @@ def test_a_missing_bitstream_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         building.program(tmp_path / "none.fs", boards.get("tang-nano-9k"))
     assert str(raised.value) == (f"bitstream = {tmp_path / 'none.fs'}: no such file; make it with bitwright fpga build")
+
+
+class Fake:
+    """Stands for the tools: writes a bitstream that counts the builds. What designs are is of no matter here."""
+
+    def __init__(self) -> None:
+        self.builds = 0
+
+    def __call__(self, work: Path, files: dict[str, str], *_: object) -> dict[str, object]:
+        self.builds += 1
+        (work / "board.fs").write_text(f"{self.builds} {len(files['design.v'])}")
+        return {"bitstream_bytes": 1}
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    made = Fake()
+    monkeypatch.setattr(building, "_built", made)
+    monkeypatch.setattr(array_top, "verilog", lambda machine, board: ("array", f"// {machine.name} on {board}"))
+    monkeypatch.setattr(building, "_tool", lambda *names: Path(names[0]))
+    return made
+
+
+def built(folder: Path, board: boards.Board, name: str = "int8-1x1") -> str:
+    return str(building.build(machine.load(name), board, folder, array=True)["bitstream"])
+
+
+def test_a_build_is_kept_by_what_it_is_made_of(tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Design, pins, clock, tools' versions: another of each is another build, the same is none."""
+    board = boards.get("tang-nano-9k")
+    first = built(tmp_path, board)
+    assert built(tmp_path, board) == first
+    assert fake.builds == 1
+    others = {
+        built(tmp_path, replace(board, pads=board.pads | {"leds": "10 11 13 14 15"})),
+        built(tmp_path, replace(board, pads=board.pads | {"tx": "19"})),
+        built(tmp_path, replace(board, clock_hz=26_000_000, input_hz=26_000_000)),
+        built(tmp_path, board, "int8-2x2"),
+    }
+    monkeypatch.setattr(building, "_version", lambda package: "99")
+    others.add(built(tmp_path, board))
+    assert len(others | {first}) == 6
+    assert fake.builds == 6
+    assert Path(first).read_text().startswith("1 ")
+
+
+def test_a_build_that_was_broken_off_leaves_nothing_that_is_taken_for_one(tmp_path: Path, fake: Fake) -> None:
+    board = boards.get("tang-nano-9k")
+
+    def breaks(work: Path, *_: object) -> dict[str, object]:
+        (work / "board.fs").write_text("half")
+        raise ToolError("nextpnr: killed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, "_built", breaks)
+        with pytest.raises(ToolError, match=r"^nextpnr: killed$"):
+            built(tmp_path, board)
+    assert list(tmp_path.iterdir()) == []
+    kept = Path(built(tmp_path, board)).parent
+    (kept / "build.json").unlink()  # one of a killed process has none
+    assert Path(built(tmp_path, board)).read_text().startswith("2 ")
+    assert fake.builds == 2
