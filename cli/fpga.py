@@ -99,7 +99,8 @@ def report(
         _show(row, json)
         return
     keys = ("clock_mhz", "fmax_mhz", "slack_ns", "peak_gops_at_fmax", "build_s", "peak_memory_mib", "bitstream_bytes")
-    print_table(("figure", "value"), [(key, row[key]) for key in keys if row.get(key) is not None])
+    shown = [(key, row[key]) for key in (*keys, "netlist") if row.get(key) is not None]
+    print_table(("figure", "value"), shown)
     cells = sorted(row["utilisation"].items())
     print_table(("cells", "used", "available"), [(kind, n["used"], n["available"]) for kind, n in cells])
 

@@ -48,6 +48,8 @@ _TOOLS = {  # family -> place and route, packer, each: pip's program, native pro
     ),
 }
 _SUFFIX = {"ecp5": "bit", "ice40": "bin", "gowin": "fs"}
+NETLIST_SIMULATED = frozenset({"ecp5", "ice40"})
+"""Families of which a netlist of the array and of the memory passes the tests of the RTL, cell by cell."""
 
 
 def build(machine: Machine, board: Board, folder: Path, *, array: bool = False) -> dict[str, Any]:
@@ -89,7 +91,8 @@ def build(machine: Machine, board: Board, folder: Path, *, array: bool = False) 
         finally:
             shutil.rmtree(work, ignore_errors=True)
     row = json.loads(report.read_text())
-    return {**row, "bitstream": str(kept / f"{TOP}.{_SUFFIX[board.family]}")}
+    netlist = "array and memory simulated as cells" if board.family in NETLIST_SIMULATED else "not simulated"
+    return {**row, "netlist": netlist, "bitstream": str(kept / f"{TOP}.{_SUFFIX[board.family]}")}
 
 
 def _built(

@@ -32,6 +32,7 @@ def test_a_bitstream_meets_its_clock_is_kept_and_is_the_same_again(tmp_path: Pat
     assert len(content) == first["bitstream_bytes"] > 1_000_000
     assert float(str(first["fmax_mhz"])) > first["clock_mhz"] == 27.0
     assert first["utilisation"]["MULT9X9"]["used"] == 1  # type: ignore[index]
+    assert first["netlist"] == "not simulated"
     before = Path(str(first["bitstream"])).stat().st_mtime_ns
     assert run(tmp_path / "one", "report") == first
     assert Path(str(first["bitstream"])).stat().st_mtime_ns == before  # not built again
@@ -111,6 +112,13 @@ def test_a_build_is_kept_by_what_it_is_made_of(tmp_path: Path, fake: Fake, monke
     assert len(others | {first}) == 6
     assert fake.builds == 6
     assert Path(first).read_text().startswith("1 ")
+
+
+@pytest.mark.parametrize("name", boards.names())
+def test_a_build_says_whether_netlists_of_its_family_are_simulated(tmp_path: Path, fake: Fake, name: str) -> None:
+    told = building.build(machine.load("int8-1x1"), boards.get(name), tmp_path, array=True)["netlist"]
+    tested = boards.get(name).family in ("ecp5", "ice40")
+    assert told == ("array and memory simulated as cells" if tested else "not simulated")
 
 
 def test_a_build_that_was_broken_off_leaves_nothing_that_is_taken_for_one(tmp_path: Path, fake: Fake) -> None:
