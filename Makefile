@@ -111,6 +111,10 @@ bench-peers: $(STAMP) ## beside scalesim, zigzag-dse, GenZ (own environments, 2 
 campaign-fuzz: $(STAMP) ## damaged files against every reader (FUZZ_SECONDS=600, FUZZ_SEED=1)
 	$(BIN)/python tests/workloads/campaign_fuzz_files.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
+campaign-sizing: $(STAMP) ## PEs and the largest arrays on FPGA parts: arch/costs/fpga.json (half a day; goes on; 400 MB of tools)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --no-build-isolation -e ".[fpga]"
+	$(BIN)/python -m bitwright.fpga.sizing
+
 campaign-fpga: $(STAMP) ## a decode step of SmolLM2 through a board's link, every family of machines on the board top (10 minutes)
 	$(BIN)/python -m pytest -s tests/fpga/campaign_fpga.py
 
@@ -134,6 +138,7 @@ docs: $(STAMP) ## write the generated pages and schemas again
 	$(BIN)/python docs/pes.py > build/pes.md && mv build/pes.md docs/pes.md
 	$(BIN)/python docs/stream_costs.py docs/stream-costs.svg > build/stream-costs.md && mv build/stream-costs.md docs/stream-costs.md
 	$(BIN)/python docs/stream_nodes.py > build/stream-nodes.md && mv build/stream-nodes.md docs/stream-nodes.md
+	$(BIN)/python docs/fpga_sizing.py docs/fpga-sizing.svg > build/fpga-sizing.md && mv build/fpga-sizing.md docs/fpga-sizing.md
 	$(BIN)/python docs/pe_library.py > build/pe-library.md && mv build/pe-library.md docs/pe-library.md
 	$(BIN)/python docs/qsnr.py > build/qsnr.md && mv build/qsnr.md docs/qsnr.md
 	$(BIN)/python docs/reproductions.py > build/reproductions.md && mv build/reproductions.md docs/reproductions.md
@@ -153,4 +158,4 @@ picture: $(STAMP) ## the README's picture, from the report of `make sweep`
 clean: ## remove what make made, but .venv and results
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-nodes campaign-proofs campaign-dram bench-peers campaign-fuzz fpga campaign-fpga campaign-properties docs traces accuracy picture clean
+.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-nodes campaign-proofs campaign-dram bench-peers campaign-fuzz fpga campaign-fpga campaign-properties docs traces accuracy picture clean campaign-sizing

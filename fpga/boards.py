@@ -127,7 +127,7 @@ _BOARDS = (
         part=("--device", "GW1NR-LV9QN88PC6/I5", "GW1N-9C"),
         pads={"clk": "52", "reset": "4", "rx": "18", "tx": "17", "leds": "10 11 13 14 15 16"},
         reset_pressed=0,
-        capacity={"LUT4": 8640, "DFF": 6480, "MULT18X18": 10, "BSRAM": 26},
+        capacity={"LUT4": 8640, "DFF": 6480, "MULT18X18": 20, "BSRAM": 26},
         pin_source="amaranth_boards.tang_nano_9k",
     ),
     _tang_nano(

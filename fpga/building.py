@@ -137,9 +137,9 @@ def _synthesis(board: Board) -> str:
     return _SYNTHESIS[board.family].format(top=TOP, gowin="gw2a" if "18C" in board.part[-1] else "gw1n")
 
 
-def _commands(board: Board, router: Path, packer: Path) -> list[list[str]]:
+def _commands(board: Board, router: Path, packer: Path, seed: int = SEED) -> list[list[str]]:
     mhz = f"{board.clock_hz / 1e6:g}"
-    common = [str(router), "--json", "design.json", "--report", "report.json", "--seed", str(SEED), "--freq", mhz]
+    common = [str(router), "--json", "design.json", "--report", "report.json", "--seed", str(seed), "--freq", mhz]
     out = f"{TOP}.{_SUFFIX[board.family]}"
     if board.family == "ecp5":
         route = [*common, *board.part, "--lpf", "pins", "--textcfg", "routed"]

@@ -1,0 +1,80 @@
+"""Synthesis alone: what is counted, the caps, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from bitwright.arch.errors import ToolError
+from bitwright.fpga.cell_counts import SCRIPTS, Arithmetic, cells_of, resources, run_capped, synthesize
+
+DESIGN = """
+module design(input clk, input [31:0] next, output reg [31:0] held,
+              input signed [15:0] a, b, output signed [31:0] product);
+  always @(posedge clk) held <= next;
+  assign product = a * b;
+endmodule
+"""
+"""32 flip-flops without logic, and one multiplier that is not registered."""
+
+
+SMALL = DESIGN.replace("15:0", "7:0").replace("signed [31:0]", "signed [15:0]")
+
+
+def counts(folder: Path, text: str, family: str, arithmetic: Arithmetic) -> dict[str, float]:
+    ran = synthesize(folder, text, "design", family, arithmetic, pads=False, cap_s=300)
+    assert ran.status == 0
+    return resources(family, cells_of(folder / "design.json", "design"))
+
+
+@pytest.mark.parametrize("family", SCRIPTS)
+def test_a_register_and_a_product_are_32_flip_flops_and_one_multiplier(family: str, tmp_path: Path) -> None:
+    found = counts(tmp_path, DESIGN, family, Arithmetic.DSP)
+    assert found == {"lut": 0, "ff": 32, "dsp": 1, "bram": 0}
+
+
+@pytest.mark.parametrize("family", ["ecp5", "ice40", "gowin"])  # 7-series: a quarter of a minute
+def test_without_dsps_the_product_is_luts(family: str, tmp_path: Path) -> None:
+    found = counts(tmp_path, SMALL, family, Arithmetic.LUT)
+    assert found["dsp"] == 0
+    assert found["ff"] == 32
+    assert found["lut"] > 8 * 8 / 2  # a LUT takes at most two bits of one partial product and a sum
+
+
+def test_cells_take_what_the_family_says() -> None:
+    ecp5 = resources("ecp5", {"LUT4": 3, "CCU2C": 2, "TRELLIS_DPR16X4": 1, "PFUMX": 9, "DP16KD": 2, "$scopeinfo": 5})
+    assert ecp5 == {"lut": 3 + 2 * 2 + 6, "ff": 0, "dsp": 0, "bram": 2}
+    assert resources("gowin", {"MULT9X9": 3, "DFFRE": 2, "ALU": 1})["dsp"] == 1.5
+    assert resources("xc7", {"LUT6": 1, "INV": 1, "FDRE": 1, "RAMB18E1": 1})["bram"] == 0.5
+    assert resources("ice40", {"SB_DFFESR": 2, "SB_CARRY": 1, "SB_LUT4": 1, "SB_SPRAM256KA": 1})["ff"] == 2
+
+
+def test_a_cell_that_is_not_known_is_refused() -> None:
+    with pytest.raises(ToolError) as raised:
+        resources("ecp5", {"LUT4": 1, "ALU54B": 2})
+    assert str(raised.value) == (
+        "yosys: 2 cells ALU54B of family ecp5: not known what they take (fpga/cell_counts.py)"
+    )  # fmt: skip
+
+
+def test_a_run_is_stopped_at_its_cap_with_its_children(tmp_path: Path) -> None:
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    ran = run_capped([sys.executable, "-c", child], tmp_path, "log", 1.0)
+    assert ran.status is None
+    assert 1 <= ran.seconds < 30
+    assert ran.memory_mib > 0
+
+
+def test_a_run_that_ends_tells_its_status_memory_and_words(tmp_path: Path) -> None:
+    code = "import sys; held = bytearray(200 << 20); print('said'); sys.exit(3)"
+    ran = run_capped([sys.executable, "-c", code], tmp_path, "log", 60)
+    assert ran.status == 3
+    assert ran.memory_mib >= 200
+    assert (tmp_path / "log").read_text() == "said\n"
+
+
+def test_a_run_gets_no_more_memory_than_its_cap(tmp_path: Path) -> None:
+    code = "held = bytearray(3 << 30)"
+    assert run_capped([sys.executable, "-c", code], tmp_path, "log", 60, memory_gib=1).status == 1
+    assert "MemoryError" in (tmp_path / "log").read_text()
