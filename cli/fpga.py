@@ -86,7 +86,9 @@ def report(
     array: _ARRAY = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Used and available cells, clock, slack and peak GOPS of a build; builds it first where it was not.
+    """Used and available cells, clock, slack and peak GOPS of a build, and the sizes of arrays that fit the board.
+
+    Builds it first where it was not.
 
     Examples:
 
@@ -94,7 +96,9 @@ def report(
 
       bitwright fpga report --board icebreaker --machine shift-add-2x2 --array --json
     """
-    row = _made(board, machine, output, array)
+    from bitwright import fpga
+
+    row = _made(board, machine, output, array) | {"fits": fpga.sizes(board)}
     if json:
         _show(row, json)
         return
@@ -103,6 +107,9 @@ def report(
     print_table(("figure", "value"), shown)
     cells = sorted(row["utilisation"].items())
     print_table(("cells", "used", "available"), [(kind, n["used"], n["available"]) for kind, n in cells])
+    if row["fits"]:
+        print("\nThe largest arrays alone (--array) on this board (docs/fpga-sizing.md):")
+        print_table(("array", "largest", "shown"), [tuple(item.values()) for item in row["fits"]])
 
 
 @app.command()

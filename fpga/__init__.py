@@ -39,6 +39,13 @@ def build(machine: Machine, board: str, folder: Path, *, array: bool = False) ->
     return building.build(machine, known, folder, array=array)
 
 
+def sizes(board: str) -> list[dict[str, Any]]:
+    """The largest arrays that were found for a board: `bitwright.fpga.fitting.sizes`."""
+    from bitwright.fpga import boards, fitting
+
+    return fitting.sizes(boards.get(board))
+
+
 def program(bitstream: Path, board: str) -> None:
     """Load a bitstream into a board: `bitwright.fpga.building.program`."""
     from bitwright.fpga import boards, building

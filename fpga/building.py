@@ -24,6 +24,7 @@ from typing import Any
 from bitwright.arch.errors import ConfigError, ToolError
 from bitwright.arch.machine import Machine
 from bitwright.fpga.boards import Board
+from bitwright.fpga.fitting import too_large
 from bitwright.fpga.wrapping import TOP, constraints, wrapper
 
 SCHEMA_VERSION = 1
@@ -158,12 +159,9 @@ def _fits(netlist: Path, machine: Machine, board: Board) -> None:
     for cell in cells:
         for kind, amount in _taken(board.family, cell["type"]):
             counts[kind] = counts.get(kind, 0) + amount
-    over = [f"{counts[kind]} {kind} of {most}" for kind, most in board.capacity.items() if counts.get(kind, 0) > most]
-    if over:
-        raise ConfigError(
-            f"machine {machine.name} on {board.name}: needs {', '.join(over)}; take a larger board, a smaller array, "
-            "port.bytes: 8 and smaller buffers, or the array alone (--array)"
-        )
+    refusal = too_large(machine, board, counts)
+    if refusal is not None:
+        raise refusal
 
 
 def _taken(family: str, kind: str) -> list[tuple[str, int]]:

@@ -21,9 +21,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from bitwright.arch.errors import ConfigError, ToolError
+from bitwright.arch.errors import ToolError
 from bitwright.arch.machine import Machine
 from bitwright.fpga.boards import Board
+from bitwright.fpga.fitting import too_large
 from bitwright.fpga.wrapping import TOP, constraints, wrapper
 
 SCHEMA_VERSION = 1
@@ -128,12 +129,9 @@ def _estimated(work: Path, machine: Machine, board: Board) -> dict[str, Any]:
     cells = json.loads(netlist.read_text())["modules"][TOP]["cells"].values()
     counts = taken(Counter(cell["type"] for cell in cells))
     netlist.unlink()  # large, and Vivado reads the Verilog
-    over = [f"{counts[kind]} {kind} of {most}" for kind, most in board.capacity.items() if counts[kind] > most]
-    if over:
-        raise ConfigError(
-            f"machine {machine.name} on {board.name}: needs {', '.join(over)} by Yosys' estimate; take a smaller array "
-            "or smaller buffers, or the array alone (--array)"
-        )
+    refusal = too_large(machine, board, counts)
+    if refusal is not None:
+        raise refusal
     return {
         "clock_mhz": board.clock_hz / 1e6,
         "fmax_mhz": None,

@@ -81,8 +81,8 @@ def test_too_large_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ConfigError) as caught:
         vivado.export(machines.load("int8-2x2"), board, tmp_path, array=True)
     assert str(caught.value) == (
-        "machine int8-2x2 on arty-a7-100t: needs 4 DSP of 3 by Yosys' estimate; take a smaller array or smaller "
-        "buffers, or the array alone (--array)"
+        "machine int8-2x2 on arty-a7-100t: needs 4 DSP of 3; take a larger board, a smaller array, port.bytes: 8 and "
+        "smaller buffers, or the array alone (--array)"
     )
     assert list(tmp_path.iterdir()) == []
 
