@@ -85,8 +85,8 @@ class Bench:
             self.add(row(mode.label, run, cycles, ours[mode.against], took, remark))
 
     def ours(self, case: Case, engine: str, bytes_per_cycle: float) -> Run | None:
-        """Our machine; None in a dataflow that it does not have."""
-        if case.dataflow == "is":
+        """Our machine; None in a dataflow that it does not have, and where only SCALE-Sim's array runs."""
+        if case.dataflow == "is" or not (case.small or case.dataflow == "ws"):
             return None
         return self.measure([sys.executable, str(HERE / "ours_driver.py")], case.job(engine, bytes_per_cycle))
 

@@ -144,7 +144,7 @@ def test_missing_peers_have_rows_and_ours_still_runs() -> None:
     """A whole case on this machine without a single peer."""
     gone = Run(Status.MISSING, why="not here")
     bench = Bench(dict.fromkeys(("scalesim", "zigzag", "genz"), gone), gone, Runner(LIMITS))
-    bench.case(Case(20, 30, 40, 8, "ws"), 1640.0)
+    bench.case(Case(100, 300, 50, 128, "ws"), 1640.0)
     told = [table.cells(row) for row in bench.rows]
     assert [cells[2] for cells in told] == [
         "bitwright fast",

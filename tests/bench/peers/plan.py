@@ -79,6 +79,11 @@ class Case:
     array: int
     dataflow: str
 
+    @property
+    def small(self) -> bool:
+        """Whether it is one of the two that all take in every dataflow."""
+        return (self.m, self.k, self.n) in SMALL
+
     def job(self, mode: str, bytes_per_cycle: float) -> dict[str, Any]:
         """What a driver takes."""
         return MACHINE | {
@@ -102,14 +107,15 @@ def cases(short: bool) -> Iterator[Case]:
 def modes(case: Case) -> list[Mode]:
     """The modes that take `case`.
 
-    SCALE-Sim's whole simulator takes output- and input-stationary only the small products on the larger array: what
-    it gives without stalls is what its array alone gives, which takes all.
+    SCALE-Sim's whole simulator takes the other dataflows, and its USER mode, only where it is quick: small products
+    on the larger array. What it gives without stalls is what its array alone gives, which takes all.
     """
-    quick = (case.m, case.k, case.n) in SMALL and case.array == ARRAYS[0]
+    quick = case.small and case.array == ARRAYS[0]
     return [
         mode
         for mode in MODES
-        if case.dataflow in mode.dataflows and (quick or case.dataflow == "ws" or mode.name == "compute")
+        if case.dataflow in mode.dataflows
+        and (quick or mode.name == "compute" or (case.dataflow == "ws" and mode.name != "user"))
     ]
 
 
