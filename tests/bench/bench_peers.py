@@ -146,28 +146,26 @@ def main(arguments: argparse.Namespace) -> int:
     measure = Runner(limits, arguments.kept)
     bench = Bench(pythons, program(arguments.maestro), measure)
     bytes_per_cycle = whole_model.bytes_per_cycle()
-    load = os.getloadavg()
+    load, models, stopped = os.getloadavg(), [], False
     try:
         models = [] if arguments.short else whole_model.rows(pythons["genz"], measure, bytes_per_cycle)
         for case in plan.cases(arguments.short):
             bench.case(case, bytes_per_cycle)
     except KeyboardInterrupt:
-        print("interrupted: the table has what was done", file=sys.stderr)
-        return 130
-    finally:
-        after = os.getloadavg()
-        print(
-            f"{date.today()}, `python tests/bench/bench_peers.py {' '.join(sys.argv[1:])}`; {os.cpu_count()} cores, "
-            f"load {load[0]:.1f} before and {after[0]:.1f} after; caps {limits.processor_s:g} s of processor time, "
-            f"{limits.memory_gib:g} GiB\n"
-        )
-        print(table.markdown(table.HEADER, [table.cells(row) for row in bench.rows]))
+        stopped = True
+    after = os.getloadavg()
+    print(
+        f"{date.today()}, `python tests/bench/bench_peers.py {' '.join(sys.argv[1:])}`; {os.cpu_count()} cores, "
+        f"load {load[0]:.1f} before and {after[0]:.1f} after; caps {limits.processor_s:g} s of processor time, "
+        f"{limits.memory_gib:g} GiB{'; stopped: what follows is what was done' * stopped}\n"
+    )
+    print(table.markdown(table.HEADER, [table.cells(row) for row in bench.rows]))
     if models:
         print("\n" + table.markdown(whole_model.HEADER, models))
     wrong = table.same_cycles(bench.equal)
     agree = f"{len(bench.equal) - len(wrong)} of {len(bench.equal)} counts that must be equal are"
     print("\n" + "\n".join([agree, *wrong]))
-    return 1 if wrong else 0
+    return 130 if stopped else 1 if wrong else 0
 
 
 def options() -> Any:

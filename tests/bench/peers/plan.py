@@ -17,7 +17,7 @@ LAYER: tuple[Sizes, ...] = tuple(
     sizes
     for tokens in (1, 2048)
     for sizes in (
-        (tokens, 128, 2048), (tokens, 2048, 128), (tokens, 4096, 4096), (tokens, 4096, 11008), (tokens, 11008, 4096)
+        (tokens, 4096, 4096), (tokens, 4096, 11008), (tokens, 11008, 4096), (tokens, 128, 2048), (tokens, 2048, 128)
     )
 )  # fmt: skip
 """The unique products of a layer of Llama-2-7B, decode and prefill at context 2,048."""
@@ -99,8 +99,8 @@ def cases(short: bool) -> Iterator[Case]:
             for sizes in SMALL:
                 yield Case(*sizes, array, dataflow)
     if not short:
-        for sizes in (*OTHERS, *LAYER):
-            for dataflow in ("ws", "os", "is"):
+        for dataflow in ("ws", "os", "is"):
+            for sizes in (*OTHERS, *LAYER):
                 yield Case(*sizes, ARRAYS[0], dataflow)
 
 

@@ -37,7 +37,7 @@ def cells(row: Row) -> tuple[str, ...]:
         _seconds(took),
         _ratio(took, row.ours_processor_s) if row.run.status is Status.DONE else "-",
         _seconds(row.run.wall_s),
-        "-" if row.run.peak_mib is None else f"{row.run.peak_mib:,.0f}",
+        "-" if row.run.peak_mib is None or row.run.peak_mib < 1 else f"{row.run.peak_mib:,.0f}",
         "; ".join(
             part for part in ("" if row.run.status is Status.DONE else row.run.status, row.run.why, row.remark) if part
         ),
