@@ -195,7 +195,17 @@ def scaled() -> str:
             spread = max(max(found) / middle, middle / min(found))
             texts.append(f"{what} at {to.node_nm:g} nm {middle:.2f} ({min(found):.2f} to {max(found):.2f}; a ratio of two PEs is "
                          f"off by at most {100 * (spread - 1):.0f} % from the median's)")  # fmt: skip
-    return table(columns, lines) + f"\n\nMedian, least and most: {'; '.join(texts)}.\n"
+    own_mhz = load("nangate45")["clock_mhz"]
+    inverters = " and ".join(
+        f"{own_mhz / load(node)['rows']['int8-mac']['clock_mhz']:.2f} times Nangate45's at {to.node_nm:g} nm, by the equations "
+        f"{to.delay_factor / scaling.NANGATE45.delay_factor:.2f}"
+        for node, to in nodes.items()
+    )
+    why = (
+        f"Much of the error of fmax is in the libraries, not in the PEs: the delay of their smallest inverters at a fan-out of four is {inverters}. "
+        "`lut` on SG13G2 is an outlier of mapping (its netlist reaches 19 MHz)."
+    )
+    return table(columns, lines) + f"\n\nMedian, least and most: {'; '.join(texts)}. {why}\n"
 
 
 def sram() -> str:

@@ -5,12 +5,13 @@ doi 10.1016/j.vlsi.2017.02.002), to be labelled as scaled: no cell of the other 
     delay   times d(V') / d(V), d = b3 V**3 + b2 V**2 + b1 V + b0, one polynomial a node
     energy  of an operation times e(V') / e(V), e = a2 V**2 + a1 V + a0
 
-The polynomials are fits to SPICE runs of inverters (PTM and ITRS models, high performance or low power) near each
-node's supply. Coefficients as in github.com/wromaszkan/nodeScale (MIT), since the paper itself was not at hand; its
-area and energy tables agree with those of PyPI's hwcomponents, and the corrigendum on the authors' page
-(engineering.fresnostate.edu, 2017-06-vlsij-scaling) with the energies of 65 and 32 nm.
+The polynomials are fits to SPICE runs (PTM and ITRS models, high performance or low power) near each node's supply.
+Coefficients as in github.com/wromaszkan/nodeScale (MIT), since the paper itself was not at hand; its area and energy
+tables agree with those of PyPI's hwcomponents (low power at 45 and 32 nm, high performance below), and the corrigendum
+on the authors' page (engineering.fresnostate.edu, 2017-06-vlsij-scaling) with the energies of 65 and 32 nm.
 Not modelled: libraries (cell heights, drive strengths, characterised corners), wires, leakage on its own. Checked
-against our own netlists on docs/stream-costs.md: ratios between PEs survive, absolute figures do not.
+against our own netlists on docs/stream-nodes.md: at 7 nm energies come out at a third and clocks at three times what
+synthesis gives, energies' ratios of two PEs up to 24 % off; at 130 nm at 1.5 and 1.7 times, ratios up to 50 % off.
 A node between two of the table (CACTI's 22 nm) takes the geometric mean of both, weighted by the logarithm of length.
 """
 
