@@ -51,6 +51,9 @@ class Line:
         return bytes([byte])
 
 
+_verilog = lru_cache(maxsize=8)(verilog)  # it takes seconds, and a test opens many boards of a machine
+
+
 @lru_cache
 def _compiled(top: str, text: str) -> Compiled:
     """A board top's Verilog as a library, with the line of serial_line.cpp."""
@@ -88,7 +91,7 @@ class SimulatedBoard:
         line: Line | None = None,
         seed: int = 1,
     ) -> None:
-        self._design = _compiled(*(made or verilog(machine, board)))
+        self._design = _compiled(*(made or _verilog(machine, board)))
         self._library = self._design._library
         self._line = line or Line()
         self._clocks_per_bit = board.clock_hz / board.baud
