@@ -34,7 +34,9 @@ def test_a_bitstream_meets_its_clock_is_kept_and_is_the_same_again(tmp_path: Pat
     assert first["utilisation"]["MULT9X9"]["used"] == 1  # type: ignore[index]
     assert first["netlist"] == "not simulated"
     before = Path(str(first["bitstream"])).stat().st_mtime_ns
-    assert run(tmp_path / "one", "report") == first
+    told = run(tmp_path / "one", "report")
+    assert told.pop("fits")
+    assert told == first
     assert Path(str(first["bitstream"])).stat().st_mtime_ns == before  # not built again
     second = run(tmp_path / "two")
     assert second["bitstream_sha256"] == first["bitstream_sha256"]
@@ -114,7 +116,7 @@ def test_a_build_is_kept_by_what_it_is_made_of(tmp_path: Path, fake: Fake, monke
     assert Path(first).read_text().startswith("1 ")
 
 
-@pytest.mark.parametrize("name", boards.names())
+@pytest.mark.parametrize("name", [name for name in boards.names() if not boards.get(name).amd])
 def test_a_build_says_whether_netlists_of_its_family_are_simulated(tmp_path: Path, fake: Fake, name: str) -> None:
     told = building.build(machine.load("int8-1x1"), boards.get(name), tmp_path, array=True)["netlist"]
     tested = boards.get(name).family in ("ecp5", "ice40")
