@@ -13,6 +13,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +25,7 @@ from bitwright.arch.formats.base import Encoded
 from bitwright.arch.safetensors_file import SafetensorsFile
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 HEADER, LAYERS = "trace.json", "layers.parquet"
 MEMBERS = ("codes", "scales", "zeros", "selectors", "scale_codes", "channel_scales")  # of Encoded
 
@@ -33,7 +35,7 @@ class Header:
     """trace.json.
 
     Fields
-        schema_version : int           1.
+        schema_version : int           2.
         model, weights_sha256 : str    Name and hash of the checkpoint.
         text, text_sha256 : str        Name and hash of the text.
         token_ids : list of int        The prompt.
@@ -43,6 +45,7 @@ class Header:
         seed : int                     Of the choice of positions.
         command : str                  What makes the trace again.
         operators : int                Rows of layers.parquet.
+        files : dict                   Name of every other file -> its sha256.
     """
 
     schema_version: int
@@ -57,6 +60,7 @@ class Header:
     seed: int
     command: str
     operators: int
+    files: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +106,8 @@ _COLUMNS: dict[str, tuple[type, ...]] = {
 class Trace:
     """A checked trace: `header`, `operators` by name, and their arrays, read when asked for.
 
-    Opening it checks trace.json, layers.parquet, and that every file holds the codes and inputs that the rows speak of.
-    Raises CheckpointError, naming the file, for whatever is missing, truncated or of another schema.
+    Opening it checks trace.json, layers.parquet, that every file holds the codes and inputs that the rows speak of, and
+    each file's sha256. Raises CheckpointError, naming the file, for whatever is missing, damaged or of another schema.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -124,6 +128,7 @@ class Trace:
         self._files: dict[str, SafetensorsFile] = {}
         for row in rows:
             self._check(row)
+        self._check_hashes()
 
     def codes(self, name: str) -> Encoded:
         """The codes [n, k] of operator `name`, with all that belongs to them. CheckpointError: not in the trace."""
@@ -169,6 +174,25 @@ class Trace:
                     f"{path}: tensor {shown(key)} has shape {tensors[key].shape}: {LAYERS} has {shape} (trace again)"
                 )
 
+    def _check_hashes(self) -> None:
+        for name in sorted({LAYERS, *self._files} | set(self.header.files)):
+            path, wanted = self.folder / name, self.header.files.get(name)
+            if Path(name).name != name or not path.is_file():
+                raise CheckpointError(f"{self.folder / HEADER}: files: {shown(name)}: no such file in the folder")
+            found = file_sha256(path)
+            if found != wanted:
+                recorded = "no sha256" if wanted is None else wanted[:12]
+                raise CheckpointError(
+                    f"{path}: damaged: its sha256 begins {found[:12]}, {HEADER} has {recorded} "
+                    f"(remove {self.folder} and trace again: {self.header.command})"
+                )
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 def load(folder: str | Path) -> Trace:
     """The trace in `folder`; see `Trace`."""
@@ -193,6 +217,9 @@ def _header(path: Path) -> Header:
     for name in ("token_ids", "sampled_positions"):
         if not all(type(item) is int and item >= 0 for item in found[name]):
             refuse(f"{name}: must be whole numbers")
+    for name, sha256 in found["files"].items():
+        if type(sha256) is not str or re.fullmatch("[0-9a-f]{64}", sha256) is None:
+            refuse(f"files: {shown(name)}: {shown(sha256)}: must be a sha256, 64 hexadecimal digits")
     return Header(**found)
 
 

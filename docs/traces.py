@@ -30,15 +30,18 @@ the inputs of every matrix at sampled positions. `arch/trace.py` is the schema a
 
 | file | holds |
 | --- | --- |
-| `trace.json` | hashes of model and text, token ids, library versions, format policy, seed, command; written last |
+| `trace.json` | hashes of model, text and the other files, token ids, library versions, format policy, seed, command; written last |
 | `layers.parquet` | a row a layer and operator: shapes, formats, root mean square and largest of weights and inputs, error of the codes |
 | `layer-NNN.safetensors`, `head.safetensors` | `q.codes`, `q.scales`, ... as in `formats.base.Encoded`; `attn_input.acts`, ... float32 |
 
-From Python: `bitwright.arch.trace.load("trace").codes("layers.3.q")`.
+From Python: `bitwright.arch.trace.load("trace").codes("layers.3.q")`. Opening a trace compares every file with its sha256; a
+damaged one is refused, and the message has the command that makes it again.
 
 ## Cycles from real codes
 
-`opt3` and `opt4c` take one cycle a nonzero radix-4 digit of a weight, and one for the weight 0. The guess is what one does without
+`opt3` and `opt4c` take one cycle a nonzero radix-4 digit of a weight, and one for the weight 0. No other PE's cycles depend on
+the data: `bit-serial` takes the number of terms of its format's encoding, zero or not; `outlier-victim` one cycle a step of
+4-bit codes and two a step of 8-bit ones, wherever the outliers are; none skips zeros of activations. The guess is what one does without
 a trace: independent Gaussian weights of each tensor's root mean square in the same format. Mean cycles a weight over all
 matrices of SmolLM2-135M (head included), by the PE's golden timing; most: of any weight. The Gaussian error is the guess over
 the real mean, less one; the widest is that of the matrix where the guess is worst. (SmolLM2's file is Q4_1: its own

@@ -88,12 +88,15 @@ def record(
         seed=seed,
         command=shlex.join(command),
         operators=7 * source.shape.layers + 1,
+        files={},
     )
     if not _begin(folder, header):
         _clear(folder)
         return trace.load(folder)
     _run(source, folder, policy, header, progress)
     _write_parquet(folder, _rows(folder, source.shape.layers))
+    files = [trace.LAYERS, *_files(source.shape.layers)]
+    header = dataclasses.replace(header, files={name: trace.file_sha256(folder / name) for name in files})
     _write_json(folder / trace.HEADER, dataclasses.asdict(header))
     _clear(folder)
     return trace.load(folder)
@@ -117,7 +120,7 @@ def _begin(folder: Path, header: Header) -> bool:
             continue
         found, wanted = json_text.read(folder / name), dataclasses.asdict(header)
         for key in wanted:
-            if key != "command" and found.get(key) != wanted[key]:
+            if key not in ("command", "files") and found.get(key) != wanted[key]:
                 raise ConfigError(
                     f"{folder}: holds a trace of other inputs: its {key} differs (name another folder with -o, or "
                     "remove this one)"
@@ -223,9 +226,12 @@ def _file(layer: int) -> str:
     return f"layer-{layer:03d}.safetensors"
 
 
+def _files(layers: int) -> list[str]:
+    return [*map(_file, range(layers)), "head.safetensors"]
+
+
 def _rows(folder: Path, layers: int) -> list[Operator]:
-    files = [*map(_file, range(layers)), "head.safetensors"]
-    found = [json.loads(SafetensorsFile(folder / file).metadata["rows"]) for file in files]
+    found = [json.loads(SafetensorsFile(folder / file).metadata["rows"]) for file in _files(layers)]
     return [Operator(**row) for rows in found for row in rows]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -218,13 +219,32 @@ def test_damaged_traces_are_refused(make_tiny: Callable[..., Any], tmp_path: Pat
     assert message(layers, None) == f"{layers}: no such file (trace again)"
     fields = dataclasses.asdict(made.header)
     again = "(trace again with this bitwright)"
-    assert message(header, json.dumps(fields | {"schema_version": 2}).encode()) == (
-        f"{header}: schema_version = 2: must be 1 {again}"
+    assert message(header, json.dumps(fields | {"schema_version": 1}).encode()) == (
+        f"{header}: schema_version = 1: must be 2 {again}"
     )
     assert message(header, json.dumps(fields | {"seed": "0"}).encode()) == f"{header}: seed = '0': must be int {again}"
     assert message(header, json.dumps(fields | {"more": 1}).encode()) == f"{header}: has an unknown 'more' {again}"
     assert message(header, json.dumps(fields | {"operators": 14}).encode()) == (
         f"{layers}: 15 rows: trace.json has 14 operators (trace again)"
+    )
+    files = made.header.files
+    assert files == {path.name: hashlib.sha256(kept[path]).hexdigest() for path in kept if path != header}
+    flipped = bytearray(kept[head])
+    flipped[-1] ^= 1  # in the last tensor: no size and no name is wrong
+    assert message(head, bytes(flipped)) == (
+        f"{head}: damaged: its sha256 begins {hashlib.sha256(flipped).hexdigest()[:12]}, trace.json has "
+        f"{files['head.safetensors'][:12]} (remove {folder} and trace again: {made.header.command})"
+    )
+    without = {name: sha256 for name, sha256 in files.items() if name != layers.name}
+    assert message(header, json.dumps(fields | {"files": without}).encode()) == (
+        f"{layers}: damaged: its sha256 begins {files[layers.name][:12]}, trace.json has no sha256 "
+        f"(remove {folder} and trace again: {made.header.command})"
+    )
+    assert message(header, json.dumps(fields | {"files": files | {"head.safetensors": "0"}}).encode()) == (
+        f"{header}: files: 'head.safetensors': '0': must be a sha256, 64 hexadecimal digits {again}"
+    )
+    assert message(header, json.dumps(fields | {"files": files | {"../t/trace.json": "0" * 64}}).encode()) == (
+        f"{header}: files: '../t/trace.json': no such file in the folder"
     )
     trace.load(folder)
     empty = tmp_path / "empty"
