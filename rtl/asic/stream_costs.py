@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bitwright.arch import pe
+from bitwright.arch.pe import lut
 from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.stream import StreamSpec
 from bitwright.rtl.asic import cells, commands, glitches, stream_parts
@@ -40,6 +42,9 @@ PES = (
 )  # fmt: skip
 """From the quickest to the slowest to map: every PE with its defaults, and variants that comparisons need."""
 
+ABLATION = tuple(f"lut:m=1,n=16,weight_bits={row['weight_bits']},variant={name}" for name, row in lut.ABLATION.items())
+"""The stages of LUT Tensor Core's Table 2 on an eighth of its tile: one table of four activations, 16 columns."""
+
 GLITCHING = ("int8-mac", "shift-add", "int8-mac:pipeline=1", "opt1")
 """Measured with cell delays too: the two that the comparison needs, and two whose registers cut the logic short."""
 GLITCH_LANES = 8
@@ -57,9 +62,14 @@ def stimuli_sha256(name: str) -> str:
     return cells.stimuli_sha256(cells.stream_works(spec))
 
 
-def section(table: dict[str, Any], clock_mhz: float, *, clock_gating: bool = False) -> dict[str, Any]:
-    """The rows of a table by PE, to be added to: "rows" at its own clock, "clock_gated", and "clocks" by the others."""
-    if clock_gating:
+def section(
+    table: dict[str, Any], clock_mhz: float, *, clock_gating: bool = False, ablation: bool = False
+) -> dict[str, Any]:
+    """The rows of a table by PE, to be added to: "rows" at its own clock, "clock_gated", "ablation", and "clocks" by the
+    others."""
+    if ablation:
+        found = table.setdefault("ablation", {})
+    elif clock_gating:
         found = table.setdefault("clock_gated", {})
     elif clock_mhz == table["clock_mhz"]:
         found = table.setdefault("rows", {})
@@ -73,9 +83,10 @@ def build(
     path: Path,
     node: str | Path,
     clock_mhz: float,
-    names: list[str],
+    names: Sequence[str],
     *,
     clock_gating: bool = False,
+    ablation: bool = False,
     other_mhz: float | None = None,
 ) -> dict[str, Any]:
     """Write the rows of `names` that are missing or stale into the table at `path`, one after the other.
@@ -94,7 +105,7 @@ def build(
     table: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     table |= {"schema_version": 3, "node": node_name(node), "command": "python -m bitwright.rtl.asic.stream_costs"}
     table["clock_mhz"] = clock_mhz
-    rows = section(table, rows_mhz, clock_gating=clock_gating)
+    rows = section(table, rows_mhz, clock_gating=clock_gating, ablation=ablation)
     for name in names:
         kept = rows.get(name, {})
         wanted = {**same, "rtl_sha256": rtl_sha256(name), "stimuli_sha256": kept and stimuli_sha256(name)}
@@ -174,6 +185,7 @@ def main() -> None:
         for other_mhz in others:
             table = build(path, node, options.clock_mhz, [name], other_mhz=other_mhz)
     if options.only is None:
+        build(path, node, options.clock_mhz, ABLATION, ablation=True)
         build_parts(path, node, options.clock_mhz)
         table = build_glitches(path, node, options.clock_mhz)
     print(json.dumps({"rows": len(table["rows"]), "output": str(path)}))

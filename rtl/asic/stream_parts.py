@@ -1,7 +1,7 @@
 """Parts of PEs that comparisons with papers need, and PEs mapped without Booth multipliers: area, clock, leakage.
 
 The bit-serial cell and its column's term encoder are what a BitMoD tile holds; pair decoders stand at the border of
-an array of outlier-victim PEs.
+an array of outlier-victim PEs; the tables of a row of four activations feed all columns of a tile of lut.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from bitwright.arch import pe as pe_specs
 from bitwright.arch.pe.bit_serial import BitSerial
+from bitwright.arch.pe.lut_tables import TableUnit
 from bitwright.rtl import pe as rtl_pe
 from bitwright.rtl.asic.cells import TIMEOUT_S
 from bitwright.rtl.asic.choice import surroundings, wired_library
@@ -20,7 +21,7 @@ from bitwright.rtl.asic.jsonout import rounded
 from bitwright.rtl.asic.liberty import library_path
 from bitwright.rtl.asic.synthesis import sha256_text, synthesize_verilog
 from bitwright.rtl.asic.timing import analyse
-from bitwright.rtl.pe import bit_serial_cell, streaming
+from bitwright.rtl.pe import bit_serial_cell, lut_tables, streaming
 from bitwright.rtl.pe.emit import emit
 
 
@@ -42,6 +43,11 @@ def _encoder() -> tuple[str, str]:
     return name, emit(bit_serial_cell.ColumnEncoder(), name)
 
 
+def _tables(*, whole: bool) -> tuple[str, str]:
+    unit = lut_tables.TableUnit(TableUnit(rows=1, whole=whole))
+    return "lut_tables", emit(unit, "lut_tables")
+
+
 def _unit(name: str, **params: str) -> tuple[str, str]:
     return rtl_pe.unit_module_name(name, **params), rtl_pe.unit_verilog(name, **params)
 
@@ -57,6 +63,8 @@ PARTS = {
     "fp32 accumulator": Part(lambda: _unit("fp32-accumulator")),
     "pair decoder, ovp4": Part(lambda: _unit("pair-decoder", reads="ovp4")),
     "pair decoder, ovp8": Part(lambda: _unit("pair-decoder", reads="ovp8")),
+    "table of 16": Part(lambda: _tables(whole=True)),
+    "half table of 8": Part(lambda: _tables(whole=False)),
     "int8-mac without Booth": Part(lambda: _stream("int8-mac"), booth=False),
     "shift-add without Booth": Part(lambda: _stream("shift-add"), booth=False),
     "opt1 without Booth": Part(lambda: _stream("opt1"), booth=False),

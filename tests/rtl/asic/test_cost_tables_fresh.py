@@ -121,3 +121,14 @@ def test_energies_of_streaming_pes_are_of_todays_stimuli(name: str) -> None:
 
 def test_every_pe_has_a_row() -> None:
     assert stored_streams().keys() == set(stream_costs.PES)
+
+
+def test_the_ablation_of_lut_is_of_todays_rtl() -> None:
+    text = resources.files("bitwright.arch.costs").joinpath("streams_nangate45.json").read_text()
+    table = json.loads(text)
+    assert table["ablation"].keys() == set(stream_costs.ABLATION)
+    for name, row in table["ablation"].items():
+        assert row["rtl_sha256"] == stream_costs.rtl_sha256(name), "run: python -m bitwright.rtl.asic.stream_costs"
+        assert row["meets_clock"], name
+    for name in stream_parts.PARTS:
+        assert table["parts"][name]["rtl_sha256"] == stream_parts.rtl_sha256(name), name
