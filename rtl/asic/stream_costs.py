@@ -65,7 +65,7 @@ def stimuli_sha256(name: str) -> str:
 def section(
     table: dict[str, Any], clock_mhz: float, *, clock_gating: bool = False, ablation: bool = False
 ) -> dict[str, Any]:
-    """The rows of a table by PE, to be added to: "rows" at its own clock, "clock_gated", "ablation", and "clocks" by the
+    """The rows of a table by PE, to be added to: "rows" at its own clock, "clock_gated", "ablation", "clocks" by the
     others."""
     if ablation:
         found = table.setdefault("ablation", {})
