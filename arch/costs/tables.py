@@ -24,9 +24,10 @@ DRAM_FILE = "dram.json"
 SRAM_FILE = "sram.json"
 SRAM_1R1W_FILE = "sram_1r1w.json"
 SRAM_22NM_FILE = "sram_22nm.json"
+FPGA_FILE = "fpga.json"  # of `fpga.sizing`: no node
 STREAMS_PREFIX = "streams_"
 REGENERATE = "python -m bitwright.rtl.asic.costs"
-_NOT_NODES = {DRAM_FILE, SRAM_FILE, SRAM_1R1W_FILE, SRAM_22NM_FILE}
+_NOT_NODES = {DRAM_FILE, SRAM_FILE, SRAM_1R1W_FILE, SRAM_22NM_FILE, FPGA_FILE}
 
 
 @dataclass(frozen=True)

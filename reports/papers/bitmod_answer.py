@@ -121,6 +121,8 @@ def simulated_cycles(accelerator: bitmod.Accelerator, shape: ModelShape, job: Ta
     Rows are tokens and columns output channels. Cycles of the matrix products alone. BitMoD's are a broadcast tile of
     its PEs, weights (head included) in groups of 128, the KV cache in int8.
     """
+    if not accelerator.bit_serial and accelerator.name != "fp16":
+        return None
     from bitwright.arch.dram_port import DramPort
     from bitwright.arch.machine import Array, Buffers, Dataflow, Machine
     from bitwright.sim import engine
@@ -131,10 +133,8 @@ def simulated_cycles(accelerator: bitmod.Accelerator, shape: ModelShape, job: Ta
     if accelerator.bit_serial:
         weights = {6: "int6", 4: "bitmod_fp4", 3: "bitmod_fp3"}[int(accelerator.weight_bits(shape.name, job))]
         policy = FormatPolicy(pe="bit-serial", weights=weights, group=128, kv="int8")
-    elif accelerator.name == "fp16":
-        policy = FormatPolicy()
     else:
-        return None
+        policy = FormatPolicy()
     rows, cols = accelerator.array(job)
     machine = Machine(
         name=accelerator.name,
