@@ -143,7 +143,7 @@ def _commands(board: Board, router: Path, packer: Path, seed: int = SEED) -> lis
     common = [str(router), "--json", "design.json", "--report", "report.json", "--seed", str(seed), "--freq", mhz]
     out = f"{TOP}.{_SUFFIX[board.family]}"
     if board.family == "ecp5":
-        route = [*common, *board.part, "--lpf", "pins", "--textcfg", "routed"]
+        route = [*common, *board.part, "--router", "router2", "--lpf", "pins", "--textcfg", "routed"]
         return [route, [str(packer), *board.pack, "--input", "routed", "--bit", out]]
     if board.family == "ice40":
         return [[*common, *board.part, "--pcf", "pins", "--asc", "routed"], [str(packer), "routed", out]]

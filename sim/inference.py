@@ -18,7 +18,6 @@ from bitwright.arch import machine as machines
 from bitwright.arch.array_timing import Shape
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.isa.limits import tile_format
 from bitwright.arch.machine import DramTiming, Machine
 from bitwright.arch.pe import units
 from bitwright.arch.pe.fixed_point_unit import FixedPointDequantiser
@@ -280,6 +279,8 @@ def check_policy(machine: Machine, policy: FormatPolicy) -> None:
             f"formats are for PE {policy.pe} and machine {machine.name} has {machine.pe}; name the machine's own PE"
         )
     if machine.tile is not None:
+        from bitwright.arch.isa.limits import tile_format  # 30 ms, for tiles alone
+
         for name in installed(policy):
             tile_format(machine.spec, name, f"machine {machine.name}")
 

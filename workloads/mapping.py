@@ -21,7 +21,6 @@ from bitwright.arch import dram
 from bitwright.arch.array_timing import ArrayShape, BroadcastShape, Shape
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.isa.limits import tile_format
 from bitwright.arch.machine import Dataflow, DramTiming, Machine
 from bitwright.arch.program import Execute, Load, Program, Store, Token
 from bitwright.workloads.operators import Gemm
@@ -268,6 +267,8 @@ def emit(machine: Machine, gemm: Gemm, tiling: Tiling) -> Program:
 def _check_format(machine: Machine, gemm: Gemm) -> None:
     where = f"machine {machine.name}, operator {gemm.name}"
     if machine.tile is not None:
+        from bitwright.arch.isa.limits import tile_format  # 30 ms, for tiles alone
+
         tile_format(machine.spec, gemm.weight_format, where)
         lanes = machine.tile.lanes * machine.tile.values(gemm.weight_format)
         if gemm.group is not None and gemm.group < gemm.k and gemm.group % lanes:
