@@ -15,6 +15,7 @@ The points are the cross product of `machines` with every (PE, formats) pair of 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Annotated, Any
 
 from bitwright.arch import config
 from bitwright.arch.config import Config
-from bitwright.arch.machine import Array, Buffers, Dataflow, Machine, PositiveKib, Vector, costed_pe_by_name
+from bitwright.arch.machine import Array, Buffers, Dataflow, DramTiming, Machine, PositiveKib, Vector, costed_pe_by_name
 from pydantic import Field, field_validator, model_validator
 
 LARGEST_POINTS = 100_000
@@ -52,6 +53,7 @@ class MachineAxes(Config):
     dataflow: Annotated[tuple[Dataflow, ...], Field(min_length=1)] = (Dataflow.WEIGHT_STATIONARY,)
     buffers_kib: Annotated[tuple[PositiveKib, ...], Field(min_length=1)] = (32,)
     dram: Annotated[tuple[str, ...], Field(min_length=1)] = ("ddr4-3200-x16",)
+    dram_timing: Annotated[tuple[DramTiming, ...], Field(min_length=1)] = (DramTiming.BANDWIDTH,)
     clock_mhz: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (250,)
     vector_lanes: Annotated[tuple[Count, ...], Field(min_length=1)] = (16,)
     node: str = "nangate45"
@@ -126,22 +128,20 @@ class Space(Config):
                     )
 
     def _machines(self, pe_name: str, axes: MachineAxes) -> Iterator[Machine]:
-        for rows, cols in axes.array:
-            for dataflow in axes.dataflow:
-                for kib in axes.buffers_kib:
-                    for dram in axes.dram:
-                        for clock in axes.clock_mhz:
-                            for lanes in axes.vector_lanes:
-                                yield Machine(
-                                    name=f"{pe_name}-{rows}x{cols}-{dataflow.value}",
-                                    pe=pe_name,
-                                    array=Array(rows=rows, cols=cols, dataflow=dataflow),
-                                    buffers=Buffers(act_kib=kib, wgt_kib=kib, out_kib=kib),
-                                    dram=dram,
-                                    clock_mhz=clock,
-                                    node=axes.node,
-                                    vector=Vector(lanes=lanes),
-                                )
+        memories = itertools.product(axes.dram, axes.dram_timing)
+        axis = (axes.array, axes.dataflow, axes.buffers_kib, memories, axes.clock_mhz, axes.vector_lanes)
+        for (rows, cols), dataflow, kib, (dram, dram_timing), clock, lanes in itertools.product(*axis):
+            yield Machine(
+                name=f"{pe_name}-{rows}x{cols}-{dataflow.value}",
+                pe=pe_name,
+                array=Array(rows=rows, cols=cols, dataflow=dataflow),
+                buffers=Buffers(act_kib=kib, wgt_kib=kib, out_kib=kib),
+                dram=dram,
+                dram_timing=dram_timing,
+                clock_mhz=clock,
+                node=axes.node,
+                vector=Vector(lanes=lanes),
+            )
 
 
 def load(path: Path) -> Space:

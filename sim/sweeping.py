@@ -91,9 +91,10 @@ def _written(point: Point) -> str:
 def check_point(point: Point, policy: FormatPolicy) -> None:
     """Refuse a point that cannot run, before any work. Raises ConfigError."""
     from bitwright.sim.costs import check_clock
-    from bitwright.sim.inference import installed
+    from bitwright.sim.inference import installed, memory_of
 
     costs.load(point.machine.node).dram(point.machine.dram)
+    memory_of(point.machine)
     check_clock(point.machine, installed(policy))
     shape = models.shape_of(point.model)
     work = point.workload

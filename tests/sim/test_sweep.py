@@ -18,10 +18,12 @@ import pytest
 from bitwright.arch import formats
 from bitwright.arch import space as spaces
 from bitwright.arch.errors import BitwrightError, FormatError
+from bitwright.arch.machine import DramTiming
 from bitwright.arch.space import Space
 from bitwright.sim import accuracy
 from bitwright.sim import sweeping as sweeps
 from bitwright.sim import workers as sim_workers
+from bitwright.sim.inference import simulate
 from bitwright.sim.store import Store
 
 # Shape-only models measure no perplexity, so these spaces are quick.
@@ -229,3 +231,33 @@ def test_command_of_a_row_computes_it_again(tiny: Space, tmp_path: Path) -> None
     again = json.loads(done.stdout)
     same = [name for name in row if name not in ("key", "hashes", "notes", "space_name")]
     assert {name: again[name] for name in same} == {name: row[name] for name in same}
+
+
+def test_the_timing_of_dram_is_an_axis(tmp_path: Path) -> None:
+    """Rows of both timings, in order; each row has the cycles of its own machine, by the other engine."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("[[16, 16], [32, 32]]", "[[16, 16]], dram: [hbm2e], dram_timing: [bandwidth, banks]"))
+    space = spaces.load(path)
+    table = sweeps.sweep(space, tmp_path / "store", workers=1)
+    assert list(table["dram_timing"]) == ["bandwidth", "banks"] * 2
+    for (_, row), point in zip(table.iterrows(), space.points(), strict=True):
+        alone = simulate(
+            point.machine, point.model, policy=point.policy, prompt_tokens=4, output_tokens=1, engine="simpy"
+        )
+        assert row["cycles"] == alone.cycles
+        assert ("--dram-timing banks" in row["command"]) == (point.machine.dram_timing is DramTiming.BANKS)
+    by_bandwidth, by_banks = table["cycles"][:2]
+    assert by_bandwidth != by_banks
+    assert table["wait_rows_cycles"][0] == 0 < table["wait_rows_cycles"][1]
+
+
+def test_a_memory_without_timings_is_refused_before_any_work(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("[512]", "[512], dram: [hbm2e, gddr6], dram_timing: [bandwidth, banks]"))
+    with pytest.raises(BitwrightError) as caught:
+        sweeps.sweep(spaces.load(path), tmp_path / "store", workers=1)
+    assert str(caught.value) == (
+        "dram = gddr6: no such timing preset: known: ddr4-3200-x16, ddr4-3200-x64, hbm2, hbm2e, hbm3, lpddr5-6400-x64; "
+        "in `designs`: pe int8-mac, formats {weights: int8, acts: int8, kv: int8}"
+    )
+    assert not (tmp_path / "store").exists()
