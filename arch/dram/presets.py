@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -129,12 +129,12 @@ class Device:
             if value < least:
                 raise ConfigError(f"dram timing {name} = {value}: must not be below {least_name} = {least}")
 
-    @property
+    @cached_property
     def page_bursts(self) -> int:
         """Bursts of one row of one bank."""
         return self.page_bytes // self.burst_bytes
 
-    @property
+    @cached_property
     def stripe_bursts(self) -> int:
         """Consecutive bursts in the same rows: a page of one bank in every bank group."""
         return self.bank_groups * self.page_bursts

@@ -190,20 +190,19 @@ class Channel:
         row, bank = divmod(stripe, device.banks_per_group)
         bank = bank * device.bank_groups + group
         entered = max(now, self._restart, self._column_of(self._bursts - device.window_bursts))
-        column = max(entered, self._last + 1)
         if write:
-            column, rcd = max(column, self._wr_next, self._wr_group[group]), t.rcd_write
+            column, wait, rcd = self._wr_next, self._wr_group[group], t.rcd_write
         else:
-            column, rcd = max(column, self._rd_next, self._rd_group[group]), t.rcd_read
+            column, wait, rcd = self._rd_next, self._rd_group[group], t.rcd_read
         opened, precharge, activate = self._rows[bank], NEVER, NEVER
         if opened != row:
             activate = max(entered, self._act_bank[bank], self._act_group[group], self._act_next, self._four[0] + t.faw)
             if opened >= 0:
                 precharge = max(entered, self._pre_bank[bank], self._pre_next)
                 activate = max(activate, precharge + t.rp)
-            column = max(column, activate + rcd)
+            column = max(entered, self._last + 1, column, wait, activate + rcd)
         else:
-            column = max(column, self._act_bank[bank] - t.rc + rcd)
+            column = max(entered, self._last + 1, column, wait, self._act_bank[bank] - t.rc + rcd)
         if column >= self._due:
             self._refresh(entered + rcd)
             return False
@@ -231,23 +230,27 @@ class Channel:
         """What the bank and its group remember of a RD or WR."""
         t = self._device.timing
         if write:
-            self._pre_bank[bank] = max(self._pre_bank[bank], column + t.write_to_precharge)
+            closes, reads = column + t.write_to_precharge, column + t.write_latency + t.burst + t.wtr_l
             self._wr_group[group] = column + t.ccd_l
-            self._rd_group[group] = max(self._rd_group[group], column + t.write_latency + t.burst + t.wtr_l)
         else:
-            self._pre_bank[bank] = max(self._pre_bank[bank], column + t.rtp)
-            self._rd_group[group] = max(self._rd_group[group], column + t.ccd_l)
+            closes, reads = column + t.rtp, column + t.ccd_l
+        if closes > self._pre_bank[bank]:
+            self._pre_bank[bank] = closes
+        if reads > self._rd_group[group]:
+            self._rd_group[group] = reads
 
     def _after(self, column: int, write: bool) -> None:
         """What the channel remembers of its last RD or WR."""
         t = self._device.timing
         self._last = column
         if write:
-            self._wr_next = max(self._wr_next, column + t.ccd_s)
-            self._rd_next = max(self._rd_next, column + t.write_latency + t.burst + t.wtr_s)
+            writes, reads = column + t.ccd_s, column + t.write_latency + t.burst + t.wtr_s
         else:
-            self._rd_next = max(self._rd_next, column + t.ccd_s)
-            self._wr_next = max(self._wr_next, column + t.rtw)
+            writes, reads = column + t.rtw, column + t.ccd_s
+        if writes > self._wr_next:
+            self._wr_next = writes
+        if reads > self._rd_next:
+            self._rd_next = reads
 
     def _hits(self, burst: int, count: int, write: bool) -> None:
         """`count` bursts from `burst` on, each ccd_s after the one before, all in open rows of one stripe."""
