@@ -1,10 +1,16 @@
-"""Speed of both engines of a model: blocks a second, against the bound of bare SimPy events.
+"""Speed of both engines of a model: blocks a second, against the bound of bare SimPy events; and whole models.
+
+Whole models run as `bitwright simulate --json`, each cold in a process of its own: seconds of one core and the largest
+resident memory of the process, beside what issue 6 asks for.
 
 python tests/bench/bench_engine.py
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 
 import simpy
@@ -14,6 +20,8 @@ from bitwright.sim.inference import dram_port, edge_latency_cycles
 from bitwright.workloads import mapping
 from bitwright.workloads.operators import Gemm
 
+WHOLE_MODEL = "int8-128x128 llama-2-7b --buffers-kib 512,512,512 --dram hbm2e --prompt-tokens 2048"
+BOUNDS = ((1, 1.0, 300), (256, 5.0, 300))  # output tokens, CPU seconds, MiB
 EVENTS_PER_BLOCK = 5  # two loads, one execute, and the tokens that end later
 
 
@@ -29,7 +37,27 @@ def bare_events_per_s(count: int = 200_000) -> float:
     return count / (time.perf_counter() - start)
 
 
+def whole_model(timing: str, output_tokens: int) -> tuple[float, float]:
+    """(CPU seconds, MiB) of a cold process of one thread."""
+    command = [sys.executable, "-m", "bitwright.cli", "simulate", *WHOLE_MODEL.split(), "--json"]
+    command += ["--output-tokens", str(output_tokens), "--dram-timing", timing]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
 def main() -> None:
+    for output_tokens, most_s, most_mib in BOUNDS:
+        for timing in ("bandwidth", "banks"):
+            seconds, mib = whole_model(timing, output_tokens)
+            print(
+                f"llama-2-7b, 2,048 in, {output_tokens} out, {timing}: {seconds:.2f} s of CPU "
+                f"(asked: under {most_s:g}), {mib:.0f} MiB (under {most_mib})",
+                flush=True,
+            )
     bound = bare_events_per_s() / EVENTS_PER_BLOCK
     print(f"bound: {bound:,.0f} blocks/s ({EVENTS_PER_BLOCK} bare SimPy events a block)")
     for name in ("int8-8x8-ws", "int8-32x32-os"):
