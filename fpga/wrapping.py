@@ -31,6 +31,7 @@ _DIFFERENTIAL = """  wire crystal;
 def wrapper(board: Board, module: str) -> str:
     """Verilog of the module TOP: the design `module(clk, rst, rx, tx, leds)` behind the board's pads."""
     last = board.leds - 1
+    instance = "inner" if board.amd else "design"  # a keyword of Verilog-2001's configurations, which Vivado knows
     inputs = ", ".join(f"input {port}" for port in pins(board) if not port.startswith(("pad_leds", "pad_tx")))
     lines = [f"module {TOP}({inputs}, output pad_tx, output [{last}:0] pad_leds);\n"]
     pll = board.pll
@@ -63,7 +64,7 @@ def wrapper(board: Board, module: str) -> str:
         f"  wire rst = !locked || pad_reset == 1'b{board.reset_pressed};\n",
         f"  wire [{last}:0] leds;\n",
         f"  assign pad_leds = {'leds' if board.led_lit else '~leds'};\n",
-        f"  {module} design(.clk(clk), .rst(rst), .rx(pad_rx), .tx(pad_tx), .leds(leds));\n",
+        f"  {module} {instance}(.clk(clk), .rst(rst), .rx(pad_rx), .tx(pad_tx), .leds(leds));\n",
         "endmodule\n",
     ]
     return "".join(lines)
