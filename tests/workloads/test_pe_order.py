@@ -44,7 +44,9 @@ def test_tiny_model(tiny: Any, tmp_path: Path) -> None:
     assert set(found.distances) == {name for name in (*source.matrices, "head") if name != "embed"}
     assert found.distances["head"].outputs == 20 * source.shape.vocab
     assert 0 < max(distance.rms for distance in found.distances.values()) < 1e-6
-    assert abs(found.relative_shift) < 1e-5
+    # BLAS sums in an order of the processor's choice: a last bit of float32 may flip the fp16 rounding of a later
+    # input, 2**-11 of it.
+    assert abs(found.relative_shift) < 2**-9
 
 
 def test_the_real_model(smollm2: Checkpoint) -> None:
