@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -152,7 +153,7 @@ class Machine(Config):
         dram_timing : how long the tile engine's transfers take: bandwidth, peak bandwidth and one latency over one
             channel; or banks, the device with all its channels, rows, banks, refresh and turnaround (docs/dram.md).
             One transfer is granted at a time, the one asked for first, a load before a store of the same cycle.
-        clock_mhz : one clock for all; refused above the PE's own fmax at the node
+        clock_mhz : one clock for all; refused above the PE's own fmax at the node, where a table knows that
         node : cost table to use
         vector : lanes
         port : bytes, outstanding_reads, outstanding_writes of the accelerator's memory port
@@ -208,8 +209,14 @@ class Machine(Config):
     @property
     def tile(self) -> Family | None:
         """What a broadcast tile's PE tells of itself; None for a systolic array."""
-        spec = self.spec
-        return broadcast.family(spec) if broadcast.TEMPLATE in spec.templates else None
+        return broadcast.tile_of(self.spec)
+
+    def macs_a_cycle(self, weight_format: str) -> Fraction:
+        """Products that the array makes with every lane at work."""
+        places, tile = self.array.rows * self.array.cols, self.tile
+        if tile is None:
+            return Fraction(places)
+        return Fraction(places * tile.lanes * tile.values(weight_format), tile.step_cycles(weight_format))
 
     @property
     def physical_cols(self) -> int:

@@ -155,6 +155,7 @@ def simulate(
     from bitwright.cli.gemm import gemm_row, model_row
     from bitwright.sim import inference as simulator
     from bitwright.sim.accuracy import measure_accuracy
+    from bitwright.sim.layers import layer_rows
     from bitwright.sim.row import result_row
     from bitwright.workloads import models
     from bitwright.workloads.perplexity import check_size
@@ -209,7 +210,7 @@ def simulate(
     result = simulator.simulate(
         loaded, model, policy=policy, prompt_tokens=prompt_tokens, output_tokens=output_tokens, batch=batch
     )
-    row = result_row(result, accuracy) | {"layers": result.layers()}
+    row = result_row(result, accuracy, machine) | {"layers": layer_rows(result)}
     if timeline is not None or html is not None:
         from bitwright.reports.run import write_run
         from bitwright.reports.timeline import write_timeline

@@ -17,7 +17,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -80,16 +79,6 @@ KINDS = {
 }
 BOARDS = ("tang-nano-9k", "icebreaker", "ulx3s-85f")
 """From the smallest to the largest part."""
-
-
-def macs_per_cycle(machine: Machine, weights: str) -> Fraction:
-    """Products that the array makes with every lane at work."""
-    places, tile = machine.array.rows * machine.array.cols, machine.tile
-    return (
-        Fraction(places)
-        if tile is None
-        else Fraction(places * tile.lanes * tile.values(weights), tile.step_cycles(weights))
-    )
 
 
 def pe_row(name: str, cap_s: float) -> Row:
@@ -198,7 +187,7 @@ class Search:
         entry: Row = self.kept.setdefault(f"{rows}x{cols}", {})
         if not made_from.items() <= entry.items():
             entry.clear()
-            entry.update(made_from, macs_per_cycle=float(macs_per_cycle(machine, self.kind.weights)))
+            entry.update(made_from, macs_per_cycle=float(machine.macs_a_cycle(self.kind.weights)))
         self._text = text + wrapper(self.board, module)
         return entry
 

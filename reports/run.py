@@ -26,7 +26,7 @@ _FONT = {"family": "system-ui, sans-serif", "size": 13, "color": INK}
 
 
 def write_run(row: dict[str, Any], operators: Sequence[Operator], out: Path) -> Path:
-    """Write the page of `row` (`sim.row.result_row`, with `Result.layers()` as `layers`) and its operators.
+    """Write the page of `row` (`sim.row.result_row`, with `sim.layers.layer_rows` as `layers`) and its operators.
 
     Raises ConfigError for an unwritable `out`.
     """

@@ -8,7 +8,7 @@ from functools import lru_cache
 from bitwright.arch import costs, formats, pe
 from bitwright.arch.costs.tables import CostTable, PECost, SramCost, UnitCost
 from bitwright.arch.errors import ConfigError
-from bitwright.arch.machine import Dataflow, Machine, has_costs
+from bitwright.arch.machine import Dataflow, Machine
 
 SUM_BITS = 32  # a word of the output buffer, one column
 MAX_PORT_BITS, MIN_PORT_BITS = 512, 64
@@ -132,10 +132,11 @@ def _edge_format(installed: tuple[str, ...], weight_format: str) -> str:
 def check_clock(machine: Machine, installed: tuple[str, ...]) -> None:
     """Refuse a clock that a block of the machine does not reach: cell, edge units, decoders, or a buffer's SRAM.
 
-    Raises ConfigError naming the clock, the slowest block and its fmax at the node. A machine without cost tables has
-    no clock to check.
+    Raises ConfigError naming the clock, the slowest block and its fmax at the node. Of a broadcast tile only the PE
+    behind its streams is known, and that where the table has one of its parameters.
     """
-    if not has_costs(machine):
+    if machine.tile is not None:
+        _check_stream(machine)
         return
     tables, spec = table(machine), pe.get(machine.pe)
     names = {
@@ -152,9 +153,19 @@ def check_clock(machine: Machine, installed: tuple[str, ...]) -> None:
         bank, _ = _slots(tables, capacity, bits)
         fmax_mhz[f"the {tensor} buffer ({capacity / 1024:g} KiB, {bits} bits wide)"] = 1e3 / bank.cycle_ns
     slowest = min(fmax_mhz, key=lambda name: fmax_mhz[name])
-    if machine.clock_mhz > fmax_mhz[slowest]:
+    _refuse_faster(machine, slowest, fmax_mhz[slowest])
+
+
+def _check_stream(machine: Machine) -> None:
+    found = costs.stream(machine.spec.name, machine.spec.params, node=machine.node)
+    if found is not None:
+        _refuse_faster(machine, f"PE {machine.pe} behind its streams", found.fmax_mhz)
+
+
+def _refuse_faster(machine: Machine, block: str, fmax_mhz: float) -> None:
+    if machine.clock_mhz > fmax_mhz:
         raise ConfigError(
-            f"clock_mhz = {machine.clock_mhz:g}: {slowest} reaches {fmax_mhz[slowest]:.0f} MHz at {machine.node}; "
+            f"clock_mhz = {machine.clock_mhz:g}: {block} reaches {fmax_mhz:.0f} MHz at {machine.node}; "
             f"choose a lower clock; machine {machine.name}"
         )
 

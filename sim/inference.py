@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
-from bitwright.arch import dram, formats
+from bitwright.arch import dram, formats, pe
 from bitwright.arch import machine as machines
 from bitwright.arch.array_timing import Shape
 from bitwright.arch.dram_port import DramPort
@@ -47,12 +47,13 @@ _BANKS = (
 )
 
 _NO_COSTS = (
-    "no energy, no area, and the clock is not checked: cost tables do not have this PE in an array, or this way to "
-    "load weights"
+    "no energy and no area: cost tables do not have this PE in an array, or this way to load weights; of a broadcast "
+    "tile the clock is checked against the PE alone, where the table of PEs behind streams has it"
 )
 
 _TIMES = (
     "operators do not overlap: each starts on an idle machine and ends when its last output has left",
+    "attention multiplies the whole square: products that the mask throws away take their cycles and count as macs",
     "element-wise work (softmax, norms, rotary embedding, activation functions, quantisation) is an estimate: "
     "lane operations over vector lanes, charged as fp16 multiply-adds, not overlapped with the array; it "
     "happens as operands enter or results leave the chip, in the activation format, and moves no DRAM bytes of "
@@ -128,33 +129,22 @@ class Result:
         """Cycles of prefill and all decode steps."""
         return self.prefill.cycles + self.decode.cycles
 
-    def layers(self) -> list[dict[str, Any]]:
-        """A row an operator: critical resource, place under the roof, cycles by cause; see `sim.layers`."""
-        from bitwright.sim.layers import layer_rows
-
-        return layer_rows(self)
-
-    def gpus(self) -> list[dict[str, Any]]:
-        """A row a GPU: the least time that its peaks allow the same run; see `sim.gpus`."""
-        from bitwright.sim.gpus import references
-
-        return references(self.shape, self.policy, static(self.prompt_tokens, self.output_tokens, self.batch))
-
 
 def default_policy(pe_name: str) -> FormatPolicy:
     """The formats a PE is made for: what `simulate` uses when none are given.
 
     ConfigError for a PE that whole models are not simulated on.
     """
+    name, params = pe.parse_name(pe_name)
+    bits = min(4, params.get("weight_bits", 4))  # of a lut's weights
     found = {
         "fp16-mac": FormatPolicy(),
         "int8-mac": FormatPolicy(pe="int8-mac", weights="int8", acts="int8", kv="int8"),
         "shift-add": FormatPolicy(pe="shift-add", weights="int4_asym", group=64, acts="int8", kv="int4"),
         "bit-serial": FormatPolicy(pe="bit-serial", weights="bitmod_fp4", group=128, kv="int8", head="int8"),
-        "lut": FormatPolicy(pe="lut", weights="int4", group=128, acts="int8", kv="int4"),
+        "lut": FormatPolicy(pe="lut", weights=f"int{bits}", group=128, acts="int8", kv=f"int{bits}"),
         "outlier-victim": FormatPolicy(pe="outlier-victim", weights="ovp4", acts="ovp4", kv="ovp4"),
     }
-    name = pe_name.partition(":")[0]
     if name not in found:
         raise ConfigError(
             f"pe = '{pe_name}': its cycles depend on the codes of the weights (use --trace DIR, or --engine); whole "
@@ -279,10 +269,7 @@ def check_policy(machine: Machine, policy: FormatPolicy) -> None:
             f"formats are for PE {policy.pe} and machine {machine.name} has {machine.pe}; name the machine's own PE"
         )
     if machine.tile is not None:
-        from bitwright.arch.isa.limits import tile_format  # 30 ms, for tiles alone
-
-        for name in installed(policy):
-            tile_format(machine.spec, name, f"machine {machine.name}")
+        mapping.check_formats(machine, {"weights": policy.weights, "head": policy.head_format, "kv": policy.kv})
 
 
 def _pe_name(machine: Machine) -> str:
@@ -329,7 +316,7 @@ def operator(machine: Machine, gemm: Gemm, formats_installed: tuple[str, ...], e
     smallest = _bytes(gemm.weight_bits(gemm.n, gemm.k)) + _bytes(
         (gemm.m * gemm.k + gemm.m * gemm.n) * mapping.act_bits(machine, gemm.weight_format)
     )
-    compute = math.ceil(program.macs / mapping.macs_a_cycle(machine, gemm.weight_format))
+    compute = math.ceil(program.macs / machine.macs_a_cycle(gemm.weight_format))
     energy = UNKNOWN
     if machines.has_costs(machine):
         counts = activity.count(program, shape.weight_stationary, machine.array.cols, machine.physical_cols, gemm.group)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 from bitwright.sim.inference import Phase, Result, dram_port, installed, operator
-from bitwright.workloads import mapping
 from bitwright.workloads.operators import work_of
 from bitwright.workloads.steps import static
 
@@ -30,7 +29,7 @@ def layer_rows(result: Result, engine: str = "fast") -> list[dict[str, Any]]:
     for step in static(result.prompt_tokens, min(1, result.output_tokens), result.batch):
         for gemm in work_of(result.shape, result.policy, step).gemms:
             one = operator(machine, replace(gemm, count=1), installed(result.policy), engine)
-            peak = float(mapping.macs_a_cycle(machine, gemm.weight_format))
+            peak = float(machine.macs_a_cycle(gemm.weight_format))
             intensity = one.macs / one.dram_bytes
             roof = min(peak, intensity * rate)
             rows.append(

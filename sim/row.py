@@ -16,18 +16,21 @@ from bitwright.arch.costs.tables import DEFAULT_CELL_TYPE
 from bitwright.arch.machine import Machine
 from bitwright.arch.space import Accuracy
 from bitwright.sim.energy import Energy
+from bitwright.sim.gpus import references
 from bitwright.sim.inference import Phase, Result, dram_port, installed, not_modelled
 from bitwright.sim.store import content_hash
-from bitwright.workloads import mapping
 from bitwright.workloads.policy import FormatPolicy
+from bitwright.workloads.steps import static
 
 SCHEMA_VERSION = 1
 
 KINDS = ("attention_projections", "attention", "ffn", "head", "vector")
 
 
-def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, Any]:
+def result_row(result: Result, accuracy: Accuracy | None = None, machine_file: str = "MACHINE.yaml") -> dict[str, Any]:
     """All figures of `result` but its accuracy (`accuracy` is how much text that is measured on, for the command).
+
+    `machine_file` is the machine's, as the row's command names it where no pattern tells all of it.
 
     `cycles` is the sum of the `cycles_*` causes and of the `cycles_op_*` kinds; `energy_uj` the sum of the
     `energy_<part>_uj`; the `wait_<cause>_cycles` sum to `cycles_dram_wait`; `macs` and the `lost_macs_<cause>` to
@@ -44,9 +47,11 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
         "batch": result.batch,
         "utilisation": float(total.macs / (peak * total.cycles)),
         "peak_memory_bytes": result.peak_memory_bytes,
-        "notes": list(not_modelled(machine)),
-        "gpus": result.gpus(),
-        "command": command(result, accuracy),
+        "notes": [*_vector_bound(total), *not_modelled(machine)],
+        "gpus": references(
+            result.shape, result.policy, static(result.prompt_tokens, result.output_tokens, result.batch)
+        ),
+        "command": command(result, accuracy, machine_file),
         "hashes": input_hashes(result),
     }
     row |= _times(result, total)
@@ -61,6 +66,16 @@ def result_row(result: Result, accuracy: Accuracy | None = None) -> dict[str, An
         row[f"{phase}macs_per_cycle"] = figures.macs / figures.cycles if figures.cycles else 0.0
     row["macs"], row["dram_bytes"] = total.macs, total.dram_bytes
     return row
+
+
+def _vector_bound(total: Phase) -> list[str]:
+    """A note where most cycles are the vector unit's."""
+    if 2 * total.cycles_vector <= total.cycles:
+        return []
+    return [
+        "most cycles are element-wise work on the vector unit, which a larger array does not shorten (vector.lanes, "
+        "--vector-lanes)"
+    ]
 
 
 def machine_figures(machine: Machine, policy: FormatPolicy) -> dict[str, Any]:
@@ -100,7 +115,7 @@ def machine_figures(machine: Machine, policy: FormatPolicy) -> dict[str, Any]:
 
 def peak_macs_per_cycle(machine: Machine, policy: FormatPolicy) -> Fraction:
     """Products a cycle with every lane at work, in the fastest of the formats that the machine is built for."""
-    return max(mapping.macs_a_cycle(machine, name) for name in installed(policy))
+    return max(machine.macs_a_cycle(name) for name in installed(policy))
 
 
 def known(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,20 +197,22 @@ def _energies(result: Result, total: Phase) -> dict[str, Any]:
     return known(parts | sums)
 
 
-def command(result: Result, accuracy: Accuracy | None = None) -> str:
+def command(result: Result, accuracy: Accuracy | None, machine_file: str) -> str:
     """The command line that computes this row again."""
     run = ["--prompt-tokens", str(result.prompt_tokens), "--output-tokens", str(result.output_tokens)]
     run += ["--batch", str(result.batch)]
     if accuracy:
         run += ["--perplexity-tokens", str(accuracy.tokens), "--perplexity-window", str(accuracy.window)]
-    return command_of(result.machine, result.policy, result.model, run)
+    return command_of(result.machine, result.policy, result.model, run, machine_file)
 
 
-def command_of(machine: Machine, policy: FormatPolicy, model: str, run: Sequence[str]) -> str:
+def command_of(
+    machine: Machine, policy: FormatPolicy, model: str, run: Sequence[str], machine_file: str = "MACHINE.yaml"
+) -> str:
     """`bitwright simulate` of this machine, model and formats with the options `run`."""
     name = f"{machine.pe}-{machine.array.rows}x{machine.array.cols}-{machine.array.dataflow.value}"
     if machine.array.load != ONE_ROW:
-        name = f"{machine.name}.yaml"  # no pattern tells how weights are loaded
+        name = machine_file  # no pattern tells how weights are loaded
     words = ["bitwright", "simulate", name]
     words += [model, *run, "--weights", policy.weights]
     words += ["--group", str(policy.group)] if policy.group is not None else []

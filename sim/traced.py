@@ -14,14 +14,14 @@ be given). Not modelled is listed in `NOT_MODELLED`, which every result carries.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from typing import Any
 
-from bitwright.arch import costs
+from bitwright.arch import costs, pe
+from bitwright.arch import machine as machines
 from bitwright.arch.costs import StreamCost
 from bitwright.arch.errors import ConfigError, shown
 from bitwright.arch.pe.stream import StreamSpec
@@ -48,7 +48,6 @@ NOT_MODELLED = (
     "the Gaussian guess: independent values of the tensor's root mean square, encoded in the same format and group",
 )
 _SEED = 6
-_PATTERN = re.compile(r"([a-z0-9-]+)-(\d{1,4})x(\d{1,4})")
 Progress = Callable[[int, int], None]
 
 
@@ -77,16 +76,19 @@ class ColumnArray:
 
 
 def array(name: str) -> ColumnArray:
-    """The array called `<pe>-<rows>x<cols>` ("opt3-32x32"). ConfigError: no such name, or no data-dependent PE."""
-    found = _PATTERN.fullmatch(name)
-    if found is None or not int(found[2]) or not int(found[3]):
-        raise ConfigError(f"machine = {shown(name)}: with --trace it must be <pe>-<rows>x<cols>, such as opt3-32x32")
-    return ColumnArray(name, data_dependent(found[1]), int(found[2]), int(found[3]))
+    """The array of a machine ("opt3-32x32", a YAML file). ConfigError: no such machine, or no data-dependent PE."""
+    machine = machines.load(name)
+    pe_name, params = pe.parse_name(machine.pe)
+    return ColumnArray(machine.name, data_dependent(pe_name, **params), machine.array.rows, machine.array.cols)
 
 
 @dataclass(frozen=True)
 class _Tensor:
-    """One matrix: the cycles of its weights, and of all its tiles once, from real codes and from Gaussian ones."""
+    """One matrix: the cycles of its weights, and of all its tiles once, from real codes and from Gaussian ones.
+
+    real, gaussian : of one weight, as they are distributed; of a stand-in's in the other model's
+    weight_cycles : of all real weights, one after the other
+    """
 
     name: str
     operator: str
@@ -95,12 +97,13 @@ class _Tensor:
     k: int
     real: CycleCounts
     gaussian: CycleCounts
+    weight_cycles: int
     tiles: int
     tiles_gaussian: int
 
     def energy_pj(self, machine: ColumnArray, cost: StreamCost, passes: int, working: int) -> tuple[float, float]:
         """Dynamic energy of all PEs over `passes`, of which `working` of a column have a token; its standard error."""
-        busy = self.count * working * self.real.total
+        busy = self.count * working * self.weight_cycles
         waiting = self.count * passes * machine.pes * self.tiles - busy
         return busy * cost.active_pj + waiting * cost.idle_pj, busy * cost.active_error_pj
 
@@ -183,9 +186,8 @@ def _measure(machine: ColumnArray, trace: Trace, row: Operator, index: int) -> _
     tiles, tiles_gaussian = (
         tiles_cycles(found.sum(axis=1), machine.cols, machine.tile_cycles) for found in (cycles, guessed)
     )
-    return _Tensor(
-        row.name, row.operator, 1, row.n, row.k, CycleCounts.of(cycles), CycleCounts.of(guessed), tiles, tiles_gaussian
-    )
+    counts = CycleCounts.of(cycles), CycleCounts.of(guessed)
+    return _Tensor(row.name, row.operator, 1, row.n, row.k, *counts, int(cycles.sum()), tiles, tiles_gaussian)
 
 
 def _stand_in(machine: ColumnArray, shape: ModelShape, trace: Trace, measured: list[_Tensor]) -> Iterable[_Tensor]:
@@ -197,13 +199,13 @@ def _stand_in(machine: ColumnArray, shape: ModelShape, trace: Trace, measured: l
                 f"that of {shape.name}"
             )
         real, gaussian = (reduce(add, (getattr(t, kind) for t in same)) for kind in ("real", "gaussian"))
-        tiles, tiles_gaussian = (
-            tiles_cycles(
-                drawn_sums(counts, matmul.n, matmul.k, (_SEED, index, kind)), machine.cols, machine.tile_cycles
-            )
-            for kind, counts in enumerate((real, gaussian))
+        sums, guessed = (
+            drawn_sums(counts, matmul.n, matmul.k, (_SEED, index, kind)) for kind, counts in enumerate((real, gaussian))
         )
-        yield _Tensor(matmul.name, matmul.name, matmul.count, matmul.n, matmul.k, real, gaussian, tiles, tiles_gaussian)
+        tiles, tiles_gaussian = (tiles_cycles(found, machine.cols, machine.tile_cycles) for found in (sums, guessed))
+        sizes = matmul.count, matmul.n, matmul.k
+        total = int(sums.sum())
+        yield _Tensor(matmul.name, matmul.name, *sizes, real, gaussian, total, tiles, tiles_gaussian)
 
 
 def _layer(tensor: _Tensor, prefill: int, decode: int) -> dict[str, Any]:

@@ -13,11 +13,11 @@ Not modelled: rearranging activations or the cache between two operators that cu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cache, lru_cache
 
-from bitwright.arch import dram
+from bitwright.arch import dram, formats
 from bitwright.arch.array_timing import ArrayShape, BroadcastShape, Shape
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
@@ -49,16 +49,10 @@ def array_shape(machine: Machine, weight_format: str) -> Shape:
     """
     tile = machine.tile
     if tile is not None:
-        lanes, cycles = tile.lanes * tile.values(weight_format), tile.step_cycles(weight_format)
-        return BroadcastShape(machine.array.rows, lanes, cycles, tile.latency_cycles, tile.sum_cycles)
+        shape = tile.shape(machine.array.rows, weight_format)
+        return replace(shape, lanes=shape.lanes * tile.values(weight_format))
     stationary = machine.array.dataflow is Dataflow.WEIGHT_STATIONARY
     return ArrayShape(machine.array.rows, machine.physical_cols, stationary, machine.array.load)
-
-
-def macs_a_cycle(machine: Machine, weight_format: str) -> Fraction:
-    """Products that the array makes with every lane at work."""
-    places, shape = machine.array.rows * machine.array.cols, array_shape(machine, weight_format)
-    return Fraction(places * shape.lanes, shape.step_cycles) if isinstance(shape, BroadcastShape) else Fraction(places)
 
 
 def longest_reduction(machine: Machine, weight_format: str) -> int | None:
@@ -267,9 +261,7 @@ def emit(machine: Machine, gemm: Gemm, tiling: Tiling) -> Program:
 def _check_format(machine: Machine, gemm: Gemm) -> None:
     where = f"machine {machine.name}, operator {gemm.name}"
     if machine.tile is not None:
-        from bitwright.arch.isa.limits import tile_format  # 30 ms, for tiles alone
-
-        tile_format(machine.spec, gemm.weight_format, where)
+        check_formats(machine, {"weights": gemm.weight_format})
         lanes = machine.tile.lanes * machine.tile.values(gemm.weight_format)
         if gemm.group is not None and gemm.group < gemm.k and gemm.group % lanes:
             raise ConfigError(f"group = {gemm.group}: must be a multiple of the {lanes} values of a step; {where}")
@@ -281,3 +273,16 @@ def _check_format(machine: Machine, gemm: Gemm) -> None:
         raise ConfigError(
             f"weights = {gemm.weight_format}: PE {machine.pe} cannot take it ({acceptance.reason}); {where}"
         )
+
+
+def check_formats(machine: Machine, chosen: Mapping[str, str]) -> None:
+    """ConfigError for a format, by its key of the policy, that the machine's broadcast tile cannot take."""
+    from bitwright.arch.isa.limits import refusal  # 30 ms, for tiles alone
+
+    for key, name in chosen.items():
+        reason = refusal(machine.spec, name)
+        if reason:
+            taken = ", ".join(known for known in formats.names() if not refusal(machine.spec, known))
+            raise ConfigError(
+                f"policy.{key} = '{name}': refused by {machine.pe}: {reason}; it takes {taken}; machine {machine.name}"
+            )

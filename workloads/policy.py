@@ -16,8 +16,8 @@ OF_TILES = ("bit-serial", "lut", "outlier-victim")
 """PEs of broadcast tiles, which are simulated; a perplexity does not follow their arithmetic (`rules`)."""
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "acts": ("fp16", "int8", "int8_tensor", "ovp4", "ovp8"),
-    "kv": ("fp16", "int8", "int4", "ovp4", "ovp8"),
+    "acts": ("fp16", "int8", "int8_tensor"),
+    "kv": ("fp16", "int8", "int4"),
     "pe": ("fp16-mac", "int8-mac", "shift-add", *OF_TILES, "float32"),
     "method": METHODS,
     "product": ("exact", "lmul", "lmul_carry", "mitchell"),
@@ -32,12 +32,12 @@ class FormatPolicy(BaseModel):
             the checkpoint's own codes as they are.
         group : int | "tensor" | None   Consecutive input channels that share a scale; None: one scale a matrix row, or
             a block format's own block; "tensor" (float32, method rtn): one scale a matrix.
-        acts : "fp16", "int8" (one scale a token), "int8_tensor" (one scale for a window's whole tensor), "ovp4", "ovp8"
-            (outlier-victim's, as wide as its weights); with float32
-            any format (one scale a token, or a block format's own; what a format has one of an array, one a token) or
-            "fp32" (not quantised).
-        kv : "fp16", "int8", "int4", "ovp4", "ovp8"   Keys (after rotation) and values, one scale a token and head; with
-            float32 any format, "fp32" (not quantised), "kivi2" or "kivi4" (see `bitwright.workloads.quantise.kivi`).
+        acts : "fp16", "int8" (one scale a token), "int8_tensor" (one scale for a window's whole tensor); "ovp4", "ovp8"
+            of outlier-victim, as wide as its weights; with float32 any format (one scale a token, or a block format's
+            own; what a format has one of an array, one a token) or "fp32" (not quantised).
+        kv : "fp16", "int8", "int4"   Keys (after rotation) and values, one scale a token and head; of a tile's PE any
+            format that the tile takes; with float32 any format, "fp32" (not quantised), "kivi2" or "kivi4" (see
+            `bitwright.workloads.quantise.kivi`).
         head : str | None   Format of the head's matrix, with the same group unless it has a block of its own; None: the
             same as `weights`.
         pe : "fp16-mac", "int8-mac", "shift-add", "bit-serial", "lut", "outlier-victim", "float32"   Whose arithmetic
@@ -126,7 +126,8 @@ class FormatPolicy(BaseModel):
                     f"policy.{shown(key, quote=False)}: unknown key; {suggest(str(key), cls.model_fields)}"
                 )
         for key, known in _CHOICES.items():
-            if key in data and (data.get("pe") != "float32" or key not in ("acts", "kv")) and data[key] not in known:
+            free = data.get("pe") in ("float32", *OF_TILES) and key in ("acts", "kv")  # checked as formats below
+            if key in data and not free and data[key] not in known:
                 raise ConfigError(
                     f"policy.{key} = {shown(data[key])}: no such choice; {suggest(str(data[key]), known)}"
                 )

@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Literal, get_args
 
 from bitwright.arch import formats as number_formats
-from bitwright.arch.array_timing import ONE_ROW, ArrayShape, BroadcastShape, Shape, WeightLoad
+from bitwright.arch.array_timing import ONE_ROW, ArrayShape, Shape, WeightLoad
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.formats.scales import SCALE_BITS
 from bitwright.arch.isa.fields import BY_OP
@@ -113,7 +113,7 @@ class Limits:
     @property
     def tile(self) -> Family | None:
         """What a broadcast tile's PE tells of itself; None for a systolic array."""
-        return _tile(self.pe)
+        return broadcast.tile_of(self.pe)
 
     @property
     def template(self) -> Literal["systolic", "broadcast"]:
@@ -175,8 +175,7 @@ class Limits:
         """What the array's timing depends on while its weights are of one format; steps of a tile that `skips` take
         these cycles or more."""
         if self.tile is not None:
-            tile, cycles = self.tile, self.tile.step_cycles(form.name)
-            return BroadcastShape(self.rows, self.lanes, cycles, tile.latency_cycles, tile.sum_cycles)
+            return self.tile.shape(self.rows, form.name)
         physical = self.cols + (1 if self.pe.zero_point_column else 0)
         return ArrayShape(self.rows, physical, self.stationary == "ws", self.load)
 
@@ -249,29 +248,32 @@ def limits(machine: Machine, *, port_bytes: int | None = None, formats: Sequence
 
 def tile_format(spec: PESpec, name: str, where: str) -> TileFormat:
     """The format as an Execute of `spec` sees it; ConfigError when the PE or the par channel cannot take it."""
-    accepted = spec.accepts(name, longest_sum(spec))
-    if not accepted:
-        raise ConfigError(f"formats: {name}: {accepted.reason}; {where}")
-    form = number_formats.get(name)
-    tile = _tile(spec)
+    reason = refusal(spec, name)
+    if reason:
+        raise ConfigError(f"formats: {name}: {reason}; {where}")
+    form, tile = number_formats.get(name), broadcast.tile_of(spec)
+    if tile is not None and tile.scales_inside:
+        return TileFormat(name, tile.element_bits(name), True, False, SCALE_BITS["int8"], form.selector_bits)
     if tile is not None:
-        return _broadcast_format(tile, name, where)
+        return TileFormat(name, tile.element_bits(name), scale=True, zero=form.zero_bits > 0)
     if not decodable(name):
         return TileFormat(name, form.bits, scale=False, zero=False)
-    if form.selector_bits or form.default_scale_format != "fp16" or weight_code(name).fraction_bits > 1:
-        raise ConfigError(f"formats: {name}: {_OTHER_PARAMETERS}; {where}")
     return TileFormat(name, form.bits, scale=True, zero=form.zero_bits > 0)
 
 
-def _broadcast_format(tile: Family, name: str, where: str) -> TileFormat:
-    form, reason = number_formats.get(name), tile.refusal(name)
-    if not tile.scales_inside and (form.selector_bits or form.default_scale_format != "fp16"):
-        reason = _OTHER_PARAMETERS
-    if reason:
-        raise ConfigError(f"formats: {name}: {reason}; {where}")
-    if tile.scales_inside:
-        return TileFormat(name, tile.element_bits(name), True, False, SCALE_BITS["int8"], form.selector_bits)
-    return TileFormat(name, tile.element_bits(name), scale=True, zero=form.zero_bits > 0)
+def refusal(spec: PESpec, name: str) -> str:
+    """What keeps weights of a format off an array of `spec`; empty when nothing does."""
+    accepted = spec.accepts(name, longest_sum(spec))
+    if not accepted:
+        return accepted.reason
+    form, tile = number_formats.get(name), broadcast.tile_of(spec)
+    if tile is not None:
+        plain = tile.scales_inside or (not form.selector_bits and form.default_scale_format == "fp16")
+        return tile.refusal(name) if plain else _OTHER_PARAMETERS
+    scaled = decodable(name)
+    if scaled and (form.selector_bits or form.default_scale_format != "fp16" or weight_code(name).fraction_bits > 1):
+        return _OTHER_PARAMETERS
+    return ""
 
 
 def longest_sum(spec: PESpec) -> int | None:
@@ -281,14 +283,9 @@ def longest_sum(spec: PESpec) -> int | None:
     return spec.group if isinstance(spec, ShiftAdd) else None
 
 
-def _tile(spec: PESpec) -> Family | None:
-    """What a broadcast tile's PE tells of itself; None for a PE of no tile."""
-    return broadcast.family(spec) if broadcast.TEMPLATE in spec.templates else None
-
-
 def _usual(spec: PESpec) -> list[str]:
     """The formats of a machine that is not told any."""
-    tile = _tile(spec)
+    tile = broadcast.tile_of(spec)
     if tile is not None and tile.usual is not None:
         return list(tile.usual)
     return [name for name in USUAL_FORMATS if _accepts(spec, name)]

@@ -232,6 +232,11 @@ def family(spec: PESpec) -> Family:
     return _FAMILIES[type(spec)](spec)
 
 
+def tile_of(spec: PESpec) -> Family | None:
+    """What a broadcast tile's PE tells of itself; None for a PE of no tile."""
+    return family(spec) if TEMPLATE in spec.templates else None
+
+
 def tile_spec(name: str, rows: int, cols: int, params: Mapping[str, Any]) -> PESpec:
     """The spec of PE `name` (one of `names`) for a tile of rows x cols.
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from bitwright.arch.array_timing import BroadcastShape
 from bitwright.arch.pe.base import IntArray, PESpec
 from bitwright.arch.pe.fp16_mac import FloatArray
 from bitwright.arch.pe.stream import Field, StreamSpec
@@ -144,6 +145,11 @@ class Family(abc.ABC):
     @abc.abstractmethod
     def step_cycles(self, format_name: str) -> int:
         """Cycles of a step; the least of a whole one where it `skips`."""
+
+    def shape(self, rows: int, format_name: str) -> BroadcastShape:
+        """The timing of a tile of so many rows while its weights are of this format; k counts elements."""
+        cycles = self.step_cycles(format_name)
+        return BroadcastShape(rows, self.lanes, cycles, self.latency_cycles, self.sum_cycles)
 
     def code_cycles(self, codes: npt.ArrayLike, format_name: str) -> IntArray:
         """Cycles of each step of a slice whose weights are codes [k, cols], as in memory; of families that skip."""

@@ -290,3 +290,26 @@ def test_a_pattern_may_carry_parameters() -> None:
     assert machine.load("lut:weight_bits=8,k=2-4x8").pe == "lut:weight_bits=8,k=2"
     assert machine.load("lut:weight_bits=8-4x8-os").array.cols == 8
     assert "int8-mac takes no parameters in an array" in refusal("int8-mac:lanes=2-4x4")
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "macs"),
+    [
+        ("int8-2x3", "int8", 6),
+        ("shift-add-2x3", "int4_asym", 6),
+        # BitMoD (HPCA 2025): 128 products of a group take 128, 96, 64 and 64 cycles, and no product a cycle more.
+        ("bit-serial-2x3", "int8", 6 * 128 // 128),
+        ("bit-serial-2x3", "int6", 6 * 128 // 96),
+        ("bit-serial-2x3", "bitmod_fp4", 6 * 128 // 64),
+        ("bit-serial-2x3", "bitmod_fp3", 6 * 128 // 64),
+        # LUT Tensor Core (ISCA 2025): a cycle for each bit of a weight, of k = 4 products.
+        ("lut-2x3", "int2", 12),
+        ("lut-2x3", "int4", 6),
+        # OliVe (ISCA 2023): a PE multiplies 4 bits, four of them 8 bits; one of ours has four multipliers.
+        ("outlier-victim-2x3", "ovp4", 24),
+        ("outlier-victim-2x3", "ovp8", 6),
+        ("olive", "ovp4", 64 * 64),
+    ],
+)
+def test_macs_a_cycle_are_the_publications(name: str, weights: str, macs: int) -> None:
+    assert machine.load(name).macs_a_cycle(weights) == macs

@@ -15,7 +15,6 @@ import pytest
 from bitwright.fpga import array_top, boards, sizing
 from bitwright.rtl.asic import stream_costs
 from bitwright.rtl.asic.synthesis import sha256_text
-from bitwright.workloads import mapping
 
 TANG = boards.get("tang-nano-9k")
 
@@ -70,12 +69,6 @@ def test_sizes_grow_one_side_at_a_time() -> None:
     assert sizing.KINDS["lut"].sizes(3) == [(2, 1), (2, 2), (2, 3)]
     assert sizing.KINDS["lut"].sizes()[sizing.FIRST_SIZE] == (2, 6)
     assert sizing.KINDS["shift-add"].sizes()[sizing.FIRST_SIZE] == (3, 4)
-
-
-@pytest.mark.parametrize("kind", sizing.KINDS.values(), ids=sizing.KINDS)
-def test_macs_a_cycle_are_those_of_the_mapping(kind: sizing.Kind) -> None:
-    machine = kind.machine(2, 3)
-    assert sizing.macs_per_cycle(machine, kind.weights) == mapping.macs_a_cycle(machine, kind.weights)
 
 
 @pytest.mark.parametrize("name", sizing.BOARDS)

@@ -77,7 +77,7 @@ def test_causes_sum_to_cycles_and_no_bound_is_broken(case: tuple[machines.Machin
     )
     assert min(parts) >= 0
     assert sum(parts) == counters.cycles
-    assert counters.cycles * mapping.macs_a_cycle(machine, gemm.weight_format) >= program.macs
+    assert counters.cycles * machine.macs_a_cycle(gemm.weight_format) >= program.macs
     assert counters.cycles >= port.busy_cycles(program.dram_bytes)
     array_alone = cycles(shape, (item for execute in program.executes for item in execute.passes()))
     assert counters.cycles >= array_alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from bitwright.arch import costs
 from bitwright.arch import machine as machines
 from bitwright.arch.dram_port import DramPort
 from bitwright.arch.errors import ConfigError
@@ -33,7 +34,7 @@ def test_a_model_on_a_broadcast_tile(name: str) -> None:
     unknown = [key for key in row if key.startswith(("energy_", "area_")) or key.endswith("_energy_uj")]
     assert len(unknown) > 15
     assert all(row[key] is None for key in unknown)
-    assert any(note.startswith("no energy, no area") for note in row["notes"])
+    assert any(note.startswith("no energy and no area") for note in row["notes"])
 
 
 @pytest.mark.parametrize(
@@ -60,25 +61,79 @@ def test_one_product_on_a_tile_by_hand() -> None:
     assert (weights, acts) == (32 * 64 // 2 + 32 * 2, 16 * 64 // 2)  # four bits a value; an fp16 scale a row of weights
 
 
-def test_what_a_tile_cannot_take() -> None:
-    for name, policy, expected in (
-        ("lut-4x4", {"weights": "fp16", "acts": "int8", "kv": "int4"}, "formats: fp16: fp16 codes are not integers"),
+LUT_TAKES = (
+    "int2, int3, int4, int2_asym, int3_asym, int4_asym, bipolar_int2, bipolar_int3, bipolar_int4; machine lut-4x4"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "message"),
+    [
         (
             "lut-4x4",
-            {"weights": "int8", "acts": "int8", "kv": "int4"},
-            "formats: int8: int8 has 8 bits, the PE takes 4",
+            {"weights": "fp16", "acts": "int8", "kv": "int4"},
+            f"policy.weights = 'fp16': refused by lut: fp16 codes are not integers; it takes {LUT_TAKES}",
         ),
-        ("lut-4x4", {"weights": "int4", "acts": "fp16"}, "policy.acts = 'fp16': lut takes int8 activations"),
+        (
+            "lut-4x4",
+            {"weights": "int4", "acts": "int8", "kv": "int8"},
+            f"policy.kv = 'int8': refused by lut: int8 has 8 bits, the PE takes 4; it takes {LUT_TAKES}",
+        ),
+        (
+            "lut-4x4",
+            {"weights": "int4", "acts": "fp16", "kv": "int4"},
+            "policy.acts = 'fp16': lut takes int8 activations",
+        ),
         (
             "outlier-victim-4x4",
             {"weights": "ovp4", "acts": "ovp4", "kv": "ovp8"},
             "policy.kv = 'ovp8': outlier-victim multiplies pairs of one width, activations are ovp4 "
             "(name a format of 4 bits)",
         ),
-    ):
-        with pytest.raises(ConfigError) as caught:
-            simulate(name, SMALL, policy=policy)
-        assert str(caught.value).startswith(expected)
+    ],
+)
+def test_what_a_tile_cannot_take(name: str, policy: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        simulate(name, SMALL, policy=policy)
+    assert str(caught.value) == message
+
+
+def test_a_lut_of_two_bits_runs_in_its_own_formats() -> None:
+    row = result_row(simulate("lut:weight_bits=2-4x4", SMALL, prompt_tokens=2, output_tokens=0))
+    assert (row["weights"], row["kv"], row["peak_macs_per_cycle"]) == ("int2", "int2", 4 * 4 * 4 / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("bitmod", 32 * 32 * 4 / 2),  # 4 x 4 tiles of 8 x 8 PEs, four products in two cycles of fp4
+        ("olive", 64 * 64),  # PEs of one 4-bit product
+        ("lut-tensor-core", 2 * 64 * 4 / 4),  # M 2, N 64, K 4, a weight bit a cycle
+        ("mixpe", 64 * 64),
+    ],
+)
+def test_published_machines_have_their_published_peak(name: str, peak: float) -> None:
+    assert result_row(simulate(name, SMALL, prompt_tokens=1, output_tokens=0))["peak_macs_per_cycle"] == peak
+
+
+def test_a_clock_above_the_pes_own_is_refused_where_the_table_has_it() -> None:
+    fmax_mhz = costs.stream("bit-serial").fmax_mhz
+    with pytest.raises(ConfigError) as caught:
+        simulate(machines.with_changes(machines.load("bit-serial-8x8"), clock_mhz=5000), SMALL)
+    assert str(caught.value) == (
+        f"clock_mhz = 5000: PE bit-serial behind its streams reaches {fmax_mhz:.0f} MHz at nangate45; choose a lower "
+        "clock; machine bit-serial-8x8"
+    )
+
+
+def test_a_run_of_the_vector_unit_says_so() -> None:
+    few, many = (
+        result_row(simulate(machines.with_changes(machines.load("int8-16x16"), vector_lanes=lanes), SMALL))
+        for lanes in (1, 4096)
+    )
+    assert few["cycles_vector"] > few["cycles"] / 2
+    assert many["cycles_vector"] < many["cycles"] / 2
+    assert [row["notes"][0].startswith("most cycles are element-wise") for row in (few, many)] == [True, False]
 
 
 def test_data_dependent_pes_need_codes() -> None:
@@ -97,3 +152,7 @@ def test_weights_that_load_otherwise_have_cycles_but_no_costs() -> None:
     assert faster["cycles"] < usual["cycles"]
     assert faster["energy_uj"] is None
     assert usual["energy_uj"] > 0
+    assert " MACHINE.yaml " in faster["command"]
+    assert " quick.yaml " in result_row(simulate(quick, SMALL), None, "quick.yaml")["command"]
+    with pytest.raises(ConfigError, match="clock_mhz = 900: the group-dequantiser of int8-mac reaches"):
+        simulate(machines.with_changes(quick, clock_mhz=900), SMALL)

@@ -146,6 +146,7 @@ def test_a_model_without_weights_takes_the_traces_statistics_and_says_so(
     )
     assert row["mean_cycles_per_weight"] == pytest.approx(exact["mean_cycles_per_weight"], rel=1e-12)
     assert row["array_cycles"] == pytest.approx(exact["array_cycles"], rel=0.02)
+    assert row["array_energy_uj"] == pytest.approx(exact["array_energy_uj"], rel=0.02)
     assert row == traced.simulate_trace(array, str(tmp_path / "config.json"), found, **size)
 
 
@@ -171,12 +172,32 @@ def test_what_does_not_fit_is_refused(made: tuple[Path, Trace, dict[str, Any]], 
         f"{found.folder}: has no operator 'layers.1.up': it is a trace of tiny, 14 operators (trace the model that is "
         "simulated)"
     )
-    for name in ("opt3", "opt3-0x4", "opt3-4x4-os"):
-        with pytest.raises(ConfigError) as error:
-            traced.array(name)
-        assert str(error.value) == (
-            f"machine = '{name}': with --trace it must be <pe>-<rows>x<cols>, such as opt3-32x32"
-        )
+    with pytest.raises(ConfigError) as error:
+        traced.array("int8-4x4")
+    assert str(error.value) == (
+        "pe = int8-mac: takes the same cycles for all codes of a format (those that do not: opt3, opt4c, with their "
+        "encoder); leave the trace out"
+    )
+
+
+def test_a_stand_in_of_other_sizes_pays_for_its_own_weights(
+    made: tuple[Path, Trace, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Half the layers, or twice the width: the same energy for a product, give or take what tiles leave."""
+    _, found, _ = made
+    rows = []
+    for layers, ffn in ((1, 64), (2, 64), (4, 256)):
+        config = {
+            "model_type": "llama", "hidden_size": 32, "intermediate_size": ffn, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "num_hidden_layers": layers, "vocab_size": 262, "tie_word_embeddings": True,
+            "architectures": ["LlamaForCausalLM"], "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+            "max_position_embeddings": 2048,
+        }  # fmt: skip
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        size = {"prompt_tokens": 8, "output_tokens": 0}
+        rows.append(traced.simulate_trace(traced.array("opt3-4x6"), str(tmp_path / "config.json"), found, **size))
+    per_mac = [row["array_energy_pj_per_mac"] for row in rows]
+    assert per_mac == pytest.approx([per_mac[1]] * 3, rel=0.12)
 
 
 def test_the_command_prints_the_row_and_refuses_options_of_other_ways(
