@@ -199,6 +199,18 @@ def test_answer_shows_every_trap_and_starts_from_the_published_count() -> None:
     assert row["differences"][1]["cycles"] > row["cycles"]
 
 
+def test_the_closed_form_beside_the_simulated_cycles_has_their_array() -> None:
+    """An array of equal area has fewer columns: prefill, bound by the array, takes longer there."""
+    row = bitmod_answer.answer("llama-2-7b", "bitmod-lossy", "prefill")
+    assert (
+        0.98
+        < row["simulated_cycles"] / row["simulated_beside_cycles"]
+        < 1.0
+        < row["ours"]["cycles"] / row["simulated_beside_cycles"]
+    )
+    assert bitmod_answer.answer("llama-2-7b", "ant", "decode")["simulated_beside_cycles"] is None
+
+
 def test_a_model_without_profiled_bits_takes_the_median_and_says_so() -> None:
     row = bitmod_answer.answer("mistral-7b", "olive", "decode")
     assert row["weight_bits"] == 3.8125
