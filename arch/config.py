@@ -45,6 +45,7 @@ _RULES = {
     "model_type": "must be a mapping of keys",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
+    "too_short": "must hold at least one item",
 }
 """Rules in YAML's words, where pydantic's are Python's."""
 _PLAIN_TAGS = frozenset(_TAG + name for name in ("null", "bool", "int", "float", "str", "seq", "map"))
@@ -187,11 +188,17 @@ def validate(model: type[ConfigT], data: Any, source: str, lines: dict[Location,
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        items = error.errors(include_url=False)
+        items = _causes(error.errors(include_url=False))
         messages = [_explain(model, item, source, lines or {}) for item in items[:_MOST_MESSAGES]]
         if len(items) > _MOST_MESSAGES:
             messages.append(f"and {len(items) - _MOST_MESSAGES} more; {source}")
         raise ConfigError("\n".join(dict.fromkeys(messages))) from error
+
+
+def _causes(items: list[Any]) -> list[Any]:
+    """Broken rules without those that only follow: a list is too short for pydantic when its items are refused."""
+    deeper = {item["loc"][:end] for item in items for end in range(len(item["loc"]))}
+    return [item for item in items if item["type"] != "too_short" or item["loc"] not in deeper]
 
 
 def load(model: type[ConfigT], path: Path) -> ConfigT:

@@ -143,10 +143,19 @@ def test_space_of_machines_without_costs_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError) as caught:
         space.load(tmp_path / "space.yaml")
-    assert str(caught.value).splitlines()[0] == (
+    assert str(caught.value) == (
         "designs[0].pe = 'lut': no cost table has this PE yet; those with one: fp16-mac, int8-mac, shift-add; "
         "space.yaml, line 3"
     )
+
+
+def test_an_empty_axis_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(
+        "name: a\nmachines: {array: [[8, 8]], dataflow: []}\ndesigns: [{pe: int8-mac, formats: [{weights: int8}]}]\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        space.load(tmp_path / "space.yaml")
+    assert str(caught.value) == "machines.dataflow: must hold at least one item; space.yaml, line 2"
 
 
 def test_space_of_too_many_points_is_refused_at_once(tmp_path: Path) -> None:
