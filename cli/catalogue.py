@@ -173,7 +173,8 @@ def _drams() -> list[dict[str, Any]]:
 
     from bitwright.arch import costs
 
-    return [asdict(costs.dram(name)) for name in costs.dram_names()]
+    rows = [asdict(costs.dram(name)) for name in costs.dram_names()]
+    return [{key: None if value != value else value for key, value in row.items()} for row in rows]  # nan: not known
 
 
 def _papers() -> list[dict[str, Any]]:

@@ -35,20 +35,22 @@ from bitwright.workloads.shapes import ModelShape
 from bitwright.workloads.steps import static
 from bitwright.workloads.traffic import cache_bits
 
-_PEAK_BANDWIDTH = (
-    "DRAM runs at peak bandwidth: rows, banks and refresh are not modelled; while its channel is idle it is "
-    "charged standby with rows open where its source separates that, and never powers down"
-)
+_PEAK_BANDWIDTH = "DRAM runs at peak bandwidth: rows, banks and refresh are not modelled"
 _BANKS = (
     "DRAM serves bursts in order, by rows, banks, refresh and turnaround, its rows closed when an operator begins; "
-    "each block of a tensor is one run of addresses, what rearranges activations between operators is not modelled; "
-    "while it is not moving bytes it is charged standby with rows open where its source separates that, and never "
+    "each block of a tensor is one run of addresses, what rearranges activations between operators is not modelled"
+)
+_DRAM_ENERGY = (
+    "the DRAM while it moves no bytes is charged standby with rows open where its source separates that, and never "
     "powers down; row misses and refreshes add no energy"
 )
 
 _NO_COSTS = (
     "no energy and no area: cost tables do not have this PE in an array, or this way to load weights; of a broadcast "
     "tile the clock is checked against the PE alone, where the table of PEs behind streams has it"
+)
+_NO_DRAM_ENERGY = (
+    "no energy of the DRAM, and so no sum: no source that can be cited was found for this preset (bitwright list drams)"
 )
 
 _TIMES = (
@@ -70,7 +72,7 @@ _COSTS = (
     "int8-mac keeps a 32-bit sum in every cell and shift-add only the bits that its group needs: part of what "
     "separates them is that width (docs/pes.md shows both at equal width)",
 )
-NOT_MODELLED = (_PEAK_BANDWIDTH, *_TIMES, *_COSTS)
+NOT_MODELLED = (_PEAK_BANDWIDTH, *_TIMES, _DRAM_ENERGY, *_COSTS)
 
 
 _SUMMED_APART = ("energy", "by_kind", "waits")
@@ -198,7 +200,7 @@ def simulate(
     _engine(engine)
     context = prompt_tokens + output_tokens
     steps = static(prompt_tokens, output_tokens, batch)
-    peak_bytes = _peak_memory_bytes(shape, policy, work_of(shape, policy, steps[0]), context, batch)
+    peak_bytes = peak_memory_bytes(shape, policy, work_of(shape, policy, steps[0]), context, batch)
     check_capacity(machine, peak_bytes, context, batch)
     first, *later = [work_of(shape, policy, step) for step in steps]
     prefill = phase_of(machine, first, policy, engine)
@@ -302,7 +304,10 @@ def memory_of(machine: Machine) -> DramPort | Banks:
 def not_modelled(machine: Machine) -> tuple[str, ...]:
     """What a result of `machine` leaves out."""
     memory = _PEAK_BANDWIDTH if machine.dram_timing is DramTiming.BANDWIDTH else _BANKS
-    return (memory, *_TIMES, *(_COSTS if machines.has_costs(machine) else (_NO_COSTS,)))
+    if not machines.has_costs(machine):
+        return (memory, *_TIMES, _NO_COSTS)
+    energy = _DRAM_ENERGY if table(machine).dram(machine.dram).has_energy else _NO_DRAM_ENERGY
+    return (memory, *_TIMES, energy, *_COSTS)
 
 
 @lru_cache(maxsize=65536)
@@ -374,7 +379,7 @@ def _repeat(phase: Phase, count: int) -> Phase:
     return Phase(**values, energy=phase.energy.times(count), by_kind=by_kind)
 
 
-def _peak_memory_bytes(shape: ModelShape, policy: FormatPolicy, first: Work, context: int, batch: int) -> int:
+def peak_memory_bytes(shape: ModelShape, policy: FormatPolicy, first: Work, context: int, batch: int) -> int:
     """DRAM that the run needs: weights, fp16 tables of tokens (once where the head is that table) and positions, KV
     cache at its longest, the widest activations of the first step twice."""
     weights = 0

@@ -91,13 +91,21 @@ def _written(point: Point) -> str:
 def check_point(point: Point, policy: FormatPolicy) -> None:
     """Refuse a point that cannot run, before any work. Raises ConfigError."""
     from bitwright.sim.costs import check_clock
-    from bitwright.sim.inference import installed, memory_of
+    from bitwright.sim.inference import check_capacity, installed, memory_of, peak_memory_bytes
 
-    costs.load(point.machine.node).dram(point.machine.dram)
+    tables = costs.load(point.machine.node)
+    if not tables.dram(point.machine.dram).has_energy:
+        usable = ", ".join(name for name in costs.dram_names() if tables.dram(name).has_energy)
+        raise ConfigError(
+            f"dram = {point.machine.dram}: its energy is not known, and a sweep compares energy; use {usable}"
+        )
     memory_of(point.machine)
     check_clock(point.machine, installed(policy))
     shape = models.shape_of(point.model)
     work = point.workload
+    first = operators.work_of(shape, policy, steps.prefill(work.prompt_tokens, work.batch))
+    context = work.prompt_tokens + work.output_tokens
+    check_capacity(point.machine, peak_memory_bytes(shape, policy, first, context, work.batch), context, work.batch)
     last = work.prompt_tokens + max(0, work.output_tokens - 1)
     for step in (steps.prefill(work.prompt_tokens, work.batch), steps.decode(last, work.batch)):
         for gemm in operators.work_of(shape, policy, step).gemms:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from bitwright.arch.dram import names as timed_drams
+from bitwright.arch import dram as timed
 from bitwright.arch.errors import ConfigError, suggest
 
 DEFAULT_CELL_TYPE = "itrs-lstp"
@@ -126,6 +126,8 @@ class SramCost:
 class DramCost:
     """One DRAM preset. Never compare `pj_per_bit` across scopes.
 
+    Energies are nan of a preset whose timings alone are known (scope "none"): `has_energy` is false.
+
     pj_per_bit           Reading whole rows at full rate: pj of a read bit, its share of the background power and of
                          the row's activation.
     write_pj_per_bit     The same for writing. gddr6, hbm2e: equal to pj_per_bit, since their source gives one figure.
@@ -146,6 +148,11 @@ class DramCost:
     latency_ns: float
     activate_pj: float
     background_mw: float
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether a source that can be cited gives its energy."""
+        return not math.isnan(self.pj_per_bit)
 
 
 @lru_cache(maxsize=16)
@@ -345,20 +352,17 @@ def _log_segment(axis: list[int], value: float, what: str) -> tuple[int, float]:
 
 
 def dram_names() -> tuple[str, ...]:
-    """Names of the DRAM presets."""
-    return tuple(sorted(read(DRAM_FILE)[0]["presets"]))
+    """Names of the DRAM presets, those without energy too."""
+    return tuple(sorted({*read(DRAM_FILE)[0]["presets"], *timed.names()}))
 
 
 def dram(name: str) -> DramCost:
     """See CostTable.dram. Formulas of `_from_currents` for presets with data-sheet currents."""
     data = read(DRAM_FILE)[0]
-    if name not in data["presets"] and name in timed_drams():
-        raise ConfigError(
-            f"dram = {name}: timings are known but energy is not (no source that can be cited was found); "
-            f"a result has energy, so use one of {', '.join(dram_names())}"
-        )
+    if name not in data["presets"] and name in timed.names():
+        return _timed_alone(name)
     if name not in data["presets"]:
-        raise ConfigError(f"dram = {name}: no such preset: {suggest(name, data['presets'])}")
+        raise ConfigError(f"dram = {name}: no such preset: {suggest(name, dram_names())}")
     preset = data["presets"][name]
     scope, source = preset["scope"], preset["source"]
     if "device" in preset:
@@ -374,6 +378,24 @@ def dram(name: str) -> DramCost:
         latency_ns=preset["first_access_ns"],
         activate_pj=0.0,
         background_mw=0.0,
+    )
+
+
+def _timed_alone(name: str) -> DramCost:
+    """A preset of `arch.dram` of which nothing that can be cited tells the energy."""
+    memory = timed.load(name)
+    timing = memory.device.timing
+    return DramCost(
+        name,
+        scope="none",
+        scope_text="no energy: no source that can be cited was found",
+        source="timings of arch/dram/presets.json",
+        bandwidth_gbytes_per_s=memory.peak_bytes_per_s / 1e9,
+        pj_per_bit=math.nan,
+        write_pj_per_bit=math.nan,
+        latency_ns=(timing.rcd_read + timing.read_latency) * memory.clock_ps / 1e3,
+        activate_pj=math.nan,
+        background_mw=math.nan,
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from bitwright.arch import dram
+from bitwright.arch import dram, space
 from bitwright.arch import machine as machines
 from bitwright.arch.array_timing import ArrayShape, PassRun
 from bitwright.arch.dram_port import DramPort
@@ -19,6 +21,7 @@ from bitwright.sim.intervals import Interval
 from bitwright.sim.layers import layer_rows
 from bitwright.sim.memory import Banks, Memory
 from bitwright.sim.row import result_row
+from bitwright.sim.sweeping import plan
 from bitwright.workloads import mapping
 from bitwright.workloads.operators import Gemm
 from hypothesis import given, settings
@@ -143,12 +146,51 @@ def test_memory_that_does_not_fit_is_refused() -> None:
         "ddr4-3200-x16 holds 1073741824; shorten the context, make the batch smaller, or name a larger memory; "
         "machine int8-16x16"
     )
-    assert refusal("int8-16x16", "smollm2-135m", dram="hbm3") == (
-        "dram = hbm3: timings are known but energy is not (no source that can be cited was found); a result has "
-        "energy, so use one of ddr4-3200-x16, ddr4-3200-x64, gddr6, hbm2, hbm2e"
-    )
     assert refusal("int8-16x16", "smollm2-135m", dram="gddr6", dram_timing="banks") == (
         "dram = gddr6: no such timing preset: known: ddr4-3200-x16, ddr4-3200-x64, hbm2, hbm2e, hbm3, lpddr5-6400-x64"
+    )
+
+
+@pytest.mark.parametrize("name", ["hbm3", "lpddr5-6400-x64"])
+def test_a_memory_without_energy_gives_cycles_and_what_energy_is_known(name: str) -> None:
+    """Its cycles are those of any memory as fast; the energy of the array does not depend on the memory."""
+    machine = machines.with_changes(machines.load("int8-16x16"), dram=name)
+    sizes = {"prompt_tokens": 3, "output_tokens": 1}
+    found = result_row(simulate(machine, "smollm2-135m", **sizes))
+    known = result_row(simulate(machines.with_changes(machine, dram="hbm2"), "smollm2-135m", **sizes))
+    assert found["cycles"] >= found["prefill_bound_cycles"] + found["decode_bound_cycles"]
+    assert found["energy_array_uj"] == known["energy_array_uj"]
+    assert [found[key] for key in ("energy_dram_uj", "energy_dram_idle_uj", "energy_uj")] == [None] * 3
+    assert found["notes"][4] == (
+        "no energy of the DRAM, and so no sum: no source that can be cited was found for this preset "
+        "(bitwright list drams)"
+    )
+
+
+def test_a_sweep_of_a_memory_without_energy_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(
+        "name: a\nmodel: smollm2-135m\nmachines: {array: [[8, 8]], dram: [hbm3]}\n"
+        "designs: [{pe: int8-mac, formats: [{weights: int8, acts: int8, kv: int8}]}]\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        plan(space.load(tmp_path / "space.yaml"))
+    assert str(caught.value) == (
+        "dram = hbm3: its energy is not known, and a sweep compares energy; use ddr4-3200-x16, ddr4-3200-x64, gddr6, "
+        "hbm2, hbm2e; in `designs`: pe int8-mac, formats {weights: int8, acts: int8, kv: int8}"
+    )
+
+
+def test_a_sweep_that_a_memory_does_not_hold_is_refused_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(
+        "name: a\nmodel: llama-2-7b\nmachines: {array: [[8, 8]], dram_timing: [banks]}\n"
+        "designs: [{pe: int8-mac, formats: [{weights: int8, acts: int8, kv: int8}]}]\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        plan(space.load(tmp_path / "space.yaml"))
+    assert re.fullmatch(
+        r"context = 160 tokens, batch = 1: weights, KV cache and activations need \d+ bytes and dram ddr4-3200-x16 "
+        r"holds 1073741824; .*; machine int8-mac-8x8-.*; in `designs`: pe int8-mac, formats .*",
+        str(caught.value),
     )
 
 

@@ -102,7 +102,7 @@ def test_a_register_costs_its_clock_and_its_toggles() -> None:
         (
             lambda: costs.dram("ddr4-3200"),
             "dram = ddr4-3200: no such preset: did you mean 'ddr4-3200-x64'? "
-            "(known: ddr4-3200-x16, ddr4-3200-x64, gddr6, hbm2, hbm2e)",
+            "(known: ddr4-3200-x16, ddr4-3200-x64, gddr6, hbm2, hbm2e, hbm3, lpddr5-6400-x64)",
         ),
     ],
 )
@@ -168,8 +168,11 @@ def test_scopes_are_kept_apart() -> None:
         "hbm2": "device-core",
         "gddr6": "device-average",
         "hbm2e": "device-average",
+        "hbm3": "none",
+        "lpddr5-6400-x64": "none",
     }
     assert all(costs.dram(name).source for name in scopes)
+    assert [name for name in scopes if not costs.dram(name).has_energy] == ["hbm3", "lpddr5-6400-x64"]
 
 
 def test_the_reader_loads_no_tool() -> None:
