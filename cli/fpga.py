@@ -75,7 +75,11 @@ def build(
 
       bitwright fpga build --board tang-nano-9k --machine int8-2x2 --array --json
     """
-    _show(_made(board, machine, output, array), json)
+    row = _made(board, machine, output, array)
+    if json:
+        print_json(row)
+    else:
+        _print(row)
 
 
 @app.command()
@@ -100,15 +104,11 @@ def report(
 
     row = _made(board, machine, output, array) | {"fits": fpga.sizes(board)}
     if json:
-        _show(row, json)
+        print_json(row)
         return
-    keys = ("clock_mhz", "fmax_mhz", "slack_ns", "peak_gops_at_fmax", "build_s", "peak_memory_mib", "bitstream_bytes")
-    shown = [(key, row[key]) for key in (*keys, "netlist") if row.get(key) is not None]
-    print_table(("figure", "value"), shown)
-    cells = sorted(row["utilisation"].items())
-    print_table(("cells", "used", "available"), [(kind, n["used"], n["available"]) for kind, n in cells])
+    _print(row)
     if row["fits"]:
-        print("\nThe largest arrays alone (--array) on this board (docs/fpga-sizing.md):")
+        print("\nArrays alone (--array) that fit this board (docs/fpga-sizing.md):")
         print_table(("array", "largest", "shown"), [tuple(item.values()) for item in row["fits"]])
 
 
@@ -133,8 +133,14 @@ def _made(board: str, machine: str, output: Path, array: bool) -> dict[str, Any]
     from bitwright import fpga
     from bitwright.arch import machine as machines
 
-    return fpga.build(machines.load(machine), board, output, array=array)
+    with progress() as show:
+        return fpga.build(machines.load(machine), board, output, array=array, progress=show)
 
 
-def _show(row: dict[str, Any], json: bool) -> None:
-    print_json(row) if json else print_table(("figure", "value"), list(row.items()))
+def _print(row: dict[str, Any]) -> None:
+    clock = ("clock_mhz", "fmax_mhz", "slack_ns", "peak_gops_at_fmax", "build_s", "peak_memory_mib", "bitstream_bytes")
+    keys = (*clock, "netlist_simulated", "utilisation_of", "bitstream", "script", "next")
+    print_table(("figure", "value"), [(key, row[key]) for key in keys if row.get(key) is not None])
+    cells = sorted(row["utilisation"].items())
+    print()
+    print_table(("cells", "used", "available"), [(kind, n["used"], n["available"]) for kind, n in cells])

@@ -42,7 +42,7 @@ def refuse_options(of: str, given: Mapping[str, Any]) -> None:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Progress on stderr: a bar on a terminal, else a line every five seconds and one at the end."""
+    """Progress on stderr: a bar on a terminal; else a line when a stage begins, every five seconds, and at its end."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -59,13 +59,13 @@ def progress() -> Iterator[Progress]:
 
             yield show
         return
-    last = 0.0
+    last, begun = 0.0, ""
 
     def line(stage: str, done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, begun
         now = time.monotonic()
-        if done == total or now - last >= 5:
-            last = now
+        if done == total or stage != begun or now - last >= 5:
+            last, begun = now, stage
             print(f"{stage}: {done} of {total}", file=sys.stderr, flush=True)
 
     yield line

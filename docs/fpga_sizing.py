@@ -29,15 +29,17 @@ counted as 4-input LUTs (7-series: 6-input), flip-flops, multipliers and block R
 
 ![MACs a cycle of the largest arrays, by synthesis and routed](fpga-sizing.svg)
 
-An array alone behind a serial line (`bitwright fpga build --array`). "By synthesis" is the largest whose netlist needs no more than the part has: no larger
-one fits, but placement may refuse it (it also puts carries and distributed memory into LUTs). "Closes" is the largest, from there down, that is
-placed, routed and meets the board's clock, with the clock that three seeds reach. Sizes grow one side at a time (`lut`: two rows, a column at a time).
-`int8 in DSPs` multiplies in DSPs, everything else in LUTs; MACs of the weights that the column says, so that a MAC of one row is not one of another's.
+An array alone behind a serial line (fpga/array_top.py). Sizes are n x n and n x (n + 1), one side at a time (`lut`: two rows, a column at a time): "largest" is
+of that sequence, and another shape may hold more (2 x 4 of `int8 in DSPs` would use all eight of an iCEBreaker). "By synthesis" is the largest whose netlist
+needs no more than the part has: the next of the sequence does not fit, and placement may refuse this one too (it also puts carries and distributed memory
+into LUTs). "Closes" is the largest, from there down, that is placed, routed and meets the board's clock, with the clock that three seeds reach. `int8 in
+DSPs` multiplies in DSPs, everything else in LUTs; MACs of the weights that the column says, so that a MAC of one row is not one of another's. `bitwright fpga
+build --array` tells the tools neither: it puts multiplications into DSPs on ECP5 and Gowin, into LUTs on the iCE40.
 
 | board | array | weights and activations | by synthesis | MACs a cycle | LUT, FF, DSP of it, % | closes | MACs a cycle | fmax of seeds, MHz | GMAC/s at the worst | s and MiB a run |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 WINNERS = """
-## Who wins where
+## Who wins where, among these sizes
 """
 PES = """
 ## PEs, per MAC
@@ -50,7 +52,7 @@ Gowin in 18 x 18 multipliers, of which two of 9 x 9 take the place.
 
 def share(used: Row, board: boards.Board) -> str:
     """Percent of the part that a netlist needs."""
-    from bitwright.fpga.sizing import capacity
+    from bitwright.fpga.cell_counts import capacity
 
     return ", ".join(f"{100 * used[what] / capacity(board)[what]:.0f}" for what in ("lut", "ff", "dsp"))
 

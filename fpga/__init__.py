@@ -19,7 +19,7 @@ def run(machine: Machine, port: str, m: int, k: int, n: int, **options: Any) -> 
     return running.run(machine, port, m, k, n, **options)
 
 
-def build(machine: Machine, board: str, folder: Path, *, array: bool = False) -> dict[str, Any]:
+def build(machine: Machine, board: str, folder: Path, *, array: bool = False, **options: Any) -> dict[str, Any]:
     """A machine's bitstream for a board: `bitwright.fpga.building.build`; of an AMD board `fpga.vivado.export`."""
     from importlib.util import find_spec
 
@@ -33,10 +33,10 @@ def build(machine: Machine, board: str, folder: Path, *, array: bool = False) ->
     if known.amd:
         from bitwright.fpga import vivado
 
-        return vivado.export(machine, known, folder, array=array)
+        return vivado.export(machine, known, folder, array=array, **options)
     from bitwright.fpga import building
 
-    return building.build(machine, known, folder, array=array)
+    return building.build(machine, known, folder, array=array, **options)
 
 
 def sizes(board: str) -> list[dict[str, Any]]:

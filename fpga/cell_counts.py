@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.arch.errors import ToolError
+from bitwright.fpga.boards import Board
 
 MEMORY_GIB = 4
 
@@ -32,16 +33,29 @@ class Arithmetic(StrEnum):
     LUT = "lut"
 
 
-SCRIPTS = {  # family -> script, option of each arithmetic
+_SCRIPTS = {  # family -> script, option of each arithmetic
     "ecp5": ("synth_ecp5 {options} -top {top} -json design.json", {Arithmetic.LUT: "-nodsp"}),
     "ice40": ("synth_ice40 -device u -spram {options} -top {top} -json design.json", {Arithmetic.DSP: "-dsp"}),
-    "gowin": ("synth_gowin -family gw1n {options} -top {top} -json design.json", {Arithmetic.LUT: "-nodsp"}),
+    "gowin": ("synth_gowin -family {gowin} {options} -top {top} -json design.json", {Arithmetic.LUT: "-nodsp"}),
     "xc7": ("synth_xilinx -family xc7 -flatten {options} -top {top} -json design.json", {Arithmetic.LUT: "-nodsp"}),
+    "xcup": ("synth_xilinx -family xcup -flatten {options} -top {top} -json design.json", {Arithmetic.LUT: "-nodsp"}),
 }
-NO_PADS = {"ecp5": "", "ice40": "", "gowin": "-noiopads", "xc7": "-noiopad -noclkbuf"}
+FAMILIES = tuple(_SCRIPTS)
+UNTOLD = {family: next(one for one in Arithmetic if one not in options) for family, (_, options) in _SCRIPTS.items()}
+"""Where a family's tool puts multiplications when it is not told: what builds do."""
+_NO_PADS = {
+    "ecp5": "", "ice40": "", "gowin": "-noiopads", "xc7": "-noiopad -noclkbuf", "xcup": "-noiopad -noclkbuf",
+}  # fmt: skip
 
 LUT, FF, DSP, BRAM = "lut", "ff", "dsp", "bram"
 _FREE: tuple[tuple[str, float], ...] = ()
+# Block RAM counted in RAMB36; inverters go into what they drive. LUTs of each distributed RAM: UG474 and UG574.
+_AMD: dict[str, tuple[tuple[str, float], ...]] = {
+    **{f"LUT{n}": ((LUT, 1.0),) for n in range(1, 7)}, "SRL16E": ((LUT, 1),), "SRLC32E": ((LUT, 1),),
+    "RAM32M": ((LUT, 4),), "RAM64M": ((LUT, 4),), "RAM32X1D": ((LUT, 2),), "RAM64X1D": ((LUT, 2),),
+    "RAM128X1D": ((LUT, 4),), "RAM256X1D": ((LUT, 8),),
+    **dict.fromkeys(("MUXF7", "MUXF8", "INV", "BUFG", "IBUF", "OBUF", "IBUFDS"), _FREE),
+}  # fmt: skip
 _CELLS: dict[str, dict[str, tuple[tuple[str, float], ...]]] = {
     # A distributed RAM of 16 x 4 takes six of an ECP5's LUTs: four of memory, two of its write port.
     "ecp5": {
@@ -62,16 +76,25 @@ _CELLS: dict[str, dict[str, tuple[tuple[str, float], ...]]] = {
         **dict.fromkeys(("SDPB", "SDPX9B", "DPB", "DPX9B", "SP", "SPX9", "pROM", "pROMX9"), ((BRAM, 1.0),)),
         "IBUF": _FREE, "OBUF": _FREE,
     },
-    # Block RAM counted in RAMB36; inverters go into what they drive.
     "xc7": {
-        **{f"LUT{n}": ((LUT, 1.0),) for n in range(1, 7)}, "SRL16E": ((LUT, 1),), "SRLC32E": ((LUT, 1),),
-        "RAM32M": ((LUT, 4),), "RAM64M": ((LUT, 4),), "RAM32X1D": ((LUT, 2),), "RAM64X1D": ((LUT, 2),),
-        "CARRY4": _FREE, "MUXF7": _FREE, "MUXF8": _FREE, "INV": _FREE, "DSP48E1": ((DSP, 1),),
-        "RAMB18E1": ((BRAM, 0.5),), "RAMB36E1": ((BRAM, 1),),
+        **_AMD, "CARRY4": _FREE, "DSP48E1": ((DSP, 1),), "RAMB18E1": ((BRAM, 0.5),), "RAMB36E1": ((BRAM, 1),),
+        "MMCME2_BASE": _FREE,
+    },
+    "xcup": {
+        **_AMD, "RAM32M16": ((LUT, 8),), "RAM64M8": ((LUT, 8),), "CARRY8": _FREE, "MUXF9": _FREE,
+        "DSP48E2": ((DSP, 1),), "RAMB18E2": ((BRAM, 0.5),), "RAMB36E2": ((BRAM, 1),), "URAM288": (("uram", 1),),
+        "MMCME4_BASE": _FREE,
     },
 }  # fmt: skip
-_FLIP_FLOPS = {"ice40": "SB_DFF", "gowin": "DFF", "xc7": "FD"}
+_FLIP_FLOPS = {"ice40": "SB_DFF", "gowin": "DFF", "xc7": "FD", "xcup": "FD"}
 _NOTES = ("$scopeinfo",)
+_IN_PARTS = {  # what a board's capacity calls each
+    LUT: ("TRELLIS_COMB", "ICESTORM_LC", "LUT4", "LUT"),
+    FF: ("TRELLIS_FF", "ICESTORM_LC", "DFF", "FF"),
+    DSP: ("MULT18X18D", "ICESTORM_DSP", "MULT18X18", "DSP"),
+    BRAM: ("DP16KD", "ICESTORM_RAM", "BSRAM", "RAMB36"),
+    "spram": ("ICESTORM_SPRAM",),
+}
 
 
 @dataclass(frozen=True)
@@ -121,11 +144,17 @@ def run_capped(command: Sequence[str], folder: Path, log: str, cap_s: float, mem
     return Ran(None if capped.is_set() else process.returncode, seconds, round(usage.ru_maxrss / 1024))
 
 
-def script(family: str, arithmetic: Arithmetic, top: str, *, pads: bool) -> str:
-    """The Yosys script that maps `design.v`."""
-    line, options = SCRIPTS[family]
-    chosen = f"{options.get(arithmetic, '')} {'' if pads else NO_PADS[family]}".strip()
-    return f"read_verilog design.v\n{' '.join(line.format(options=chosen, top=top).split())}\n"
+def script(family: str, arithmetic: Arithmetic, top: str, *, pads: bool, gowin: str = "gw1n") -> str:
+    """The Yosys script that maps `design.v` to a family's cells; `gowin` is its series of that family's parts."""
+    line, options = _SCRIPTS[family]
+    chosen = f"{options.get(arithmetic, '')} {'' if pads else _NO_PADS[family]}".strip()
+    return f"read_verilog design.v\n{' '.join(line.format(options=chosen, top=top, gowin=gowin).split())}\n"
+
+
+def board_script(board: Board, top: str) -> str:
+    """The script of builds for a board."""
+    series = "gw2a" if "18C" in board.part[-1] else "gw1n"
+    return script(board.family, UNTOLD[board.family], top, pads=True, gowin=series)
 
 
 def synthesize(
@@ -140,23 +169,55 @@ def synthesize(
 
 
 def resources(family: str, cells: Mapping[str, int]) -> dict[str, float]:
-    """LUTs, flip-flops, DSPs and block RAMs (of the iCE40 also SPRAMs) that so many cells of each type take.
+    """LUTs, flip-flops, DSPs and block RAMs (of some families SPRAMs or URAMs) that so many cells of each type take.
 
     ToolError for a type that it does not know: none is passed over.
     """
-    found: Counter[str] = Counter({LUT: 0, FF: 0, DSP: 0, BRAM: 0})
-    known, flip_flop = _CELLS[family], _FLIP_FLOPS.get(family)
     for kind, count in cells.items():
-        if kind in _NOTES:
-            continue
-        taken = ((FF, 1.0),) if flip_flop and kind.startswith(flip_flop) else known.get(kind)
-        if taken is None:
+        if _taken(family, kind) is None:
             raise ToolError(
                 f"yosys: {count} cells {kind} of family {family}: not known what they take (fpga/cell_counts.py)"
             )
-        for what, amount in taken:
+    return at_least(family, cells)
+
+
+def at_least(family: str, cells: Mapping[str, int]) -> dict[str, float]:
+    """As `resources`, of the types that are known alone: no more than the design takes."""
+    found: Counter[str] = Counter({LUT: 0, FF: 0, DSP: 0, BRAM: 0})
+    for kind, count in cells.items():
+        for what, amount in _taken(family, kind) or ():
             found[what] += amount * count  # type: ignore[assignment]
     return dict(found)
+
+
+def _taken(family: str, kind: str) -> tuple[tuple[str, float], ...] | None:
+    flip_flop = _FLIP_FLOPS.get(family)
+    if kind in _NOTES:
+        return _FREE
+    return ((FF, 1.0),) if flip_flop and kind.startswith(flip_flop) else _CELLS[family].get(kind)
+
+
+def rules(family: str) -> dict[str, tuple[tuple[str, float], ...]]:
+    """What each cell of a family is counted as; flip-flops by the beginning of their names."""
+    return _CELLS[family] | {_FLIP_FLOPS.get(family, "TRELLIS_FF"): ((FF, 1.0),)}
+
+
+def in_parts_names(board: Board, found: Mapping[str, float]) -> dict[str, float]:
+    """What resources are of the part's capacity: a cell that holds a LUT and a flip-flop is counted once."""
+    named: dict[str, float] = {}
+    for what, amount in found.items():
+        name = next((name for name in _IN_PARTS.get(what, ()) if name in board.capacity), None)
+        if name is not None:
+            named[name] = max(named.get(name, 0), amount)
+    return named
+
+
+def capacity(board: Board) -> dict[str, float]:
+    """LUTs, flip-flops, DSPs and block RAMs of a board's part."""
+    return {
+        what: next(board.capacity[name] for name in _IN_PARTS[what] if name in board.capacity)
+        for what in (LUT, FF, DSP, BRAM)
+    }
 
 
 def cells_of(netlist: Path, top: str) -> dict[str, int]:

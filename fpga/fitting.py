@@ -10,32 +10,40 @@ from typing import Any
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.machine import Machine
 from bitwright.fpga.boards import Board
+from bitwright.fpga.cell_counts import board_script
+from bitwright.fpga.wrapping import TOP
 
 
 def sizes(board: Board) -> list[dict[str, Any]]:
-    """The largest arrays alone behind a serial line (`--array`) that were found for a board, one a kind of array.
+    """Arrays that `bitwright fpga build --array` was found to fit on a board: the largest of each kind of array.
 
-    `largest` is placed, routed and meets the board's clock where `shown` is "closes"; where it is "by synthesis" no
-    larger one fits, and it was not placed. Empty for a board that was not searched.
+    Only kinds whose multiplications go where builds put them. Sizes are of one sequence a kind (n x n, n x (n + 1);
+    lut: two rows): another shape may hold more. `shown` is "closes" where it was placed, routed and met the board's
+    clock, and "by synthesis" where it was not placed. Empty for a board that was not searched.
     """
     stored = json.loads(resources.files("bitwright.arch.costs").joinpath("fpga.json").read_text("utf-8"))
+    built = board_script(board, TOP)
     rows = []
     for kind, found in stored["arrays"].get(board.name, {}).items():
         for key, shown in (("largest", "closes"), ("largest_by_synthesis", "by synthesis")):
-            if found.get(key):
+            if found.get(key) and found["sizes"][found[key]]["script"] == built:
                 rows.append({"array": kind, "largest": found[key], "shown": shown})
                 break
     return rows
 
 
-def too_large(machine: Machine, board: Board, needed: Mapping[str, int]) -> ConfigError | None:
-    """The refusal of a design that needs more cells of some kind than the board has, or None where it does not."""
-    over = [f"{needed[kind]} {kind} of {most}" for kind, most in board.capacity.items() if needed.get(kind, 0) > most]
+def too_large(machine: Machine, board: Board, needed: Mapping[str, float], *, array: bool) -> ConfigError | None:
+    """The refusal of a design that needs more cells of some kind than the board has, or None where it does not.
+
+    array : whether it is the array alone already.
+    """
+    over = [f"{needed[kind]:g} {kind} of {most}" for kind, most in board.capacity.items() if needed.get(kind, 0) > most]
     if not over:
         return None
     known = ", ".join(f"{row['array']} {row['largest']} ({row['shown']})" for row in sizes(board))
     fits = f"; arrays alone that fit (--array): {known}" if known else ""
+    alone = "" if array else ", port.bytes: 8 and smaller buffers, or the array alone (--array)"
     return ConfigError(
-        f"machine {machine.name} on {board.name}: needs {', '.join(over)}; take a larger board, a smaller array, "
-        f"port.bytes: 8 and smaller buffers, or the array alone (--array){fits}"
+        f"machine {machine.name} on {board.name}: needs {', '.join(over)}; take a larger board, a smaller array"
+        f"{alone}{fits}"
     )

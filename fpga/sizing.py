@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,9 +24,18 @@ from typing import Any
 from bitwright.arch import costs
 from bitwright.arch.errors import ToolError
 from bitwright.arch.machine import Machine
-from bitwright.fpga import array_top, boards, building
+from bitwright.fpga import array_top, boards, tools
 from bitwright.fpga.boards import Board
-from bitwright.fpga.cell_counts import SCRIPTS, Arithmetic, Ran, cells_of, resources, run_capped, script, synthesize
+from bitwright.fpga.cell_counts import (
+    Arithmetic,
+    Ran,
+    capacity,
+    cells_of,
+    resources,
+    run_capped,
+    script,
+    synthesize,
+)
 from bitwright.fpga.wrapping import TOP, constraints, wrapper
 from bitwright.rtl.asic import cells, commands, stream_costs
 from bitwright.rtl.asic.jsonout import write_json
@@ -77,6 +86,8 @@ KINDS = {
     "bit-serial": Kind("bit-serial", "bitmod_fp4", Arithmetic.LUT),
     "lut": Kind("lut:weight_bits=4", "int4", Arithmetic.LUT, rows=2),
 }
+FAMILIES = ("ecp5", "ice40", "gowin", "xc7")
+"""Whose cells PEs are counted in."""
 BOARDS = ("tang-nano-9k", "icebreaker", "ulx3s-85f")
 """From the smallest to the largest part."""
 
@@ -86,7 +97,7 @@ def pe_row(name: str, cap_s: float) -> Row:
     spec = cells.stream_spec(name)
     verilog, top = streaming.verilog(spec), spec.module_stem
     row: Row = {"rtl_sha256": sha256_text(verilog), "tool": yosys_version(), "scripts": _scripts()}
-    for family in SCRIPTS:
+    for family in FAMILIES:
         row[family] = {}
         for arithmetic in Arithmetic:
             with TemporaryDirectory() as folder:
@@ -96,7 +107,7 @@ def pe_row(name: str, cap_s: float) -> Row:
 
 
 def _scripts() -> dict[str, str]:
-    return {f"{family}, {one}": script(family, one, "TOP", pads=False) for family in SCRIPTS for one in Arithmetic}
+    return {f"{family}, {one}": script(family, one, "TOP", pads=False) for family in FAMILIES for one in Arithmetic}
 
 
 def _counted(ran: Ran, folder: Path, family: str, top: str) -> Row:
@@ -109,17 +120,6 @@ def _counted(ran: Ran, folder: Path, family: str, top: str) -> Row:
     if any("bad_alloc" in line or "out of memory" in line for line in lines[-5:]):
         return {"out_of_memory_mib": ran.memory_mib}
     raise ToolError(f"yosys: status {ran.status} on {top}, {family}: {lines[-1] if lines else 'no message'}")
-
-
-def capacity(board: Board) -> dict[str, float]:
-    """LUTs, flip-flops, DSPs and block RAMs of a board's part, in the words of fpga.cell_counts."""
-    names = {
-        "lut": ("TRELLIS_COMB", "ICESTORM_LC", "LUT4"), "ff": ("TRELLIS_FF", "ICESTORM_LC", "DFF"),
-        "dsp": ("MULT18X18D", "ICESTORM_DSP", "MULT18X18"), "bram": ("DP16KD", "ICESTORM_RAM", "BSRAM"),
-    }  # fmt: skip
-    return {
-        what: next(board.capacity[name] for name in known if name in board.capacity) for what, known in names.items()
-    }
 
 
 class Search:
@@ -181,7 +181,7 @@ class Search:
         module, text = array_top.verilog(machine, self.board)
         made_from = {
             "rtl_sha256": sha256_text(text),
-            "tools": [yosys_version(), *_versions(self.board)],
+            "tools": [yosys_version(), tools.router(self.board)],
             "script": script(self.board.family, self.kind.arithmetic, TOP, pads=True),
         }
         entry: Row = self.kept.setdefault(f"{rows}x{cols}", {})
@@ -225,8 +225,7 @@ class Search:
 
     def _routed(self, folder: Path, seed: int) -> Row:
         (folder / "pins").write_text(constraints(self.board))
-        router, packer = (building._tool(*names) for names in building._TOOLS[self.board.family])
-        command = building._commands(self.board, router, packer, seed)[0]
+        command = tools.commands(self.board, seed)[0]
         ran = run_capped([*command, "--timing-allow-fail"], folder, "route.log", self.cap_s)
         row: Row = {"seconds": ran.seconds, "memory_mib": ran.memory_mib, "cap_s": self.cap_s}
         if ran.status is None:
@@ -239,11 +238,6 @@ class Search:
         fmax_mhz = min(clock["achieved"] for clock in report["fmax"].values())
         used = {kind: count["used"] for kind, count in report["utilization"].items() if count["used"]}
         return row | {"fmax_mhz": fmax_mhz, "closes": fmax_mhz >= self.board.clock_hz / 1e6, "utilisation": used}
-
-
-def _versions(board: Board) -> Iterator[str]:
-    for names in building._TOOLS[board.family][:1]:
-        yield f"{names[0]} {building._version(names[2])}"
 
 
 def build(path: Path, *, pes: list[str], pairs: list[tuple[str, str]], cap_s: float, route: bool) -> Row:

@@ -13,18 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from bitwright.arch.errors import ToolError
 from bitwright.arch.machine import Machine
+from bitwright.fpga import tools
 from bitwright.fpga.boards import Board
-from bitwright.fpga.fitting import too_large
+from bitwright.fpga.building import Design, Progress, silent, yosys
+from bitwright.fpga.cell_counts import board_script, cells_of, in_parts_names, resources, rules
 from bitwright.fpga.wrapping import TOP, constraints, wrapper
 
 SCHEMA_VERSION = 1
@@ -65,14 +63,17 @@ ipx::save_core $core
 """
 
 
-def export(machine: Machine, board: Board, folder: Path, *, array: bool = False) -> dict[str, Any]:
+def export(
+    machine: Machine, board: Board, folder: Path, *, array: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
     """Everything that Vivado needs for a machine on an AMD board, in `folder`, and what it takes by estimate.
 
     array : the machine's array alone behind the serial line (fpga.array_top), not its accelerator; no package_ip.tcl.
     ConfigError where synthesis shows that it does not fit, saying what exceeds; ToolError where Yosys fails.
     """
     files = _files(machine, board, array)
-    key = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    made_by = tools.versioned("pyosys")
+    key = hashlib.sha256(json.dumps([files, made_by, rules(board.family)]).encode()).hexdigest()
     name = f"{board.name}-{machine.name}{'-array' if array else ''}"
     kept = folder / f"{name}-{key[:12]}"
     if not (kept / "build.json").is_file():
@@ -81,8 +82,8 @@ def export(machine: Machine, board: Board, folder: Path, *, array: bool = False)
         try:
             for file, text in files.items():
                 (work / file).write_text(text)
-            row = {"name": name, "machine": machine.name, "board": board.name, "array_only": array}
-            row |= _estimated(work, machine, board)
+            row = {"name": name, "machine": machine.name, "board": board.name, "array_only": array, "tools": [made_by]}
+            row |= _estimated(work, Design(machine, board, array), progress or silent)
             row |= {"design_sha256": key, "schema_version": SCHEMA_VERSION}
             (work / "build.json").write_text(json.dumps(row, indent=1, sort_keys=True) + "\n")
             shutil.rmtree(kept, ignore_errors=True)
@@ -106,8 +107,7 @@ def _files(machine: Machine, board: Board, array: bool) -> dict[str, str]:
         "design.v": text + wrapper(board, module),
         "board.xdc": constraints(board),
         "build.tcl": _BUILD.format(**named),
-        "synthesis.ys": f"read_verilog design.v\nsynth_xilinx -family {board.family} -top {TOP} -flatten\n"
-        "write_json design.json\n",
+        "synthesis.ys": board_script(board, TOP),
     }
     if not array:
         name, files["accelerator.v"] = accelerator.verilog(limits(machine), **accelerator.opened(machine))
@@ -115,51 +115,19 @@ def _files(machine: Machine, board: Board, array: bool) -> dict[str, str]:
     return files
 
 
-def _estimated(work: Path, machine: Machine, board: Board) -> dict[str, Any]:
-    began = time.monotonic()
-    driver, log = Path(__file__).parents[1] / "rtl" / "asic" / "yosys_driver.py", work / "yosys.log"
-    with log.open("w") as out:
-        command = [sys.executable, "-P", str(driver), "synthesis.ys"]
-        status = subprocess.run(command, cwd=work, stdout=out, stderr=out, stdin=subprocess.DEVNULL).returncode
-    if status:
-        lines = log.read_text(errors="replace").splitlines()
-        told = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or ["no message"]
-        raise ToolError(f"yosys: failed on machine {machine.name}, board {board.name}: {told[0]}")
+def _estimated(work: Path, design: Design, progress: Progress) -> dict[str, Any]:
+    began, board = time.monotonic(), design.board
+    progress("yosys", 0, 1)
+    yosys(work, design)
     netlist = work / "design.json"
-    cells = json.loads(netlist.read_text())["modules"][TOP]["cells"].values()
-    counts = taken(Counter(cell["type"] for cell in cells))
+    used = in_parts_names(board, resources(board.family, cells_of(netlist, TOP)))
     netlist.unlink()  # large, and Vivado reads the Verilog
-    refusal = too_large(machine, board, counts)
-    if refusal is not None:
-        raise refusal
+    design.refuse_if_too_large(used)
+    progress("yosys", 1, 1)
     return {
         "clock_mhz": board.clock_hz / 1e6,
         "fmax_mhz": None,
-        "utilisation": {kind: {"used": counts[kind], "available": most} for kind, most in board.capacity.items()},
+        "utilisation": {kind: {"used": used[kind], "available": most} for kind, most in board.capacity.items()},
         "utilisation_of": ESTIMATE,
         "build_s": round(time.monotonic() - began, 1),
     }
-
-
-def taken(cells: Counter[str]) -> Counter[str]:
-    """LUT, FF, DSP and RAMB18 of cells by type; a RAMB36 is two RAMB18, a LUT of RAM or a shift register one LUT."""
-    found: Counter[str] = Counter()
-    for kind, count in cells.items():
-        if kind.startswith("LUT") or kind.startswith("SRL"):
-            found["LUT"] += count
-        elif kind in _LUT_RAM:
-            found["LUT"] += _LUT_RAM[kind] * count
-        elif kind in ("FDRE", "FDSE", "FDCE", "FDPE"):
-            found["FF"] += count
-        elif kind.startswith("DSP48"):
-            found["DSP"] += count
-        elif kind.startswith("RAMB"):
-            found["RAMB18"] += (2 if kind.startswith("RAMB36") else 1) * count
-    return found
-
-
-_LUT_RAM = {
-    "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8,
-    "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8,
-}  # fmt: skip
-"""LUTs of each primitive: UG474 (7 series CLB) and UG574 (UltraScale CLB), distributed RAM."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from bitwright.arch import machine as machines
 from bitwright.arch.isa.counters import Counters
 from bitwright.arch.isa.encoding import from_bytes
@@ -222,3 +223,16 @@ class BoardModel:
         memory = timing(self.board.single_port_memory)
         done = fast.run(program, self.limits, sizes, memory, placement=placement, **opened)
         return None, outcome.index, done.counters
+
+
+def with_a_wrong_output(machine: Machine) -> BoardModel:
+    """A board whose machine gets the fifth output byte of a run wrong by a bit."""
+    model = BoardModel(machine)
+
+    def wrong(words: bytes, regions: list[npt.NDArray[np.uint8]], *rest: object) -> object:
+        outcome = model._interpreted(words, regions, *rest)  # type: ignore[arg-type]
+        regions[3][4] ^= 1
+        return outcome
+
+    model.runner = wrong  # type: ignore[assignment]
+    return model

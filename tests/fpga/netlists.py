@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from bitwright.fpga import boards, building
+from bitwright.fpga import boards
+from bitwright.fpga.cell_counts import UNTOLD, Arithmetic, script
 from bitwright.rtl.asic import yosys_driver
 
 OWN_ECP5 = Path(__file__).with_name("cells") / "ecp5.v"
@@ -38,16 +39,14 @@ def ice40_cells() -> str:
     return "`define NO_ICE40_DEFAULT_ASSIGNMENTS\n" + (share() / "ice40" / "cells_sim.v").read_text()
 
 
-def mapped(folder: Path, module: str, text: str, board: str, *, options: str = "") -> str:
-    """The netlist of `module` as `bitwright fpga build` synthesises it for a board, or with more `options`; cells only,
-    and their models."""
+def mapped(folder: Path, module: str, text: str, board: str, *, arithmetic: Arithmetic | None = None) -> str:
+    """The netlist of `module` as `bitwright fpga build` synthesises it for a board, or with its multiplications where
+    `arithmetic` says; cells only, and their models."""
     share()
-    (folder / "rtl.v").write_text(text)
+    (folder / "design.v").write_text(text)
     facts = boards.get(board)
-    command = building._SYNTHESIS[facts.family].format(top=module)
-    (folder / "run.ys").write_text(
-        f"read_verilog rtl.v\n{command} {options}\nwrite_verilog -noattr -noexpr netlist.v\n"
-    )
+    command = script(facts.family, arithmetic or UNTOLD[facts.family], module, pads=True)
+    (folder / "run.ys").write_text(f"{command}write_verilog -noattr -noexpr netlist.v\n")
     driver = [sys.executable, "-P", yosys_driver.__file__, "run.ys"]
     subprocess.run(driver, cwd=folder, check=True, capture_output=True, stdin=subprocess.DEVNULL)
     netlist = (folder / "netlist.v").read_text()

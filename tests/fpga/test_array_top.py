@@ -13,6 +13,7 @@ from bitwright.arch import machine
 from bitwright.fpga import boards
 from bitwright.fpga.array_top import ArrayTop, verilog
 from bitwright.fpga.building import NETLIST_SIMULATED
+from bitwright.fpga.cell_counts import Arithmetic
 from bitwright.fpga.simulated import SimulatedBoard
 from bitwright.rtl.bench.array_golden import expected, random_operands
 from netlists import count, mapped
@@ -64,10 +65,10 @@ def test_tiles_over_the_line_equal_the_golden() -> None:
     compare("int8-2x2", None, "icebreaker")
 
 
-NETLISTS: list[tuple[str, str, dict[str, int]]] = [
-    ("icebreaker", "", {"SB_LUT4": 1000, "SB_CARRY": 50}),
-    ("icebreaker", "-dsp", {"SB_MAC16": 4}),
-    ("ulx3s-85f", "", {"MULT18X18D": 4, "TRELLIS_DPR16X4": 18}),
+NETLISTS: list[tuple[str, Arithmetic, dict[str, int]]] = [
+    ("icebreaker", Arithmetic.LUT, {"SB_LUT4": 1000, "SB_CARRY": 50}),
+    ("icebreaker", Arithmetic.DSP, {"SB_MAC16": 4}),
+    ("ulx3s-85f", Arithmetic.DSP, {"MULT18X18D": 4, "TRELLIS_DPR16X4": 18}),
 ]
 
 
@@ -75,11 +76,11 @@ def test_the_families_said_to_be_simulated_are_those_here() -> None:
     assert {boards.get(board).family for board, _, _ in NETLISTS} == NETLIST_SIMULATED
 
 
-@pytest.mark.parametrize(("board", "options", "cells"), NETLISTS, ids=["iCE40", "iCE40 DSP", "ECP5"])
-def test_the_netlist_gives_the_same(board: str, options: str, cells: dict[str, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("board", "arithmetic", "cells"), NETLISTS, ids=["iCE40", "iCE40 DSP", "ECP5"])
+def test_the_netlist_gives_the_same(board: str, arithmetic: Arithmetic, cells: dict[str, int], tmp_path: Path) -> None:
     """Cell by cell: Yosys' models, and ours of the ECP5's multiplier. Registers start as the part's do."""
     module, text = verilog(machine.load("int8-2x2"), boards.get(board))
-    made = mapped(tmp_path, module, text, board, options=options)
+    made = mapped(tmp_path, module, text, board, arithmetic=arithmetic)
     for cell, least in cells.items():
         assert count(made, cell) >= least, cell
     compare("int8-2x2", (module, made), board)

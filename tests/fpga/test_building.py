@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from bitwright.arch import machine
 from bitwright.arch.errors import ConfigError, ToolError
 from bitwright.cli.main import app
-from bitwright.fpga import array_top, boards, building
+from bitwright.fpga import array_top, boards, building, fitting, tools
 from typer.testing import CliRunner
 
 ARGUMENTS = ["--board", "tang-nano-9k", "--machine", "int8-1x1", "--array", "--json"]
@@ -32,7 +33,7 @@ def test_a_bitstream_meets_its_clock_is_kept_and_is_the_same_again(tmp_path: Pat
     assert len(content) == first["bitstream_bytes"] > 1_000_000
     assert float(str(first["fmax_mhz"])) > first["clock_mhz"] == 27.0
     assert first["utilisation"]["MULT9X9"]["used"] == 1  # type: ignore[index]
-    assert first["netlist"] == "not simulated"
+    assert first["netlist_simulated"] == "none of this family"
     before = Path(str(first["bitstream"])).stat().st_mtime_ns
     told = run(tmp_path / "one", "report")
     assert told.pop("fits")
@@ -43,23 +44,55 @@ def test_a_bitstream_meets_its_clock_is_kept_and_is_the_same_again(tmp_path: Pat
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [Path(str(first["bitstream"])).parent.name]
 
 
-def test_a_design_that_exceeds_the_part_is_refused_with_what_exceeds(tmp_path: Path) -> None:
-    cells = {str(n): {"type": "LUT4"} for n in range(8641)} | {"d": {"type": "DFFRE"}, "r": {"type": "SDPX9B"}}
-    netlist = tmp_path / "design.json"
-    netlist.write_text(json.dumps({"modules": {"board": {"cells": cells}}}))
-    loaded = machine.load("int8-8x8")
+def test_a_design_that_exceeds_the_part_is_refused_before_it_is_placed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = {str(n): {"type": "LUT4"} for n in range(8641)} | {"d": {"type": "DFFRE"}, "new": {"type": "NEW"}}
+
+    def yosys(work: Path, design: building.Design) -> None:
+        (work / "design.json").write_text(json.dumps({"modules": {"board": {"cells": cells}}}))
+
+    monkeypatch.setattr(building, "yosys", yosys)
+    monkeypatch.setattr(building, "_run", lambda *_, **__: pytest.fail("placed"))
+    monkeypatch.setattr(fitting, "sizes", lambda board: [])
     with pytest.raises(ConfigError) as raised:
-        building._fits(netlist, loaded, boards.get("tang-nano-9k"))
-    assert str(raised.value).startswith(
-        "machine int8-8x8 on tang-nano-9k: needs 8641 LUT4 of 8640; take a larger board, a smaller array, "
-        "port.bytes: 8 and smaller buffers, or the array alone (--array); arrays alone that fit (--array): "
+        building.build(machine.load("int8-1x1"), boards.get("tang-nano-9k"), tmp_path, array=True)
+    assert str(raised.value) == (
+        "machine int8-1x1 on tang-nano-9k: needs 8641 LUT4 of 8640; take a larger board, a smaller array"
     )
-    building._fits(netlist, loaded, boards.get("tang-nano-20k"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("log", "kind", "message"),
+    [
+        (
+            "Info: x\nERROR: Max frequency for clock 'clk': 18.1 MHz (FAIL at 20.0 MHz)\n",
+            ConfigError,
+            "machine int8-1x1 on ulx3s-85f: Max frequency for clock 'clk': 18.1 MHz (FAIL at 20.0 MHz); the board's "
+            "clock is 20 MHz (take a smaller array)",
+        ),
+        (
+            "ERROR: Unable to place cell 'a', no BELs remaining\n",
+            ConfigError,
+            "machine int8-1x1 on ulx3s-85f: too large: Unable to place cell 'a', no BELs remaining (take a smaller "
+            "array or --array)",
+        ),
+        ("terminated\n", ToolError, "nextpnr: failed on machine int8-1x1, board ulx3s-85f: terminated"),
+        ("", ToolError, "nextpnr: failed on machine int8-1x1, board ulx3s-85f: no message"),
+    ],
+)
+def test_what_place_and_route_refuses(log: str, kind: type[Exception], message: str, tmp_path: Path) -> None:
+    design = building.Design(machine.load("int8-1x1"), boards.get("ulx3s-85f"), array=False)
+    code = f"import sys; print({log!r}, end=''); sys.exit(1)"
+    with pytest.raises(kind) as raised:
+        building._run("nextpnr", [sys.executable, "-c", code], tmp_path, design, routing=True)
+    assert str(raised.value) == message
 
 
 def test_a_missing_tool_says_how_to_install_it() -> None:
     with pytest.raises(ToolError) as raised:
-        building._tool("yowasp-none", "nextpnr-none", "yowasp-nextpnr-none")
+        tools.find("yowasp-none", "nextpnr-none", "yowasp-nextpnr-none")
     assert str(raised.value) == (
         "nextpnr-none: not found; install it (python -m pip install yowasp-nextpnr-none, or bitwright[fpga])"
     )
@@ -89,7 +122,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     made = Fake()
     monkeypatch.setattr(building, "_built", made)
     monkeypatch.setattr(array_top, "verilog", lambda machine, board: ("array", f"// {machine.name} on {board}"))
-    monkeypatch.setattr(building, "_tool", lambda *names: Path(names[0]))
+    monkeypatch.setattr(tools, "find", lambda *names: Path(names[0]))
     return made
 
 
@@ -109,7 +142,7 @@ def test_a_build_is_kept_by_what_it_is_made_of(tmp_path: Path, fake: Fake, monke
         built(tmp_path, replace(board, clock_hz=26_000_000, input_hz=26_000_000)),
         built(tmp_path, board, "int8-2x2"),
     }
-    monkeypatch.setattr(building, "_version", lambda package: "99")
+    monkeypatch.setattr(tools, "versioned", lambda package: f"{package} 99")
     others.add(built(tmp_path, board))
     assert len(others | {first}) == 6
     assert fake.builds == 6
@@ -118,9 +151,13 @@ def test_a_build_is_kept_by_what_it_is_made_of(tmp_path: Path, fake: Fake, monke
 
 @pytest.mark.parametrize("name", [name for name in boards.names() if not boards.get(name).amd])
 def test_a_build_says_whether_netlists_of_its_family_are_simulated(tmp_path: Path, fake: Fake, name: str) -> None:
-    told = building.build(machine.load("int8-1x1"), boards.get(name), tmp_path, array=True)["netlist"]
+    told = building.build(machine.load("int8-1x1"), boards.get(name), tmp_path, array=True)["netlist_simulated"]
     tested = boards.get(name).family in ("ecp5", "ice40")
-    assert told == ("array and memory simulated as cells" if tested else "not simulated")
+    assert told == (
+        "not this one; a 2 x 2 int8 array's and a memory's of this family pass the RTL's tests (docs/fpga.md)"
+        if tested
+        else "none of this family"
+    )
 
 
 def test_a_build_that_was_broken_off_leaves_nothing_that_is_taken_for_one(tmp_path: Path, fake: Fake) -> None:

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 from bitwright.arch.errors import ToolError
-from bitwright.fpga.cell_counts import SCRIPTS, Arithmetic, cells_of, resources, run_capped, synthesize
+from bitwright.fpga import boards
+from bitwright.fpga.cell_counts import (
+    FAMILIES,
+    Arithmetic,
+    at_least,
+    cells_of,
+    in_parts_names,
+    resources,
+    run_capped,
+    synthesize,
+)
 
 DESIGN = """
 module design(input clk, input [31:0] next, output reg [31:0] held,
@@ -28,7 +38,7 @@ def counts(folder: Path, text: str, family: str, arithmetic: Arithmetic) -> dict
     return resources(family, cells_of(folder / "design.json", "design"))
 
 
-@pytest.mark.parametrize("family", SCRIPTS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_register_and_a_product_are_32_flip_flops_and_one_multiplier(family: str, tmp_path: Path) -> None:
     found = counts(tmp_path, DESIGN, family, Arithmetic.DSP)
     assert found == {"lut": 0, "ff": 32, "dsp": 1, "bram": 0}
@@ -47,6 +57,9 @@ def test_cells_take_what_the_family_says() -> None:
     assert ecp5 == {"lut": 3 + 2 * 2 + 6, "ff": 0, "dsp": 0, "bram": 2}
     assert resources("gowin", {"MULT9X9": 3, "DFFRE": 2, "ALU": 1})["dsp"] == 1.5
     assert resources("xc7", {"LUT6": 1, "INV": 1, "FDRE": 1, "RAMB18E1": 1})["bram"] == 0.5
+    assert resources("xcup", {"RAM64M8": 1, "FDSE": 1, "RAMB18E2": 3, "CARRY8": 2, "IBUFDS": 1}) == {
+        "lut": 8, "ff": 1, "dsp": 0, "bram": 1.5,
+    }  # fmt: skip
     assert resources("ice40", {"SB_DFFESR": 2, "SB_CARRY": 1, "SB_LUT4": 1, "SB_SPRAM256KA": 1})["ff"] == 2
 
 
@@ -56,6 +69,15 @@ def test_a_cell_that_is_not_known_is_refused() -> None:
     assert str(raised.value) == (
         "yosys: 2 cells ALU54B of family ecp5: not known what they take (fpga/cell_counts.py)"
     )  # fmt: skip
+    assert at_least("ecp5", {"LUT4": 1, "ALU54B": 2}) == {"lut": 1, "ff": 0, "dsp": 0, "bram": 0}
+
+
+def test_a_design_is_told_in_the_parts_own_cells() -> None:
+    needed = {"lut": 10.0, "ff": 30.0, "dsp": 1, "bram": 2, "spram": 3}
+    assert in_parts_names(boards.get("icebreaker"), needed) == {
+        "ICESTORM_LC": 30, "ICESTORM_DSP": 1, "ICESTORM_RAM": 2, "ICESTORM_SPRAM": 3,
+    }  # fmt: skip
+    assert in_parts_names(boards.get("zcu104"), {"lut": 1, "bram": 0.5}) == {"LUT": 1, "RAMB36": 0.5}
 
 
 def test_a_run_is_stopped_at_its_cap_with_its_children(tmp_path: Path) -> None:

@@ -1,40 +1,75 @@
-"""What fits a board, and the refusal of what does not, in the figures of the stored sizing."""
+"""What fits a board, and the refusal of what does not, by the stored sizing."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-from bitwright import fpga
+import pytest
 from bitwright.arch import machine as machines
-from bitwright.fpga import boards
-from bitwright.fpga.fitting import too_large
+from bitwright.fpga import boards, fitting
 
-STORED = json.loads((Path(__file__).parents[2] / "arch" / "costs" / "fpga.json").read_text())["arrays"]
-
-
-def test_sizes_are_those_of_the_sizing() -> None:
-    for board in boards.names():
-        for row in fpga.sizes(board):
-            found = STORED[board][row["array"]]
-            key = "largest" if row["shown"] == "closes" else "largest_by_synthesis"
-            assert row["largest"] == found[key]
-            assert row["shown"] == "closes" or not found.get("largest")
-    assert {row["array"] for row in fpga.sizes("tang-nano-9k")} >= {"int8 in DSPs", "shift-add"}
+STORED = """{"arrays": {"tang-nano-9k": {
+ "int8 in DSPs": {"largest_by_synthesis": "6x6", "largest": null, "sizes": {"6x6": {"script": "as built"}}},
+ "int8 in LUTs": {"largest_by_synthesis": "4x4", "sizes": {"4x4": {"script": "-nodsp"}}},
+ "shift-add": {"largest_by_synthesis": "7x7", "largest": "6x7",
+               "sizes": {"7x7": {"script": "as built"}, "6x7": {"script": "as built"}}},
+ "lut": {"largest_by_synthesis": null, "sizes": {}}}}}"""
 
 
+class Text:
+    """Stands for `importlib.resources` and the one file that is read."""
+
+    def files(self, package: str) -> Text:
+        return self
+
+    def joinpath(self, name: str) -> Text:
+        assert name == "fpga.json"
+        return self
+
+    def read_text(self, encoding: str) -> str:
+        return STORED
+
+
+@pytest.fixture
+def _stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "resources", Text())
+    monkeypatch.setattr(fitting, "board_script", lambda board, top: "as built")
+
+
+@pytest.mark.usefixtures("_stored")
+def test_what_fits_is_what_builds_make() -> None:
+    """Not the kind whose multiplications go where builds do not put them, nor the one of which no size fits."""
+    assert fitting.sizes(boards.get("tang-nano-9k")) == [
+        {"array": "int8 in DSPs", "largest": "6x6", "shown": "by synthesis"},
+        {"array": "shift-add", "largest": "6x7", "shown": "closes"},
+    ]
+    assert fitting.sizes(boards.get("zcu104")) == []
+
+
+def told(name: str, board: str, needed: dict[str, float], *, array: bool) -> str:
+    return str(fitting.too_large(machines.load(name), boards.get(board), needed, array=array))
+
+
+@pytest.mark.usefixtures("_stored")
 def test_a_refusal_says_what_exceeds_and_what_fits() -> None:
-    board, machine = boards.get("tang-nano-9k"), machines.load("int8-8x8")
-    (least, *_) = fpga.sizes("tang-nano-9k")
-    assert str(too_large(machine, board, {"LUT4": 9000, "DFF": 100, "BSRAM": 27})).startswith(
-        "machine int8-8x8 on tang-nano-9k: needs 9000 LUT4 of 8640, 27 BSRAM of 26; take a larger board, a smaller "
-        "array, port.bytes: 8 and smaller buffers, or the array alone (--array); arrays alone that fit (--array): "
-        f"{least['array']} {least['largest']} ({least['shown']})"
+    needed = {"LUT4": 9000.0, "DFF": 100.0, "BSRAM": 27}
+    known = "; arrays alone that fit (--array): int8 in DSPs 6x6 (by synthesis), shift-add 6x7 (closes)"
+    exceeds = (
+        "machine int8-8x8 on tang-nano-9k: needs 9000 LUT4 of 8640, 27 BSRAM of 26; take a larger board, a "
+        "smaller array"
     )
-    assert too_large(machine, board, {"LUT4": 8640}) is None
+    assert told("int8-8x8", "tang-nano-9k", needed, array=True) == exceeds + known
+    assert told("int8-8x8", "tang-nano-9k", needed, array=False) == (
+        f"{exceeds}, port.bytes: 8 and smaller buffers, or the array alone (--array){known}"
+    )
+    assert told("int8-8x8", "tang-nano-9k", {"LUT4": 8640}, array=False) == "None"
 
 
-def test_a_board_that_was_not_searched_has_no_sizes() -> None:
-    assert fpga.sizes("zcu104") == []
-    message = str(too_large(machines.load("int8-8x8"), boards.get("zcu104"), {"DSP": 1729}))
-    assert message.endswith("or the array alone (--array)")
+def test_of_a_board_that_was_not_searched_nothing_is_told() -> None:
+    assert told("int8-8x8", "zcu104", {"DSP": 1729, "RAMB36": 312.5}, array=False) == (
+        "machine int8-8x8 on zcu104: needs 1729 DSP of 1728, 312.5 RAMB36 of 312; take a larger board, a smaller "
+        "array, port.bytes: 8 and smaller buffers, or the array alone (--array)"
+    )
+
+
+def test_the_stored_sizing_has_arrays_that_builds_make() -> None:
+    assert {row["array"] for row in fitting.sizes(boards.get("tang-nano-9k"))} >= {"int8 in DSPs"}
+    assert {row["array"] for row in fitting.sizes(boards.get("icebreaker"))} >= {"int8 in LUTs", "shift-add"}

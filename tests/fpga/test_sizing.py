@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from bitwright.fpga import array_top, boards, sizing
+from bitwright.fpga.cell_counts import capacity
 from bitwright.rtl.asic import stream_costs
 from bitwright.rtl.asic.synthesis import sha256_text
 
@@ -71,10 +72,10 @@ def test_sizes_grow_one_side_at_a_time() -> None:
     assert sizing.KINDS["shift-add"].sizes()[sizing.FIRST_SIZE] == (3, 4)
 
 
-@pytest.mark.parametrize("name", sizing.BOARDS)
+@pytest.mark.parametrize("name", boards.names())
 def test_a_part_has_each_resource(name: str) -> None:
-    assert all(most > 0 for most in sizing.capacity(boards.get(name)).values())
-    assert sizing.capacity(TANG)["dsp"] == 20  # its 40 MULT9X9, of which two take the place of an 18 x 18 one
+    assert all(most > 0 for most in capacity(boards.get(name)).values())
+    assert capacity(TANG)["dsp"] == 20  # its 40 MULT9X9, of which two take the place of an 18 x 18 one
 
 
 def stored() -> dict[str, Any]:
@@ -115,7 +116,7 @@ def test_the_largest_arrays_are_of_todays_rtl(kind: str) -> None:
 
 @pytest.mark.parametrize("board", sizing.BOARDS)
 def test_the_largest_needs_no_more_than_the_part_and_the_next_does(board: str) -> None:
-    most = sizing.capacity(boards.get(board))
+    most = capacity(boards.get(board))
     for kind, entry in stored()["arrays"].get(board, {}).items():
         if entry.get("largest_by_synthesis"):
             sizes = ["{}x{}".format(*size) for size in sizing.KINDS[kind].sizes()]

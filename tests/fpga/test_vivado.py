@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from bitwright import fpga
 from bitwright.arch import machine as machines
-from bitwright.arch.errors import ConfigError
+from bitwright.arch.errors import ConfigError, ToolError
 from bitwright.fpga import boards, vivado
 from bitwright.fpga.pll import amd_mmcm
 from bitwright.fpga.wrapping import TOP
@@ -81,25 +80,44 @@ def test_too_large_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ConfigError) as caught:
         vivado.export(machines.load("int8-2x2"), board, tmp_path, array=True)
     assert str(caught.value) == (
-        "machine int8-2x2 on arty-a7-100t: needs 4 DSP of 3; take a larger board, a smaller array, port.bytes: 8 and "
-        "smaller buffers, or the array alone (--array)"
+        "machine int8-2x2 on arty-a7-100t: needs 4 DSP of 3; take a larger board, a smaller array"
     )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cells_are_counted_in_the_parts_own_units() -> None:
-    cells = {
-        "LUT6": 3,
-        "SRL16E": 1,
-        "RAM32M": 2,
-        "FDRE": 5,
-        "FDSE": 1,
-        "DSP48E1": 2,
-        "RAMB36E1": 2,
-        "RAMB18E1": 1,
-        "CARRY4": 9,
-    }
-    assert vivado.taken(Counter(cells)) == {"LUT": 3 + 1 + 8, "FF": 6, "DSP": 2, "RAMB18": 5}
+def test_a_cell_that_is_not_known_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = {"a": {"type": "LUT6"}, "b": {"type": "GTXE2_CHANNEL"}}
+
+    def yosys(work: Path, design: object) -> None:
+        (work / "design.json").write_text(json.dumps({"modules": {TOP: {"cells": cells}}}))
+
+    monkeypatch.setattr(vivado, "yosys", yosys)
+    with pytest.raises(ToolError) as caught:
+        vivado.export(machines.load("int8-2x2"), boards.get("arty-a7-100t"), tmp_path, array=True)
+    assert str(caught.value) == (
+        "yosys: 1 cells GTXE2_CHANNEL of family xc7: not known what they take (fpga/cell_counts.py)"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_yosys_and_other_rules_are_another_estimate(
+    arty: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vivado, "_estimated", lambda *_: {})
+    monkeypatch.setattr(vivado, "_files", lambda *_: {"design.v": ""})
+
+    def key() -> object:
+        return vivado.export(machines.load("int8-2x2"), boards.get("arty-a7-100t"), tmp_path, array=True)["script"]
+
+    first = key()
+    assert key() == first
+    with monkeypatch.context() as patch:
+        patch.setattr(vivado, "rules", lambda family: {})
+        assert key() != first
+    monkeypatch.setattr(vivado.tools, "versioned", lambda package: f"{package} 99")
+    assert key() != first
 
 
 @pytest.mark.parametrize(("family", "input_mhz"), [("xc7", 100), ("xcup", 125), ("xcup", 300)])

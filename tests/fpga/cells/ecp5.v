@@ -244,7 +244,7 @@ module DP16KD(
       bytes[2 * word + 1] = INIT[20 * word + 9 +: 9];
     end
 
-  // Bits of byte `at` that each port writes now, and the byte behind both writes. Two writes of one bit: A's.
+  // Bits of byte `at` that each port writes now, and the byte behind both writes (of one bit: Lattice promises nothing).
   function [8:0] by_a(input [10:0] at);
     by_a = write_a ? touched(DATA_WIDTH_A, address_a, at) : 9'h000;
   endfunction

@@ -27,7 +27,7 @@ from bitwright.fpga.link.protocol import HEADER_BYTES, INFO_BYTES, Info, Op, Sta
 from bitwright.workloads import linear
 from bitwright.workloads.linear import encode_int8_acts
 from bitwright.workloads.lowering import job_of
-from board_model import BoardModel, TestBoard, small_machine
+from board_model import BoardModel, TestBoard, small_machine, with_a_wrong_output
 
 MACHINE = small_machine()
 LIMITS = limits(MACHINE)
@@ -98,16 +98,8 @@ def test_a_product_that_no_tile_of_fits_is_refused() -> None:
 
 def test_a_wrong_output_is_a_mismatch() -> None:
     weights, acts = operands(1, 32, 8)
-    model = BoardModel(MACHINE)
-
-    def wrong(words: bytes, regions: list[np.ndarray], *rest: object) -> object:
-        outcome = model._interpreted(words, regions, *rest)  # type: ignore[arg-type]
-        regions[3][4] ^= 1
-        return outcome
-
-    model.runner = wrong  # type: ignore[assignment]
     with pytest.raises(MismatchError, match=r"^product\[0:1, 0:8\]: 1 of 8 outputs differ .*; the first is token 0"):
-        multiply(accelerator(model), weights, acts, LIMITS, golden=True)
+        multiply(accelerator(with_a_wrong_output(MACHINE)), weights, acts, LIMITS, golden=True)
 
 
 def test_a_fault_is_the_results_and_a_products_mismatch() -> None:

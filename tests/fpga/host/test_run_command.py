@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from bitwright.cli import main
 from bitwright.fpga.link.protocol import design_id
-from board_model import BoardModel, TestBoard, small_machine
+from board_model import BoardModel, TestBoard, small_machine, with_a_wrong_output
 
 MACHINE = small_machine("int8-4x4", ("int4_asym",), kib=4)
 Served = Callable[[bytes], bytes | None]
@@ -129,15 +128,7 @@ def test_lost_bytes_are_sent_again_and_counted(command: Command) -> None:
 
 
 def test_a_wrong_output_is_exit_code_1_and_no_row(command: Command) -> None:
-    model = BoardModel(MACHINE)
-
-    def wrong(words: bytes, regions: list[np.ndarray], *rest: object) -> object:
-        outcome = model._interpreted(words, regions, *rest)  # type: ignore[arg-type]
-        regions[3][4] ^= 1
-        return outcome
-
-    model.runner = wrong  # type: ignore[assignment]
-    with device(served(model)) as port:
+    with device(served(with_a_wrong_output(MACHINE))) as port:
         code, out, err = command(port)
     assert (code, out) == (1, "")
     told = err.splitlines()[-1]
