@@ -90,9 +90,10 @@ def report(
     array: _ARRAY = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Used and available cells, clock, slack and peak GOPS of a build, and the sizes of arrays that fit the board.
+    """Used and available cells, what each block takes, clock, slack and peak GOPS; arrays that fit the board.
 
-    Builds it first where it was not.
+    Builds it first where it was not. Blocks are synthesised one by one, which takes as long again as the build's
+    synthesis the first time and more cells than the build has: it works across blocks.
 
     Examples:
 
@@ -100,13 +101,14 @@ def report(
 
       bitwright fpga report --board icebreaker --machine shift-add-2x2 --array --json
     """
-    from bitwright import fpga
-
-    row = _made(board, machine, output, array) | {"fits": fpga.sizes(board)}
+    row = _made(board, machine, output, array, report=True)
     if json:
         print_json(row)
         return
     _print(row)
+    kinds = [kind for kind in row["blocks"][0] if kind != "block"]
+    print("\nBlock by block, before anything works across them:")
+    print_table(("block", *kinds), [(part["block"], *(f"{part[kind]:g}" for kind in kinds)) for part in row["blocks"]])
     if row["fits"]:
         print("\nArrays alone (--array) that fit this board (docs/fpga-sizing.md):")
         print_table(("array", "largest", "shown"), [tuple(item.values()) for item in row["fits"]])
@@ -129,12 +131,13 @@ def program(
     fpga.program(bitstream, board)
 
 
-def _made(board: str, machine: str, output: Path, array: bool) -> dict[str, Any]:
+def _made(board: str, machine: str, output: Path, array: bool, *, report: bool = False) -> dict[str, Any]:
     from bitwright import fpga
     from bitwright.arch import machine as machines
 
     with progress() as show:
-        return fpga.build(machines.load(machine), board, output, array=array, progress=show)
+        made = fpga.report if report else fpga.build
+        return made(machines.load(machine), board, output, array=array, progress=show)
 
 
 def _print(row: dict[str, Any]) -> None:

@@ -39,11 +39,16 @@ def build(machine: Machine, board: str, folder: Path, *, array: bool = False, **
     return building.build(machine, known, folder, array=array, **options)
 
 
-def sizes(board: str) -> list[dict[str, Any]]:
-    """The largest arrays that were found for a board: `bitwright.fpga.fitting.sizes`."""
-    from bitwright.fpga import boards, fitting
+def report(machine: Machine, board: str, folder: Path, *, array: bool = False, **options: Any) -> dict[str, Any]:
+    """`build`, with `blocks` (what each block takes, `fpga.blocks`) and `fits` (arrays that fit, `fpga.fitting`)."""
+    row = build(machine, board, folder, array=array, **options)
+    from bitwright.fpga import blocks, boards, building, fitting
 
-    return fitting.sizes(boards.get(board))
+    known = boards.get(board)
+    kept = Path(row["bitstream"] or row["script"]).parent
+    design = building.Design(machine, known, array)
+    progress = options.get("progress") or building.silent
+    return row | {"blocks": blocks.of_build(kept, design, progress), "fits": fitting.sizes(known)}
 
 
 def program(bitstream: Path, board: str) -> None:

@@ -99,10 +99,10 @@ def silent(stage: str, done: int, total: int) -> None:
     """Progress that nobody looks at."""
 
 
-def yosys(work: Path, design: Design) -> None:
-    """Run synthesis.ys in `work`; ToolError with Yosys' own words where it fails."""
+def yosys(work: Path, design: Design, script: str = "synthesis.ys", stage: str = "yosys") -> None:
+    """Run a script of `work`; ToolError with Yosys' own words where it fails."""
     driver = Path(__file__).parents[1] / "rtl" / "asic" / "yosys_driver.py"
-    _run("yosys", [sys.executable, "-P", str(driver), "synthesis.ys"], work, design)
+    _run(stage, [sys.executable, "-P", str(driver), script], work, design)
 
 
 def _run(stage: str, command: Sequence[str], work: Path, design: Design, *, routing: bool = False) -> None:

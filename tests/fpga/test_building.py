@@ -37,7 +37,11 @@ def test_a_bitstream_meets_its_clock_is_kept_and_is_the_same_again(tmp_path: Pat
     before = Path(str(first["bitstream"])).stat().st_mtime_ns
     told = run(tmp_path / "one", "report")
     assert told.pop("fits")
+    blocks = told.pop("blocks")
     assert told == first
+    assert sum(row["dsp"] for row in blocks) == 0.5  # type: ignore[attr-defined]  # one MULT9X9
+    assert "design.array.pe_r0_c0" in {row["block"] for row in blocks}  # type: ignore[attr-defined]
+    assert sum(row["ff"] for row in blocks) >= first["utilisation"]["DFF"]["used"]  # type: ignore[attr-defined,index]
     assert Path(str(first["bitstream"])).stat().st_mtime_ns == before  # not built again
     second = run(tmp_path / "two")
     assert second["bitstream_sha256"] == first["bitstream_sha256"]
