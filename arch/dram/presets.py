@@ -187,7 +187,9 @@ def names() -> tuple[str, ...]:
 def _preset(name: str) -> dict[str, Any]:
     presets = _file()["presets"]
     if name not in presets:
-        raise ConfigError(f"dram = {name}: no such timing preset: {suggest(name, presets)}")
+        raise ConfigError(
+            f"dram = {name}: no rows and banks are known of it (dram_timing: banks): {suggest(name, presets)}"
+        )
     preset: dict[str, Any] = dict(presets[name])
     if "like" in preset:
         preset = _preset(preset["like"]) | preset

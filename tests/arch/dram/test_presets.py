@@ -76,7 +76,7 @@ def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         dram.load("hbm3e")
     assert str(caught.value) == (
-        "dram = hbm3e: no such timing preset: did you mean 'hbm3'? "
+        "dram = hbm3e: no rows and banks are known of it (dram_timing: banks): did you mean 'hbm3'? "
         "(known: ddr4-3200-x16, ddr4-3200-x64, hbm2, hbm2e, hbm3, lpddr5-6400-x64)"
     )
 
