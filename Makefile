@@ -118,15 +118,15 @@ campaign-sizing: $(STAMP) ## PEs and the largest arrays on FPGA parts: arch/cost
 campaign-fpga: $(STAMP) ## a decode step of SmolLM2 through a board's link, every family of machines on the board top (10 minutes)
 	$(BIN)/python -m pytest -s tests/fpga/campaign_fpga.py
 
-fpga: $(STAMP) ## bitstreams: arrays on iCEBreaker, Tang Nano 9K and ULX3S, an int8 and a shift-add accelerator on ULX3S-85F (two hours; 400 MB of tools)
+fpga: $(STAMP) ## bitstreams: arrays on iCEBreaker, Tang Nano 9K and ULX3S; int8, shift-add, LUT and bit-serial accelerators on ULX3S-85F (an hour and a half; 400 MB of tools)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --no-build-isolation -e ".[fpga]"
 	$(BIN)/bitwright fpga build --board tang-nano-9k --machine int8-2x2 --array
 	$(BIN)/bitwright fpga build --board icebreaker --machine int8-2x2 --array
 	$(BIN)/bitwright fpga build --board ulx3s-85f --machine int8-4x4 --array
-	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/int8-2x2-board.yaml
 	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/shift-add-4x4-board.yaml
-	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/int8-4x4-board.yaml
+	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/int8-8x8-board.yaml
 	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/lut-2x8-board.yaml
+	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/bit-serial-4x4-board.yaml
 
 campaign-properties: $(STAMP) ## every property-based test with new random cases; `make test` takes the same ones every time (half an hour)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis --hypothesis-profile explore
