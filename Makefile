@@ -140,6 +140,7 @@ docs: $(STAMP) ## write the generated pages and schemas again
 	$(BIN)/python docs/registers.py > build/registers.md && mv build/registers.md docs/registers.md
 	$(BIN)/python docs/pes.py > build/pes.md && mv build/pes.md docs/pes.md
 	$(BIN)/python docs/stream_costs.py docs/stream-costs.svg > build/stream-costs.md && mv build/stream-costs.md docs/stream-costs.md
+	$(BIN)/python docs/real_data.py docs/real-data.svg > build/real-data.md && mv build/real-data.md docs/real-data.md
 	$(BIN)/python docs/stream_nodes.py > build/stream-nodes.md && mv build/stream-nodes.md docs/stream-nodes.md
 	$(BIN)/python docs/fpga_sizing.py docs/fpga-sizing.svg > build/fpga-sizing.md && mv build/fpga-sizing.md docs/fpga-sizing.md
 	$(BIN)/python docs/pe_library.py > build/pe-library.md && mv build/pe-library.md docs/pe-library.md

@@ -29,8 +29,9 @@ Random steps of `lut` and `int8-int4-mac` also choose their modes at random (few
 not the real run's. `bit-serial` is measured on bitmod_fp4 and holds what a tile shares: its term encoders, group scaling and column
 accumulator. Operand isolation is not measured.
 
+Why real operands cost another energy than random ones, PE by PE and format by format, is on [its page](real-data.md).
 The systolic cells and edge units, from which machines are priced, are on [another page](pes.md); other nodes and clocks, clock gating
-there, uncertainty and processor time on [a third](stream-nodes.md).
+there, uncertainty and processor time on [one more](stream-nodes.md).
 
 ![Area, energy on real and random operands, and fmax](stream-costs.svg)
 """
