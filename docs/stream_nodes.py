@@ -173,13 +173,13 @@ SCALES: dict[str, Callable[[StreamCost], float]] = {
 
 def scaled() -> str:
     """Predicted over synthesised of every PE, and what is left of the error in ratios to int8-mac."""
-    nodes = {"sg13g2": scaling.SG13G2, "asap7": scaling.ASAP7}
+    nodes = {node: scaling.NODES[node] for node in ("sg13g2", "asap7")}
     ratios: dict[str, dict[str, list[float]]] = {}
     for node, to in nodes.items():
         for name in load("nangate45")["rows"]:
             own, there = costs.stream(name), costs.stream(name, node=node)
             if own is not None and there is not None:
-                guess = scaling.scaled_stream(own, scaling.NANGATE45, to)
+                guess = scaling.scaled_stream(own, to)
                 ratios.setdefault(name, {})[node] = [measure(guess) / measure(there) for measure in SCALES.values()]
     columns = ["PE", *(f"{what}, {to.node_nm:g} nm" for to in nodes.values() for what in SCALES)]
     lines = []

@@ -12,6 +12,8 @@ on the authors' page (engineering.fresnostate.edu, 2017-06-vlsij-scaling) with t
 Not modelled: libraries (cell heights, drive strengths, characterised corners), wires, leakage on its own. Checked
 against our own netlists on docs/stream-nodes.md: at 7 nm energies come out at a third and clocks at three times what
 synthesis gives, energies' ratios of two PEs up to 24 % off; at 130 nm at 1.5 and 1.7 times, ratios up to 50 % off.
+The paper's supplies lie near each node's own; far from it a polynomial runs away, and a `Technology` is refused where
+it does: see `Technology.supply_range_v`.
 A node between two of the table (CACTI's 22 nm) takes the geometric mean of both, weighted by the logarithm of length.
 """
 
@@ -20,10 +22,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from bitwright.arch.costs.streams import StreamCost
 from bitwright.arch.costs.tables import SramCost
-from bitwright.arch.errors import ConfigError
+from bitwright.arch.errors import ConfigError, suggest
 
 LABEL = "scaled (Stillmaker and Baas 2017)"
 Delay = tuple[float, float, float, float]
@@ -59,9 +62,18 @@ LOW_POWER: dict[int, tuple[Delay, Energy]] = BULK | {
 }
 
 
+SUPPLY_STEP_V, MOST_SUPPLY_V = 0.005, 3.0
+"""Supplies are tried in these steps, up to this one."""
+DELAY_RISE = 1.15
+"""A delay may be this many times a lower supply's: no gate gets slower; the fit of 45 nm does, by 12 % at 1.1 V."""
+
+
 @dataclass(frozen=True)
 class Technology:
-    """A node (nm), its supply (V) and which transistors below 65 nm. Raises ConfigError outside the paper's range."""
+    """A node (nm), its supply (V) and which transistors below 65 nm.
+
+    Raises ConfigError for a node outside the paper's 7 to 180 nm, and for a supply outside `supply_range_v`.
+    """
 
     node_nm: float
     supply_v: float
@@ -70,8 +82,29 @@ class Technology:
     def __post_init__(self) -> None:
         if not min(AREA_FROM_45) <= self.node_nm <= max(AREA_FROM_45):
             raise ConfigError(f"node_nm = {self.node_nm:g}: the scaling equations go from 180 to 7 nm")
-        if min(self.delay_factor, self.energy_factor) <= 0:
-            raise ConfigError(f"supply_v = {self.supply_v:g}: the fits of {self.node_nm:g} nm do not hold there")
+        low, high = self.supply_range_v
+        if not low <= self.supply_v <= high:
+            raise ConfigError(
+                f"supply_v = {self.supply_v:g}: the fits of {self.node_nm:g} nm hold from {low:g} to {high:g} V "
+                "(outside, energy falls or delay rises with the supply, or delay falls ever faster)"
+            )
+
+    @property
+    def supply_range_v(self) -> tuple[float, float]:
+        """Supplies (to SUPPLY_STEP_V) at which the fits behave like gates: energy and delay are positive, energy rises
+        with the supply, delay is at most DELAY_RISE times that of any lower supply, and flattens while it falls. Of a
+        node between two: where both do."""
+        ranges = [_supply_range_v(*self._fits[size]) for size in self._sizes]
+        return max(low for low, _ in ranges), min(high for _, high in ranges)
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        """The node of the paper, or the two that it lies between."""
+        if self.node_nm in AREA_FROM_45:
+            return (int(self.node_nm),)
+        sizes = sorted(AREA_FROM_45)
+        i = bisect_right(sizes, self.node_nm)
+        return sizes[i - 1], sizes[i]
 
     @property
     def area_factor(self) -> float:
@@ -93,15 +126,32 @@ class Technology:
         return LOW_POWER if self.low_power else HIGH_PERFORMANCE
 
     def _between(self, factors: dict[int, float] | dict[int, int | float]) -> float:
-        if self.node_nm in factors:
-            return float(factors[int(self.node_nm)])
-        sizes = sorted(factors)
-        i = bisect_right(sizes, self.node_nm)
-        below, above = (factors[size] for size in sizes[i - 1 : i + 1])
-        if min(below, above) <= 0:
-            return -1.0
-        share = math.log(self.node_nm / sizes[i - 1]) / math.log(sizes[i] / sizes[i - 1])
+        sizes = self._sizes
+        if len(sizes) == 1:
+            return float(factors[sizes[0]])
+        below, above = (factors[size] for size in sizes)
+        share = math.log(self.node_nm / sizes[0]) / math.log(sizes[1] / sizes[0])
         return float(below ** (1 - share) * above**share)
+
+
+@lru_cache(maxsize=64)
+def _supply_range_v(delay: Delay, energy: Energy) -> tuple[float, float]:
+    """The first run of supplies at which a node's fits behave like gates."""
+    good: list[float] = []
+    least = math.inf
+    for step in range(1, round(MOST_SUPPLY_V / SUPPLY_STEP_V) + 1):
+        volt = step * SUPPLY_STEP_V
+        now, energy_now = _polynomial(delay, volt), _polynomial(energy, volt)
+        slope = _polynomial((3 * delay[0], 2 * delay[1], delay[2]), volt)
+        flattens = slope >= 0 or _polynomial((6 * delay[0], 2 * delay[1]), volt) >= 0
+        rises = _polynomial((2 * energy[0], energy[1]), volt) > 0
+        least = min(least, now)
+        if 0 < now <= DELAY_RISE * least and energy_now > 0 and rises and flattens:
+            good.append(volt)
+        elif good:
+            break
+    assert good, "every node of the paper has supplies at which its fits hold"
+    return round(good[0], 3), round(good[-1], 3)
 
 
 def _polynomial(coefficients: tuple[float, ...], volt: float) -> float:
@@ -116,12 +166,20 @@ NANGATE45 = Technology(45, 1.1)
 """Supplies as in the Liberty files; high performance: Nangate45's inverter takes 22 ps at a fan-out of four."""
 SG13G2 = Technology(130, 1.2)
 ASAP7 = Technology(7, 0.7)
+NODES = {"nangate45": NANGATE45, "sg13g2": SG13G2, "asap7": ASAP7}
+"""Technology of each node with a table of our own."""
 CACTI_22NM = {"itrs-hp": Technology(22, 0.8), "itrs-lstp": Technology(22, 0.8, low_power=True)}
 """By cell type; supplies of CACTI's own parameters."""
 
 
-def scaled_stream(cost: StreamCost, of: Technology, to: Technology) -> StreamCost:
-    """A PE's cost at another node, its `node` saying that it is scaled. Leakage: nan, the equations have none."""
+def scaled_stream(cost: StreamCost, to: Technology) -> StreamCost:
+    """A PE's cost at another node, its `node` saying that it is scaled. Leakage: nan, the equations have none.
+
+    Raises ConfigError where `cost.node` is none of NODES, as one that is scaled already.
+    """
+    of = NODES.get(cost.node)
+    if of is None:
+        raise ConfigError(f"node = {cost.node}: no technology to scale from ({suggest(cost.node, NODES)})")
     energy, area = to.energy_factor / of.energy_factor, to.area_factor / of.area_factor
     energies = ("active_pj", "active_error_pj", "stalled_pj", "idle_pj")
     return replace(
