@@ -158,16 +158,21 @@ class Program:
     def __post_init__(self) -> None:
         for queue, instructions in self._queues().items():
             given, taken = ({token for token, ends in ENDS.items() if ends[side] == queue} for side in (0, 1))
+            checked: set[tuple[tuple[Token, ...], tuple[Token, ...]]] = set()
             for index, instruction in enumerate(instructions):
-                if len(set(instruction.waits)) < len(instruction.waits):
+                tokens = instruction.waits, instruction.signals
+                if tokens in checked:
+                    continue
+                checked.add(tokens)
+                waits, signals = tokens
+                if len(set(waits)) < len(waits):
                     raise ConfigError(
-                        f"{queue} {index}{_tokens(instruction.waits, ())}: an instruction takes one of each token; "
-                        "the program"
+                        f"{queue} {index}{_tokens(waits, ())}: an instruction takes one of each token; the program"
                     )
-                if not (taken.issuperset(instruction.waits) and given.issuperset(instruction.signals)):
+                if not (taken.issuperset(waits) and given.issuperset(signals)):
                     raise ConfigError(
-                        f"{queue} {index}{_tokens(instruction.waits, instruction.signals)}: a {queue} waits only for "
-                        f"{_names(taken)} and signals only {_names(given)}; the program"
+                        f"{queue} {index}{_tokens(waits, signals)}: a {queue} waits only for {_names(taken)} and "
+                        f"signals only {_names(given)}; the program"
                     )
 
     def _queues(self) -> dict[str, tuple[Load | Execute | Store, ...]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from bitwright.cli.output import print_json, print_table, refuse_options
 from bitwright.cli.workload import is_products, products_row, workload_row
+
+if TYPE_CHECKING:
+    from bitwright.arch.space import Accuracy
 
 ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _OWN = "the machine's"
@@ -148,17 +151,12 @@ def simulate(
       bitwright simulate int8-16x16 examples/workloads/gemms.csv --weights int4 --group 64
     """
     os.environ.update(ONE_BLAS_THREAD)  # before numpy loads: results do not depend on the machine's threads
-    from bitwright.arch import config
     from bitwright.arch import machine as machines
     from bitwright.arch.errors import ConfigError
-    from bitwright.arch.space import Accuracy
     from bitwright.cli.gemm import gemm_row, model_row
     from bitwright.sim import inference as simulator
-    from bitwright.sim.accuracy import measure_accuracy
     from bitwright.sim.layers import layer_rows
     from bitwright.sim.row import result_row
-    from bitwright.workloads import models
-    from bitwright.workloads.perplexity import check_size
 
     if (gemm is None) == (model is None):
         raise ConfigError("MODEL, --gemm: exactly one of them must be given; the command line")
@@ -198,15 +196,7 @@ def simulate(
         row = workload_row(loaded, model, policy, workload)
         print_json(row) if json else _print_row(row)
         return
-    accuracy = None
-    if perplexity_tokens:
-        chosen = {"tokens": perplexity_tokens, "window": perplexity_window}
-        try:
-            accuracy = config.validate(Accuracy, chosen, "the command line")
-        except ConfigError as error:
-            raise ConfigError("\n".join(f"perplexity_{line}" for line in str(error).splitlines())) from None
-        if models.weights_sha256(model) is not None:
-            check_size(model, accuracy.tokens, accuracy.window)
+    accuracy = _accuracy(model, perplexity_tokens, perplexity_window) if perplexity_tokens else None
     result = simulator.simulate(
         loaded, model, policy=policy, prompt_tokens=prompt_tokens, output_tokens=output_tokens, batch=batch
     )
@@ -223,12 +213,31 @@ def simulate(
         if html is not None:
             write_run(row, operators, html)
     if accuracy is not None:
+        from bitwright.sim.accuracy import measure_accuracy
+
         measured = measure_accuracy(model, policy, accuracy)
         row |= measured | {"notes": [*row["notes"], *measured["notes"]]}
     if json:
         print_json(row)
     else:
         _print_row(row)
+
+
+def _accuracy(model: str, tokens: int, window: int) -> Accuracy:
+    """What --perplexity-tokens and --perplexity-window ask for. ConfigError for what cannot be measured on `model`."""
+    from bitwright.arch import config
+    from bitwright.arch.errors import ConfigError
+    from bitwright.arch.space import Accuracy
+    from bitwright.workloads import models
+    from bitwright.workloads.perplexity import check_size
+
+    try:
+        accuracy = config.validate(Accuracy, {"tokens": tokens, "window": window}, "the command line")
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"perplexity_{line}" for line in str(error).splitlines())) from None
+    if models.weights_sha256(model) is not None:
+        check_size(model, accuracy.tokens, accuracy.window)
+    return accuracy
 
 
 def _print_layers(row: dict[str, Any]) -> None:

@@ -12,8 +12,10 @@ State, latency rules, what is not modelled: those of `sim.engine`; every counter
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bitwright.arch.array_timing import IDLE, ArrayState, Shape, first_stream, run_passes
 from bitwright.arch.dram_port import DramPort
@@ -23,29 +25,37 @@ from bitwright.sim.counters import Counters
 from bitwright.sim.intervals import Interval
 from bitwright.sim.memory import Banks, Memory
 
-_Block = tuple[ArrayState, int, int, int, int]  # state, weights done, finish, next start, first stream; from `ready` on
-
 
 class _Tokens:
-    """When each credit of a token is there, in the order in which credits are taken."""
+    """When each credit of a token that is not taken yet is there, in the order in which credits are taken."""
 
     def __init__(self) -> None:
-        self.given = {token: [0] * INITIAL_TOKENS.get(token, 0) for token in Token}
-        self._taken = dict.fromkeys(Token, 0)
+        self.given = {token: deque([0] * INITIAL_TOKENS.get(token, 0)) for token in Token}
 
     def known(self, waits: Iterable[Token], earliest: int) -> int | None:
         """The cycle in which all of `waits` are there, `earliest` or later; None while one has no time yet."""
-        at = earliest
         for token in waits:
-            given, taken = self.given[token], self._taken[token]
-            if taken == len(given):
+            given = self.given[token]
+            if not given:
                 return None
-            at = max(at, given[taken])
-        return at
+            if given[0] > earliest:
+                earliest = given[0]
+        return earliest
 
     def take(self, waits: Iterable[Token]) -> None:
         for token in waits:
-            self._taken[token] += 1
+            self.given[token].popleft()
+
+
+class _Block(NamedTuple):
+    """What an execute does, in times that count from the cycle in which all its tokens are there."""
+
+    state: ArrayState
+    weights_done: int
+    finish: int
+    next_start: int
+    stream: int
+    streamed: int
 
 
 @dataclass
@@ -66,7 +76,6 @@ class _Array:
     def __post_init__(self) -> None:
         self.waited: list[tuple[int, int]] = []
         self._blocks: dict[tuple[int, ...], _Block] = {}
-        self._lengths: dict[tuple[int, ...], int] = {}
 
     def advance(self) -> None:
         """Every execute whose tokens have a time."""
@@ -81,54 +90,57 @@ class _Array:
             self.done += 1
 
     def _run(self, execute: Execute, ready: int) -> None:
-        at_once = first_stream(self.shape, self.state, 0, next(execute.segments())[0][0].k)
-        state, weights_done, finish, next_start, stream = self._block(execute, self.state.moved(-ready))
-        if ready + stream > at_once:
-            self.waited.append((at_once, ready + stream))
-        self.state = state.moved(ready)
-        self.next_start = ready + next_start
-        self.last_output = ready + finish + 1 + self.edge_latency_cycles
+        at_once = first_stream(self.shape, self.state, 0, _first_k(execute))
+        block = self._block(execute, ready)
+        stream = ready + block.stream
+        self.state = block.state.moved(ready)
+        self.next_start = ready + block.next_start
+        self.last_output = ready + block.finish + 1 + self.edge_latency_cycles
+        self.streamed += block.streamed
+        if stream > at_once:
+            self.waited.append((at_once, stream))
         if self.record is not None:
             place = f"m {execute.m0}+{execute.m} k {execute.k0}+{execute.k} n {execute.n0}+{execute.n}"
-            self.record.append(Interval("array", place, ready + stream, self.last_output))
-            if ready + stream > at_once:
-                self.record.append(Interval("array waits", "operands or room", at_once, ready + stream))
-        self.streamed += self._stream_cycles(execute)
+            self.record.append(Interval("array", place, stream, self.last_output))
+            if stream > at_once:
+                self.record.append(Interval("array waits", "operands or room", at_once, stream))
         for token in execute.signals:
             if token is Token.WGT_FREE:
-                moment = ready + weights_done
+                moment = ready + block.weights_done
             elif token is Token.ACT_FREE:
                 moment = self.state.stream_free
             else:
                 moment = self.last_output
-            self.tokens.given[token].append(max(ready, moment))
+            self.tokens.given[token].append(moment if moment > ready else ready)
 
-    def _block(self, execute: Execute, state: ArrayState) -> _Block:
-        """From a state and to times that count from the cycle in which all tokens are there."""
+    def _block(self, execute: Execute, ready: int) -> _Block:
         # A clock that has run out holds nothing up, however long ago it did.
-        weights_free, stream_free = max(0, state.weights_free), max(0, state.stream_free)
-        drain_free = max(0, state.drain_free)
+        weights_free, stream_free = max(0, self.state.weights_free - ready), max(0, self.state.stream_free - ready)
+        drain_free = max(0, self.state.drain_free - ready)
         # The program holds the patterns, so that their places do not change while it runs.
         key = (
             id(execute.pattern), execute.times, id(execute.tail), execute.tail_times,
             weights_free, stream_free, drain_free,
         )  # fmt: skip
-        if key not in self._blocks:
+        block = self._blocks.get(key)
+        if block is None:
             state = ArrayState(weights_free, stream_free, drain_free)
-            stream = first_stream(self.shape, state, 0, next(execute.segments())[0][0].k)
-            weights_done, finish, next_start = 0, 0, 0
-            for pattern, times in execute.segments():
-                timing = run_passes(self.shape, state, 0, pattern, times)
-                state, weights_done, finish = timing.state, timing.weights_done, timing.finish
-                next_start = timing.next_start
-            self._blocks[key] = state, weights_done, finish, next_start, stream
-        return self._blocks[key]
+            block = self._blocks[key] = self._counted(execute, state)
+        return block
 
-    def _stream_cycles(self, execute: Execute) -> int:
-        key = id(execute.pattern), execute.times, id(execute.tail), execute.tail_times
-        if key not in self._lengths:
-            self._lengths[key] = execute.stream_cycles(self.shape)
-        return self._lengths[key]
+    def _counted(self, execute: Execute, state: ArrayState) -> _Block:
+        stream = first_stream(self.shape, state, 0, _first_k(execute))
+        weights_done, finish, next_start = 0, 0, 0
+        for pattern, times in execute.segments():
+            timing = run_passes(self.shape, state, 0, pattern, times)
+            state, weights_done, finish = timing.state, timing.weights_done, timing.finish
+            next_start = timing.next_start
+        return _Block(state, weights_done, finish, next_start, stream, execute.stream_cycles(self.shape))
+
+
+def _first_k(execute: Execute) -> int:
+    """Steps of its first pass."""
+    return (execute.pattern if execute.times else execute.tail)[0].k
 
 
 def run(

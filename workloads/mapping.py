@@ -13,9 +13,10 @@ Not modelled: rearranging activations or the cache between two operators that cu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from itertools import compress, pairwise
 
 from bitwright.arch import dram, formats
 from bitwright.arch.array_timing import ArrayShape, BroadcastShape, Shape
@@ -82,18 +83,19 @@ def compile_gemm(machine: Machine, gemm: Gemm, port: DramPort) -> Program:
 
 
 class _Region:
-    """One tensor's blocks in memory, from `start` on."""
+    """One tensor's blocks in memory, each from a multiple of `step` bytes on."""
 
-    def __init__(self, start: int, step: int) -> None:
-        self._places: dict[object, int] = {}
-        self._step, self.end = step, start
+    def __init__(self, step: int) -> None:
+        self._places: dict[object, tuple[int, int]] = {}
+        self._step, self.end = step, 0
 
-    def place(self, block: object, size_bytes: int) -> int:
-        """Its first byte."""
-        if block not in self._places:
-            self._places[block] = self.end
+    def place(self, block: object, size_bytes: int) -> tuple[int, int]:
+        """(its size, its first byte)."""
+        placed = self._places.get(block)
+        if placed is None:
+            placed = self._places[block] = size_bytes, self.end
             self.end += -(-size_bytes // self._step) * self._step
-        return self._places[block]
+        return placed
 
 
 def _steps(machine: Machine) -> tuple[int, int]:
@@ -219,43 +221,53 @@ def emit(machine: Machine, gemm: Gemm, tiling: Tiling) -> Program:
     """
     m_spans, k_spans, n_spans = spans(gemm.m, tiling.m), spans(gemm.k, tiling.k), spans(gemm.n, tiling.n)
     blocks = ordered_blocks(m_spans, k_spans, n_spans, tiling.weights_outer)
-    loads: list[Load] = []
-    executes: list[Execute] = []
-    stores: list[Store] = []
     value_bits = act_bits(machine, gemm.weight_format)
     weight_bytes = cache(lambda n, k: _bytes(gemm.weight_bits(n, k)))
-    block_step, tensor_step = _steps(machine)
-    wgt, act, out = _Region(0, block_step), _Region(0, block_step), _Region(0, block_step)
     walks = cache(lambda m, k0, k, n: block_passes(machine, gemm, m, k0, k, n))
-    for index, ((m0, m), (k0, k), (n0, n)) in enumerate(blocks):
-        before = blocks[index - 1] if index else None
-        after = blocks[index + 1] if index + 1 < len(blocks) else None
-        waits, signals = [], []
-        for tensor, free, ready, pick in (
-            ("wgt", Token.WGT_FREE, Token.WGT_READY, (1, 2)),
-            ("act", Token.ACT_FREE, Token.ACT_READY, (0, 1)),
-        ):
-            here = tuple(blocks[index][axis] for axis in pick)
-            if before is None or here != tuple(before[axis] for axis in pick):
-                size = weight_bytes(n, k) if tensor == "wgt" else _bytes(m * k * value_bits)
-                place = (wgt if tensor == "wgt" else act).place(here, size)
-                loads.append(Load(tensor, size, (free,), (ready,), place))
-                waits.append(ready)
-            if after is None or here != tuple(after[axis] for axis in pick):
-                signals.append(free)
-        if k0 == 0:
-            waits.append(Token.OUT_FREE)
-        if k0 + k == gemm.k:
-            signals.append(Token.OUT_READY)
-            size = _bytes(m * n * value_bits)
-            stores.append(Store(size, (Token.OUT_READY,), (Token.OUT_FREE,), out.place((m0, n0), size)))
+    block_step, tensor_step = _steps(machine)
+    wgt, act, out = _Region(block_step), _Region(block_step), _Region(block_step)
+    loads: list[tuple[str, int, int]] = []  # tensor, size, place within the tensor
+    stores: list[tuple[int, int]] = []
+    executes: list[Execute] = []
+    new_wgt, new_act = _changes([(k, n) for _, k, n in blocks]), _changes([(m, k) for m, k, _ in blocks])
+    for index, (m_span, k_span, n_span) in enumerate(blocks):
+        (m0, m), (k0, k), (n0, n) = m_span, k_span, n_span
+        if new_wgt[index]:
+            loads.append(("wgt", *wgt.place((k_span, n_span), weight_bytes(n, k))))
+        if new_act[index]:
+            loads.append(("act", *act.place((m_span, k_span), _bytes(m * k * value_bits))))
+        ends = k0 + k == gemm.k
+        if ends:
+            stores.append(out.place((m_span, n_span), _bytes(m * n * value_bits)))
+        waits = _chosen(_WAITS, (new_wgt[index], new_act[index], k0 == 0))
+        signals = _chosen(_SIGNALS, (new_wgt[index + 1], new_act[index + 1], ends))
         walk = walks(m, k0 % (gemm.group or 1), k, n)  # only the place within a group matters
-        executes.append(Execute(m0, k0, n0, m, k, n, *walk, tuple(waits), tuple(signals)))
+        executes.append(Execute(m0, k0, n0, m, k, n, *walk, waits, signals))
     act_start = -(-wgt.end // tensor_step) * tensor_step
     out_start = act_start + -(-act.end // tensor_step) * tensor_step
-    placed = [replace(item, address=act_start + item.address) if item.tensor == "act" else item for item in loads]
-    stored = [replace(item, address=out_start + item.address) for item in stores]
-    return Program(gemm.m, gemm.k, gemm.n, tuple(placed), tuple(executes), tuple(stored))
+    starts = {"wgt": 0, "act": act_start}
+    return Program(
+        gemm.m, gemm.k, gemm.n,
+        tuple(Load(tensor, size, *_LOADED[tensor], starts[tensor] + place) for tensor, size, place in loads),
+        tuple(executes),
+        tuple(Store(size, (Token.OUT_READY,), (Token.OUT_FREE,), out_start + place) for size, place in stores),
+    )  # fmt: skip
+
+
+# Tokens of a load by its tensor; of an execute, each if its own of three conditions holds.
+_LOADED = {"wgt": ((Token.WGT_FREE,), (Token.WGT_READY,)), "act": ((Token.ACT_FREE,), (Token.ACT_READY,))}
+_WAITS = (Token.WGT_READY, Token.ACT_READY, Token.OUT_FREE)
+_SIGNALS = (Token.WGT_FREE, Token.ACT_FREE, Token.OUT_READY)
+
+
+@cache
+def _chosen(tokens: tuple[Token, ...], wanted: tuple[bool, ...]) -> tuple[Token, ...]:
+    return tuple(compress(tokens, wanted))
+
+
+def _changes(operands: Sequence[object]) -> list[bool]:
+    """Whether each block's operand differs from the one before; True for the first block, and once more at the end."""
+    return [True, *(before != after for before, after in pairwise(operands)), True]
 
 
 def _check_format(machine: Machine, gemm: Gemm) -> None:
