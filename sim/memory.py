@@ -19,6 +19,8 @@ one transfer's cycles are divided among causes is the convention above, but thei
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from bitwright.arch.dram import Dram
@@ -26,6 +28,8 @@ from bitwright.arch.dram_port import DramPort
 from bitwright.sim.dram import DramChannels, Served
 
 CAUSES = ("latency", "turnaround", "refresh", "rows", "bandwidth", "dependencies")  # in the order of time
+_CHARGED = ("bandwidth", "latency", "turnaround", "refresh")  # in the order of charging
+_Most = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,10 @@ class Banks:
 
     dram: Dram
     clock_khz: int
+
+    def cycles(self, clocks: int) -> int:
+        """Cycles of the accelerator in which so many clocks of the device end."""
+        return -(-clocks * self.dram.clock_ps * self.clock_khz // 10**9)
 
 
 class Waits(NamedTuple):
@@ -47,73 +55,44 @@ class Waits(NamedTuple):
     dependencies: int = 0
 
 
+class _Transfer(NamedTuple):
+    """The memory's time from the end of the transfers before, or this one's grant, to this one's end.
+
+    `most`: what each of `_CHARGED` takes of it at most.
+    """
+
+    start: int
+    finish: int
+    most: _Most
+
+    def parts(self, rest: str) -> list[tuple[int, int, str]]:
+        """(first cycle, cycle after the last, cause), in the order of time; what is left goes to `rest`."""
+        left = self.finish - self.start
+        cycles = dict.fromkeys(CAUSES, 0)
+        for cause, most in zip(_CHARGED, self.most, strict=True):
+            cycles[cause] = min(left, most)
+            left -= cycles[cause]
+        cycles[rest] += left
+        ends = accumulate(cycles.values(), initial=self.start)
+        return [(start, end, cause) for cause, (start, end) in zip(cycles, pairwise(ends), strict=True)]
+
+
 class Memory:
     """One run's memory; remembers what it did when."""
 
     def __init__(self, spec: DramPort | Banks) -> None:
-        self._spec = spec
-        self._channels = DramChannels(spec.dram, spec.clock_khz) if isinstance(spec, Banks) else None
-        self._ends = {False: 0, True: 0}  # of the last load, of the last store
+        self._memory = _Port(spec) if isinstance(spec, DramPort) else _Channels(spec)
         self._busy_until = 0
-        self._last_write: bool | None = None
-        self._segments: list[tuple[int, int, str]] = []
+        self._transfers: list[_Transfer] = []
 
     def transfer(self, address: int, size_bytes: int, write: bool, now: int) -> Served:
         """Grant it in cycle `now`, no earlier than any before."""
-        if self._channels is None:
-            served = self._by_port(size_bytes, write, now)
-        else:
-            served = self._by_banks(self._channels, address, size_bytes, write, now)
+        served, most = self._memory.transfer(address, size_bytes, write, now, now >= self._busy_until)
+        start, finish = max(self._busy_until, now), served.finish
+        if finish > start:
+            self._busy_until = finish
+            self._transfers.append(_Transfer(start, finish, most))
         return served
-
-    def _by_port(self, size_bytes: int, write: bool, now: int) -> Served:
-        assert isinstance(self._spec, DramPort), "a memory without channels has a port"
-        done = now + self._spec.busy_cycles(size_bytes)
-        finish = done if write else done + self._spec.latency_cycles
-        start = max(self._busy_until, now)
-        self._charge(start, finish, {"bandwidth": done - now})
-        return Served(done, finish)
-
-    def _by_banks(self, channels: DramChannels, address: int, size_bytes: int, write: bool, now: int) -> Served:
-        if size_bytes == 0:
-            return Served(now, max(now, self._ends[write]))
-        before = channels.counts.refreshes
-        served = channels.transfer(address, size_bytes, write, now)
-        finish = max(served.finish, self._ends[write])
-        self._ends[write] = finish
-        dram, timing = channels.dram, channels.dram.device.timing
-        start, idle = max(self._busy_until, now), now >= self._busy_until
-        most = {"bandwidth": -(-self._cycles(size_bytes * timing.burst) // (dram.channels * dram.device.burst_bytes))}
-        if idle:
-            most["latency"] = self._cycles(timing.write_latency if write else timing.read_latency)
-        if self._last_write is not None and self._last_write != write:
-            to_read = timing.write_latency + timing.burst + timing.wtr_l
-            most["turnaround"] = self._cycles(timing.rtw if write else to_read)
-        refreshes = -(-(channels.counts.refreshes - before) // dram.channels)
-        most["refresh"] = refreshes * self._cycles(timing.rfc)
-        self._last_write = write
-        self._charge(start, finish, most)
-        return Served(served.accepts_next, finish)
-
-    def _cycles(self, clocks: int) -> int:
-        assert isinstance(self._spec, Banks), "clocks are those of a device"
-        return -(-clocks * self._spec.dram.clock_ps * self._spec.clock_khz // 10**9)
-
-    def _charge(self, start: int, finish: int, most: dict[str, int]) -> None:
-        """The memory's time from `start` to `finish`."""
-        left = finish - start
-        if left <= 0:
-            return
-        self._busy_until = finish
-        parts = dict.fromkeys(CAUSES, 0)
-        for cause in ("bandwidth", "latency", "turnaround", "refresh"):
-            parts[cause] = min(left, most.get(cause, 0))
-            left -= parts[cause]
-        parts["latency" if self._channels is None else "rows"] += left
-        for cause in CAUSES:
-            if parts[cause]:
-                self._segments.append((start, start + parts[cause], cause))
-                start += parts[cause]
 
     def waits(self, intervals: list[tuple[int, int]]) -> Waits:
         """What the array waited for in `intervals` (first cycle, cycle after the last), in order and apart."""
@@ -121,14 +100,65 @@ class Memory:
         at = 0
         for start, end in intervals:
             left = end - start
-            while at < len(self._segments) and self._segments[at][1] <= start:
+            while at < len(self._transfers) and self._transfers[at].finish <= start:
                 at += 1
             here = at
-            while here < len(self._segments) and self._segments[here][0] < end:
-                first, after, cause = self._segments[here]
-                shared = min(end, after) - max(start, first)
-                found[cause] += shared
-                left -= shared
+            while here < len(self._transfers) and self._transfers[here].start < end:
+                for first, after, cause in self._transfers[here].parts(self._memory.rest):
+                    shared = max(0, min(end, after) - max(start, first))
+                    found[cause] += shared
+                    left -= shared
                 here += 1
             found["dependencies"] += left
         return Waits(**found)
+
+
+class _Port:
+    """A fixed bandwidth; what a transfer does not move bytes in is latency."""
+
+    rest = "latency"
+
+    def __init__(self, port: DramPort) -> None:
+        self._port = port
+        self._busy_cycles = cache(port.busy_cycles)  # programs have few sizes
+
+    def transfer(self, address: int, size_bytes: int, write: bool, now: int, idle: bool) -> tuple[Served, _Most]:
+        busy = self._busy_cycles(size_bytes)
+        done = now + busy
+        return Served(done, done if write else done + self._port.latency_cycles), (busy, 0, 0, 0)
+
+
+class _Channels:
+    """A device with banks."""
+
+    rest = "rows"
+
+    def __init__(self, spec: Banks) -> None:
+        self._channels = DramChannels(spec.dram, spec.clock_khz)
+        self._count = spec.dram.channels
+        self._ends = {False: 0, True: 0}  # of the last load, of the last store
+        self._last_write: bool | None = None
+        timing = spec.dram.device.timing
+        line_bytes = spec.dram.channels * spec.dram.device.burst_bytes
+        self._bandwidth = cache(lambda size_bytes: -(-spec.cycles(size_bytes * timing.burst) // line_bytes))
+        self._latency = {False: spec.cycles(timing.read_latency), True: spec.cycles(timing.write_latency)}
+        to_read = timing.write_latency + timing.burst + timing.wtr_l
+        self._turnaround = {False: spec.cycles(to_read), True: spec.cycles(timing.rtw)}
+        self._refresh = spec.cycles(timing.rfc)
+
+    def transfer(self, address: int, size_bytes: int, write: bool, now: int, idle: bool) -> tuple[Served, _Most]:
+        if size_bytes == 0:
+            return Served(now, max(now, self._ends[write])), (0, 0, 0, 0)
+        before = self._channels.refreshes
+        accepts_next, finish = self._channels.transfer(address, size_bytes, write, now)
+        self._ends[write] = finish = max(finish, self._ends[write])
+        turned = self._last_write is not None and self._last_write != write
+        self._last_write = write
+        refreshes = -(-(self._channels.refreshes - before) // self._count)
+        most = (
+            self._bandwidth(size_bytes),
+            self._latency[write] if idle else 0,
+            self._turnaround[write] if turned else 0,
+            refreshes * self._refresh,
+        )
+        return Served(accepts_next, finish), most

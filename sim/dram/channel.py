@@ -27,7 +27,7 @@ from bitwright.arch.dram import Device
 from bitwright.sim.dram.reference import NEVER, Counts, Run
 
 
-class _Interval(NamedTuple):
+class Interval(NamedTuple):
     """From the end of one refresh to the end of the next, the run going on through both."""
 
     bursts: int
@@ -35,6 +35,29 @@ class _Interval(NamedTuple):
     closed: int
     conflicts: int
     pieces: list[tuple[int, int]]
+
+
+class Binding(NamedTuple):
+    """What of a channel's past still binds commands that come: clocks from the first one in which any can come.
+
+    A rule that binds no longer has 0 (`activates`: its floor, see `Channel.binding`). So channels that will do the
+    same have the same one, but for the numbers of the open rows and the next due refresh.
+
+    open        whether a row is, of every bank
+    precharges, activates   PRE, ACT of every bank
+    groups      RD, WR, ACT of every bank group
+    channel     RD, WR, ACT, PRE, the next RD or WR by order, and faw after the last four ACT
+    window      pieces (from, to, RD or WR of from) of the bursts before the next one, which is number 0
+    lasting     clocks after which none of this binds but `open`
+    """
+
+    open: tuple[bool, ...]
+    precharges: tuple[int, ...]
+    activates: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
+    channel: tuple[int, ...]
+    window: tuple[tuple[int, int, int], ...]
+    lasting: int
 
 
 def _in_pieces(pieces: list[tuple[int, int]], burst: int, spacing: int) -> int:
@@ -59,6 +82,7 @@ class Channel:
         "_intervals",
         "_last",
         "_log",
+        "_now",
         "_pieces",
         "_pre_bank",
         "_pre_next",
@@ -90,11 +114,12 @@ class Channel:
     _bursts: int
     _pieces: deque[tuple[int, int, int]]  # from, to (of the bursts since), first RD or WR
 
-    def __init__(self, device: Device, intervals: dict[tuple[int, int, bool], _Interval] | None = None) -> None:
+    def __init__(self, device: Device, intervals: dict[tuple[int, int, bool], Interval] | None = None) -> None:
         self._device = device
         self._intervals = {} if intervals is None else intervals
         self._log: list[tuple[int, int]] | None = None  # pieces of the run, (first burst, its RD or WR), if asked for
         self._due = device.timing.refi
+        self._now = 0
         self._reads = self._writes = self._closed = self._conflicts = self._refreshes = 0
         self._close_all(0)
 
@@ -104,36 +129,81 @@ class Channel:
         hits = self._reads + self._writes - self._closed - self._conflicts
         return Counts(self._reads, self._writes, hits, self._closed, self._conflicts, self._refreshes)
 
-    def copy(self) -> Channel:
-        """A second channel in the same state."""
-        other = object.__new__(Channel)
-        for name in self.__slots__:
-            value = getattr(self, name)
-            setattr(other, name, value.copy() if isinstance(value, list | deque) else value)
-        return other
+    @property
+    def due(self) -> int:
+        """Clock of the next refresh."""
+        return self._due
 
-    def same_state(self, other: Channel) -> bool:
-        """Whether both will do the same from now on, whatever comes (counts may differ)."""
-        return (
-            self._due == other._due
-            and self._last == other._last
-            and self._rows == other._rows
-            and self._pre_bank == other._pre_bank
-            and self._act_bank == other._act_bank
-            and self._rd_group == other._rd_group
-            and self._wr_group == other._wr_group
-            and self._act_group == other._act_group
-            and self._rd_next == other._rd_next
-            and self._wr_next == other._wr_next
-            and self._four == other._four
-            and self._pre_next == other._pre_next
-            and self._restart == other._restart
-            and self._bursts == other._bursts
-            and self._pieces == other._pieces
+    @property
+    def rows(self) -> list[int]:
+        """Open row of every bank, -1: none."""
+        return self._rows.copy()
+
+    def binding(self) -> tuple[int, Binding]:
+        """The first clock in which a command can come, and what binds then."""
+        t, window = self._device.timing, self._device.window_bursts
+        first = max(self._now, self._restart, self._column_of(self._bursts - window))
+        after = max(first, self._last + 1)  # no RD or WR comes before
+        # A bank's ACT clock is rc after its last ACT, and a RD or WR may come rcd after that ACT.
+        act_floor = min(0, t.rc - max(t.rcd_read, t.rcd_write))
+        precharges = tuple([max(0, clock - first) for clock in self._pre_bank])
+        activates = tuple([max(act_floor, clock - first) for clock in self._act_bank])
+        columns = (*self._rd_group, *self._wr_group, self._rd_next, self._wr_next)
+        *groups, read, write = [clock - first if clock > after else 0 for clock in columns]
+        others = (self._act_next, self._pre_next, self._last + 1, *[clock + t.faw for clock in self._four])
+        count = self._device.bank_groups
+        act_groups = tuple([max(0, clock - first) for clock in self._act_group])
+        channel = (read, write, *[max(0, clock - first) for clock in others])
+        pieces = self._recent(first)
+        lasting = max(
+            *precharges, *activates, max(activates) - act_floor, *groups, *act_groups, *channel,
+            *(clock + (end - begin - 1) * t.ccd_s for begin, end, clock in pieces),
+        )  # fmt: skip
+        opened = tuple([row >= 0 for row in self._rows])
+        by_group = (tuple(groups[:count]), tuple(groups[count:]), act_groups)
+        return first, Binding(opened, precharges, activates, by_group, channel, tuple(pieces), lasting)
+
+    def _recent(self, first: int) -> list[tuple[int, int, int]]:
+        """RD or WR after clock `first` of the last window_bursts bursts, counted back from the next one."""
+        spacing, window = self._device.timing.ccd_s, self._device.window_bursts
+        found: list[tuple[int, int, int]] = []
+        for begin, end, column in self._pieces:
+            passed = max(0, self._bursts - window - begin, (first - column) // spacing + 1)
+            begin, column = begin + passed, column + passed * spacing
+            if begin >= end:
+                continue
+            if found and found[-1][2] + (begin - self._bursts - found[-1][0]) * spacing == column - first:
+                begin, column = found[-1][0] + self._bursts, found.pop()[2] + first
+            found.append((begin - self._bursts, end - self._bursts, column - first))
+        return found
+
+    @classmethod
+    def bound(
+        cls, device: Device, intervals: dict[tuple[int, int, bool], Interval], binding: Binding, first: int,
+        rows: list[int], due: int,
+    ) -> Channel:  # fmt: skip
+        """A channel that will do what one of this `binding` from clock `first` on, these rows and refresh will do."""
+        channel = cls(device, intervals)
+        channel._due, channel._now, channel._restart = due, first, first
+        channel._rows = rows.copy()
+        channel._pre_bank = [first + clock for clock in binding.precharges]
+        channel._act_bank = [first + clock for clock in binding.activates]
+        channel._rd_group, channel._wr_group, channel._act_group = (
+            [first + clock for clock in clocks] for clocks in binding.groups
         )
+        channel._rd_next, channel._wr_next, channel._act_next, channel._pre_next, after, *four = (
+            first + clock for clock in binding.channel
+        )
+        channel._last = after - 1
+        channel._four = deque((clock - device.timing.faw for clock in four), maxlen=4)
+        channel._pieces = deque((begin, end, first + clock) for begin, end, clock in binding.window)
+        return channel
 
     def serve(self, run: Run) -> tuple[int, int]:
-        """(clock at which the last burst enters the window, clock after its last data); as the reference's."""
+        """(clock at which the last burst enters the window, clock after its last data); as the reference's.
+
+        A run is there no earlier than the one before.
+        """
         entered, finish, _ = self.serve_marked(run, ())
         return entered, finish
 
@@ -141,6 +211,7 @@ class Channel:
         """The same, and the clock after the data of the run's first m bursts for each m of `marks` (rising, from 1)."""
         timing = self._device.timing
         burst, end, write, now = run.first, run.first + run.bursts, run.write, run.now
+        self._now = now
         data = (timing.write_latency if write else timing.read_latency) + timing.burst
         columns: list[int] = []
         if write:
@@ -327,7 +398,7 @@ class Channel:
             self._due += device.timing.refi
             self._restart += interval.to_restart
 
-    def _interval(self, burst: int, to_due: int, write: bool) -> _Interval:
+    def _interval(self, burst: int, to_due: int, write: bool) -> Interval:
         """Bursts without end from `burst` on, in a channel whose refresh ended at clock 0, to the next one's end."""
         channel = Channel(self._device)
         channel._due = to_due
@@ -335,4 +406,4 @@ class Channel:
         channel._log = log
         served = channel._to_refresh(burst, 1 << 62, write, 0) - burst
         pieces = [(first - burst, column) for first, column in log]
-        return _Interval(served, channel._restart, channel._closed, channel._conflicts, pieces)
+        return Interval(served, channel._restart, channel._closed, channel._conflicts, pieces)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from bitwright.arch.dram import Dram
 from bitwright.arch.errors import ConfigError
-from bitwright.sim.dram.channel import Channel, _Interval
 from bitwright.sim.dram.reference import Counts, Run
+from bitwright.sim.dram.remembered import RememberedChannel, known
 
 
 class Served(NamedTuple):
@@ -23,10 +23,13 @@ class Served(NamedTuple):
     finish: int
 
 
+_Part = tuple[int, int, int, int]
+
+
 class _Group(NamedTuple):
     first: int
     end: int
-    channel: Channel
+    channel: RememberedChannel
 
 
 class DramChannels:
@@ -45,9 +48,10 @@ class DramChannels:
             raise ConfigError(f"clock_khz = {clock_khz!r}: must be a whole number of 1 or more")
         self.dram = dram
         self._up, self._down = 10**9, clock_khz * dram.clock_ps  # clocks = cycles * up / down
-        self._intervals: dict[tuple[int, int, bool], _Interval] = {}
-        self._groups = [_Group(0, dram.channels, Channel(dram.device, self._intervals))]
-        self._counts: tuple[int, ...] = (0,) * 6
+        self._groups = [_Group(0, dram.channels, RememberedChannel(known(dram.device)))]
+        self._line_bytes = dram.channels * dram.interleave_bytes
+        self._known_parts: dict[tuple[int, int, int], list[_Part]] = {}
+        self._reads = self._writes = self._closed = self._conflicts = self._refreshes = 0
         self._now = 0
 
     def transfer(self, address: int, size_bytes: int, write: bool, now: int) -> Served:
@@ -82,7 +86,12 @@ class DramChannels:
         pieces = -(-size_bytes // piece_bytes)
         entered, finishes = 0, [0] * pieces
         groups: list[_Group] = []
-        parts = self._parts(address, size_bytes, min(piece_bytes, size_bytes))
+        lines, offset = divmod(address, self._line_bytes)
+        base = lines * (self.dram.interleave_bytes // self.dram.device.burst_bytes)
+        key = offset, size_bytes, min(piece_bytes, size_bytes)
+        parts = self._known_parts.get(key)
+        if parts is None:
+            parts = self._known_parts[key] = self._parts(*key)
         for group in self._groups:
             first, channel = group.first, group.channel
             for end, burst, count, in_first in parts:
@@ -91,16 +100,15 @@ class DramChannels:
                     continue
                 mine = channel if cut == group.end else channel.copy()
                 if count:
-                    before = mine.counts
-                    run = Run(burst, count, write, clock)
+                    before = mine.closed, mine.conflicts, mine.refreshes
+                    run = Run(base + burst, count, write, clock)
                     if pieces == 1:
                         took, done = mine.serve(run)
                         finishes[0] = max(finishes[0], done)
                     else:
                         took = self._pieces(mine, run, in_first, piece_bytes, finishes)
                     entered = max(entered, took)
-                    moved = zip(self._counts, before, mine.counts, strict=True)
-                    self._counts = tuple(all_ + (new - old) * (cut - first) for all_, old, new in moved)
+                    self._count(cut - first, count, write, mine, before)
                 if groups and groups[-1].channel.same_state(mine):
                     groups[-1] = _Group(groups[-1].first, cut, groups[-1].channel)
                 else:
@@ -109,7 +117,22 @@ class DramChannels:
         self._groups = groups
         return self._cycles(entered), [self._cycles(finish) for finish in finishes]
 
-    def _pieces(self, channel: Channel, run: Run, in_first: int, piece_bytes: int, finishes: list[int]) -> int:
+    def _count(
+        self, channels: int, bursts: int, write: bool, channel: RememberedChannel, before: tuple[int, int, int]
+    ) -> None:
+        """Add a run of `channels` that are alike; (closed, conflicts, refreshes) of one of them were `before`."""
+        closed, conflicts, refreshes = before
+        if write:
+            self._writes += channels * bursts
+        else:
+            self._reads += channels * bursts
+        self._closed += channels * (channel.closed - closed)
+        self._conflicts += channels * (channel.conflicts - conflicts)
+        self._refreshes += channels * (channel.refreshes - refreshes)
+
+    def _pieces(
+        self, channel: RememberedChannel, run: Run, in_first: int, piece_bytes: int, finishes: list[int]
+    ) -> int:
         """Serve a run of one channel, of which `in_first` bursts are in the first piece; raises `finishes`."""
         step = piece_bytes // (self.dram.channels * self.dram.device.burst_bytes)
         ends = [min(in_first + piece * step, run.bursts) for piece in range(len(finishes))]
@@ -124,26 +147,32 @@ class DramChannels:
     @property
     def counts(self) -> Counts:
         """Of all channels."""
-        return Counts(*self._counts)
+        hits = self._reads + self._writes - self._closed - self._conflicts
+        return Counts(self._reads, self._writes, hits, self._closed, self._conflicts, self._refreshes)
+
+    @property
+    def refreshes(self) -> int:
+        """Of all channels."""
+        return self._refreshes
 
     @property
     def read_bits(self) -> int:
         """Bits that reads moved, whole bursts: what `arch.costs.DramCost.pj_per_bit` is for."""
-        return self._counts[0] * self.dram.device.burst_bytes * 8
+        return self._reads * self.dram.device.burst_bytes * 8
 
     @property
     def write_bits(self) -> int:
         """The same of writes."""
-        return self._counts[1] * self.dram.device.burst_bytes * 8
+        return self._writes * self.dram.device.burst_bytes * 8
 
     def _cycles(self, clock: int) -> int:
         return -(-clock * self._down // self._up)
 
-    def _parts(self, address: int, size_bytes: int, piece_bytes: int) -> list[tuple[int, int, int, int]]:
+    def _parts(self, address: int, size_bytes: int, piece_bytes: int) -> list[_Part]:
         """Ranges of channels with an equal part: (end of range, first burst, bursts, of these in the first piece)."""
         channels, block = self.dram.channels, self.dram.interleave_bytes
         edges = {at // block % channels for at in (address, address + piece_bytes - 1, address + size_bytes - 1)}
-        parts: list[tuple[int, int, int, int]] = []
+        parts: list[_Part] = []
         first = 0
         for end in sorted((edges | {edge + 1 for edge in edges} | {channels}) - {0}):
             burst, count = self._part(first, address, size_bytes)

@@ -7,76 +7,16 @@ from dataclasses import replace
 import pytest
 from bitwright.arch import dram
 from bitwright.arch.dram import Command, Device, Kind, Timing
-from bitwright.sim.dram import Channel, Counts, ReferenceChannel, Run
+from bitwright.sim.dram import Channel, ReferenceChannel, Run
+from channel_cases import RUNS, devices, in_time
 from hypothesis import given, settings
-from hypothesis import strategies as st
-
-RUNS = st.lists(
-    st.builds(
-        Run,
-        first=st.one_of(st.integers(0, 8), st.integers(0, 300), st.integers(0, 1 << 20)),
-        bursts=st.one_of(st.integers(1, 6), st.integers(1, 150), st.integers(1, 900)),
-        write=st.booleans(),
-        now=st.sampled_from([0, 0, 0, 1, 17, 80, 700, 25_000]),  # after the run before
-    ),
-    min_size=1,
-    max_size=10,
-)
-
-
-@st.composite
-def devices(draw: st.DrawFn) -> Device:
-    """A preset, or one with other timings, small pages and short refresh intervals."""
-    device = dram.load(draw(st.sampled_from(dram.names()))).device
-    if draw(st.booleans()):
-        return device
-    few = st.integers(1, 40)
-    burst, groups = draw(st.integers(1, 4)), draw(st.integers(1, 4))
-    ccd_s, rrd_s = burst + draw(st.integers(0, 3)), draw(st.integers(1, 12))
-    rp, ras = draw(few), draw(few)
-    read_latency, write_latency = draw(few), draw(few)
-    timing = Timing(
-        read_latency=read_latency,
-        write_latency=write_latency,
-        burst=burst,
-        rcd_read=draw(few),
-        rcd_write=draw(few),
-        rp=rp,
-        ras=ras,
-        rc=ras + rp + draw(st.integers(0, 20)),
-        rtp=draw(few),
-        wr=draw(few),
-        ccd_s=ccd_s,
-        ccd_l=draw(st.integers(ccd_s, groups * ccd_s)),
-        rrd_s=rrd_s,
-        rrd_l=rrd_s + draw(st.integers(0, 8)),
-        faw=draw(st.integers(1, 80)),
-        wtr_s=draw(few),
-        wtr_l=draw(few),
-        rtw=max(draw(few), read_latency + burst - write_latency),
-        ppd=draw(st.integers(1, 4)),
-        rfc=draw(st.integers(300, 400)),
-        refi=draw(st.integers(800, 4000)),
-    )
-    page = draw(st.integers(1, 9))
-    return Device(
-        groups, draw(st.integers(1, 4)), 1 << 20, 64 * page, 64, timing, window_bursts=draw(st.integers(1, 40))
-    )
-
-
-def _in_time(runs: list[Run]) -> list[Run]:
-    now, timed = 0, []
-    for run in runs:
-        now += run.now
-        timed.append(run._replace(now=now))
-    return timed
 
 
 @settings(max_examples=400, deadline=None)
 @given(device=devices(), runs=RUNS)
 def test_a_run_equals_its_bursts_in_every_clock_and_count(device: Device, runs: list[Run]) -> None:
     bursts, whole = ReferenceChannel(device), Channel(device)
-    for run in _in_time(runs):
+    for run in in_time(runs):
         assert whole.serve(run) == bursts.serve(run)
         assert whole.counts == bursts.counts
 
@@ -85,7 +25,7 @@ def test_a_run_equals_its_bursts_in_every_clock_and_count(device: Device, runs: 
 @given(device=devices(), runs=RUNS)
 def test_every_trace_is_legal_and_no_refresh_is_late_by_an_interval(device: Device, runs: list[Run]) -> None:
     channel = ReferenceChannel(device)
-    for run in _in_time(runs):
+    for run in in_time(runs):
         channel.serve(run._replace(bursts=min(run.bursts, 60)))
     assert dram.violations(channel.trace, device) == []
     refreshes = [command.clock for command in channel.trace if command.kind is Kind.REFRESH]
@@ -100,18 +40,6 @@ def test_a_long_run_over_many_refreshes_equals_its_bursts() -> None:
         for run in (Run(12345, 11_000, False, 7), Run(3, 4_000, True, 50_000), Run(23_345, 5, False, 50_001)):
             assert whole.serve(run) == bursts.serve(run), name
         assert whole.counts == bursts.counts
-
-
-def test_a_copy_goes_its_own_way() -> None:
-    first = Channel(dram.load("hbm3").device)
-    first.serve(Run(0, 50, False, 0))
-    second = first.copy()
-    assert first.same_state(second)
-    first.serve(Run(700, 3, True, 10))
-    assert not first.same_state(second)
-    assert second.counts == Counts(reads=50, hits=46, closed=4)
-    second.serve(Run(700, 3, True, 10))
-    assert first.same_state(second)
 
 
 SMALL = Timing(
