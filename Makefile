@@ -31,6 +31,7 @@ $(STAMP): pyproject.toml requirements.txt requirements-nodeps.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt "setuptools>=77" wheel
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --no-build-isolation -e ".[hdl,formal,gowin,onnx,test]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
+	@$(BIN)/python -m compileall -q arch cli fpga reports rtl sim workloads  # as pip does with what is not editable
 	@touch $@
 
 install: $(STAMP) ## make .venv with everything (once)
@@ -102,6 +103,9 @@ campaign-proofs: $(STAMP) ## the formal proofs of every PE and of a machine's co
 	$(BIN)/bitwright prove int8-4x4 --timeout 900
 	$(BIN)/python -m pytest tests/rtl/formal/campaign_control.py
 
+campaign-simpy: $(STAMP) ## Llama-2-7B whole on the SimPy engines, every count against the fast ones (two minutes)
+	$(BIN)/python -m pytest -s tests/sim/campaign_simpy.py
+
 campaign-dram: $(STAMP) ## row hits and bandwidth against Ramulator 2.1, built from RAMULATOR=folder (apt: cmake libyaml-cpp-dev libfmt-dev; 10 minutes)
 	$(BIN)/python tests/sim/dram/campaign_dram.py $(RAMULATOR)
 
@@ -162,4 +166,4 @@ picture: $(STAMP) ## the README's picture, from the report of `make sweep`
 clean: ## remove what make made, but .venv and results
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-nodes campaign-proofs campaign-dram bench-peers campaign-fuzz fpga campaign-fpga campaign-properties docs traces accuracy picture clean campaign-sizing
+.PHONY: help needs install sweep test test-torch lint types costs campaign-array campaign-pe campaign-rtl campaign-mutants campaign-netlists campaign-nodes campaign-proofs campaign-simpy campaign-dram bench-peers campaign-fuzz fpga campaign-fpga campaign-properties docs traces accuracy picture clean campaign-sizing

@@ -129,7 +129,7 @@ class BroadcastShape:
 Shape = ArrayShape | BroadcastShape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ArrayState:
     """The array between two passes; all members are cycles.
 

@@ -47,7 +47,7 @@ ENDS: dict[Token, tuple[str, str]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Load:
     """DRAM, from byte `address` on, to one slot of the activation or weight buffer."""
 
@@ -70,7 +70,7 @@ class Tile:
     n: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Execute:
     """One block on the array: out[m, n] (+)= act[m, k] . wgt[n, k], as `pattern` repeated `times`.
 
@@ -130,7 +130,7 @@ class Execute:
                         yield Pass(run.m, run.k)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Store:
     """One slot of the output buffer to DRAM, from byte `address` on."""
 

@@ -228,7 +228,7 @@ class Channel:
                     columns.append(_in_pieces(self._log, run.first + mark - 1, timing.ccd_s))
             if burst == end:
                 break
-            if now <= self._restart:
+            if now <= self._restart and (end - burst) * timing.ccd_s > timing.refi:
                 burst = self._whole_intervals(burst, end, write, [run.first + m - 1 for m in marks], columns)
         self._log = None
         entered = max(now, self._restart, self._column_of(self._bursts - 1 - self._device.window_bursts))
