@@ -47,6 +47,9 @@ class _Tokens:
             self.given[token].popleft()
 
 
+_Walk = tuple[int, int, int, int]  # a pattern and how often, a tail and how often
+
+
 class _Block(NamedTuple):
     """What an execute does, in times that count from the cycle in which all its tokens are there."""
 
@@ -75,7 +78,8 @@ class _Array:
 
     def __post_init__(self) -> None:
         self.waited: list[tuple[int, int]] = []
-        self._blocks: dict[tuple[int, ...], _Block] = {}
+        self._blocks: dict[tuple[_Walk, int, int, int], _Block] = {}
+        self._streamed: dict[_Walk, int] = {}
 
     def advance(self) -> None:
         """Every execute whose tokens have a time."""
@@ -118,24 +122,24 @@ class _Array:
         weights_free, stream_free = max(0, self.state.weights_free - ready), max(0, self.state.stream_free - ready)
         drain_free = max(0, self.state.drain_free - ready)
         # The program holds the patterns, so that their places do not change while it runs.
-        key = (
-            id(execute.pattern), execute.times, id(execute.tail), execute.tail_times,
-            weights_free, stream_free, drain_free,
-        )  # fmt: skip
+        walk = id(execute.pattern), execute.times, id(execute.tail), execute.tail_times
+        key = walk, weights_free, stream_free, drain_free
         block = self._blocks.get(key)
         if block is None:
+            if walk not in self._streamed:
+                self._streamed[walk] = execute.stream_cycles(self.shape)
             state = ArrayState(weights_free, stream_free, drain_free)
-            block = self._blocks[key] = self._counted(execute, state)
+            block = self._blocks[key] = self._counted(execute, state, self._streamed[walk])
         return block
 
-    def _counted(self, execute: Execute, state: ArrayState) -> _Block:
+    def _counted(self, execute: Execute, state: ArrayState, streamed: int) -> _Block:
         stream = first_stream(self.shape, state, 0, _first_k(execute))
         weights_done, finish, next_start = 0, 0, 0
         for pattern, times in execute.segments():
             timing = run_passes(self.shape, state, 0, pattern, times)
             state, weights_done, finish = timing.state, timing.weights_done, timing.finish
             next_start = timing.next_start
-        return _Block(state, weights_done, finish, next_start, stream, execute.stream_cycles(self.shape))
+        return _Block(state, weights_done, finish, next_start, stream, streamed)
 
 
 def _first_k(execute: Execute) -> int:

@@ -18,9 +18,9 @@ one transfer's cycles are divided among causes is the convention above, but thei
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from bitwright.arch.dram import Dram
@@ -65,16 +65,15 @@ class _Transfer(NamedTuple):
     finish: int
     most: _Most
 
-    def parts(self, rest: str) -> list[tuple[int, int, str]]:
-        """(first cycle, cycle after the last, cause), in the order of time; what is left goes to `rest`."""
+    def parts(self, rest: str) -> Iterator[tuple[str, int]]:
+        """(cause, cycles) in the order of time, without empty ones; what is left goes to `rest`."""
         left = self.finish - self.start
-        cycles = dict.fromkeys(CAUSES, 0)
+        cycles = {rest: 0}
         for cause, most in zip(_CHARGED, self.most, strict=True):
             cycles[cause] = min(left, most)
             left -= cycles[cause]
         cycles[rest] += left
-        ends = accumulate(cycles.values(), initial=self.start)
-        return [(start, end, cause) for cause, (start, end) in zip(cycles, pairwise(ends), strict=True)]
+        return ((cause, cycles[cause]) for cause in CAUSES if cycles.get(cause))
 
 
 class Memory:
@@ -104,10 +103,12 @@ class Memory:
                 at += 1
             here = at
             while here < len(self._transfers) and self._transfers[here].start < end:
-                for first, after, cause in self._transfers[here].parts(self._memory.rest):
-                    shared = max(0, min(end, after) - max(start, first))
+                first = self._transfers[here].start
+                for cause, cycles in self._transfers[here].parts(self._memory.rest):
+                    shared = max(0, min(end, first + cycles) - max(start, first))
                     found[cause] += shared
                     left -= shared
+                    first += cycles
                 here += 1
             found["dependencies"] += left
         return Waits(**found)
