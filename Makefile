@@ -94,6 +94,8 @@ campaign-netlists: $(STAMP) ## every PE mapped to Nangate45 under its bench (hal
 	@$(call EACH,netlists,)
 
 campaign-nodes: $(STAMP) ## SG13G2=file.lib ASAP7=file.lib (yours; also .gz, .xz): rows of every PE; timing and energy terms against OpenSTA (an hour)
+	@for file in "$(SG13G2)" "$(ASAP7)"; do test -f "$$file" || { \
+	  echo "campaign-nodes: no file '$$file': give both libraries, make campaign-nodes SG13G2=file.lib ASAP7=file.lib" >&2; exit 2; }; done
 	$(BIN)/python -m bitwright.rtl.asic.stream_costs --liberty $(SG13G2) --name sg13g2 --clock-mhz 90
 	$(BIN)/python -m bitwright.rtl.asic.stream_costs --liberty $(ASAP7) --name asap7 --clock-mhz 280
 	LIBERTY="$(SG13G2) $(ASAP7)" $(BIN)/python -m pytest -s tests/rtl/asic/campaign_nodes.py tests/rtl/asic/test_power_opensta.py
