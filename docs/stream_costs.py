@@ -9,9 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bitwright.arch import pe
-from bitwright.arch.pe.block_dot import BlockDot
-from bitwright.arch.pe.block_gates import gate_counts_of
+from paper_ratios import PAPERS, papers
 
 Row = dict[str, Any]
 TERMS = ("switching", "internal", "clock_pins", "clock_tree", "leakage")
@@ -43,13 +41,6 @@ rows above.
 
 | PE | gates | area, um2 | pJ a MAC, real | against ungated | pJ a stalled cycle | against ungated | pJ an idle cycle |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
-PAPERS = """
-## Beside the papers
-
-Ratios at one clock ({clock:g} MHz) unless a row says fmax. "Ours" is what this flow gives, not fitted to the paper.
-
-| what | ours | paper | our reading |
-| --- | --- | --- | --- |"""
 GLITCHES = """
 ## Glitches
 
@@ -150,171 +141,6 @@ def gated_table(rows: dict[str, Row], gated: dict[str, Row]) -> list[str]:
     return lines
 
 
-TABLE_2 = {
-    "reinterpretation": (
-        f"{17271.71 / 13116.60:.2f}, {23.39 / 17.98:.2f}",
-        "an eighth of the paper's tile (1 x 16 x 4, same for all rows), tables from outside, then charged with a quarter of a "
-        "table unit (64 columns share one). The table halves, but each lookup negates its address and its value",
-    ),
-    "no-negation": (
-        f"{17271.71 / 12780.05:.2f}, {23.39 / 17.37:.2f}",
-        "the address is complemented offline",
-    ),
-    "full": (
-        f"{17271.71 / 11991.29:.2f}, {23.39 / 16.22:.2f}",
-        "the paper's 1.44 in all; its circuits are not in its text and the stages here are our reading of their names. Our int8 "
-        "tables are exact, in 10 bits, where the paper's may have 8, and our registers (the sums) are the same in every stage",
-    ),
-}
-"""LUT Tensor Core (arXiv 2408.06003), Table 2: area and power of UNPU over each later row, and our reading of ours."""
-
-
-def papers(
-    rows: dict[str, Row], parts: dict[str, Row], gated: dict[str, Row], ablation: dict[str, Row]
-) -> list[list[str]]:
-    """What, ours, the paper's, our reading."""
-
-    def area(name: str) -> float:
-        return float((rows.get(name) or parts[name])["area_um2"])
-
-    def fmax(name: str) -> float:
-        return float((rows.get(name) or parts[name])["fmax_mhz"])
-
-    def energy(name: str) -> float:
-        return float(rows[name]["energy_pj_per_mac"])
-
-    cell, encoder = area("bit-serial cell"), area("bit-serial column encoder")
-    tile = 64 * cell + 8 * encoder + 8 * area("fp32 accumulator")
-    olive = 1024 * area("outlier-victim")
-    ratios = {name: cell / area(name) for name in ("fp16-mac", "fp16-mac:acc_format=fp16")}
-    half, whole = area("half table of 8"), area("table of 16")
-    lut, lut_fed = area("lut") / 512, (area("lut") + 2 * half) / 512
-    stages = {name.rpartition("=")[2]: row for name, row in ablation.items()}
-    first, share = stages["unpu"], 16 / 64
-    found = [
-        [
-            "BitMoD cell / `fp16-mac`, area of a PE; fp32 and fp16 sum",
-            " and ".join(f"{ratio:.2f}" for ratio in ratios.values()),
-            "0.76",
-            "the cell (`BitSerialCell`: four lanes, group sum, serial scale) without encoder and column sum; the fp16 PE "
-            "with its stream. The paper's widths of alignment and sum are not stated: ours keep three bits below a "
-            "significand and sum in a float of 16 bits",
-        ],
-        [
-            "the same per MAC a cycle at FP4 (two terms: 2 MACs a cycle)",
-            " and ".join(f"{ratio / 2:.2f}" for ratio in ratios.values()),
-            "0.38",
-            "at equal throughput; 0.76 / 2 is ours",
-        ],
-        [
-            "term encoders, of the tile of 8 x 8",
-            f"{100 * 8 * encoder / tile:.1f} %",
-            "2.5 %",
-            "8 column encoders of 4 lanes beside 64 cells and 8 fp32 accumulators, "
-            f"{encoder:.0f}, {cell:.0f} and {area('fp32 accumulator'):.0f} um2 each",
-        ],
-        [
-            "OPT1 / single-cycle MAC, fmax",
-            f"{fmax('opt1') / fmax('int8-mac'):.2f}",
-            ">= 1.5",
-            f"netlists sized for this clock; without its resolving adder {fmax('opt1:resolve_cycles=0') / fmax('int8-mac'):.2f}",
-        ],
-        [
-            "OPT1 / our best pipelined MAC, fmax",
-            f"{fmax('opt1') / fmax('int8-mac:pipeline=1'):.2f}",
-            "",
-            f"without resolving adder {fmax('opt1:resolve_cycles=0') / fmax('int8-mac:pipeline=1'):.2f}: most of OPT1's gain "
-            "is what one pipeline register gives",
-        ],
-        [
-            "OPT1 / `int8-mac`, area and energy a MAC",
-            f"{area('opt1') / area('int8-mac'):.2f}, {energy('opt1') / energy('int8-mac'):.2f}",
-            "",
-            "the carry-save sum is two words of registers and pays for them each cycle at a clock that does not need it; "
-            "both clock-gated, an energy of "
-            f"{gated['opt1']['energy_pj_per_mac'] / gated['int8-mac']['energy_pj_per_mac']:.2f}",
-        ],
-        [
-            "OliVe decoders, of a 64 x 64 array of 4-bit PEs (128 ovp4; 64 ovp8)",
-            f"{100 * 128 * area('pair decoder, ovp4') / olive:.1f} %; {100 * 64 * area('pair decoder, ovp8') / olive:.1f} %",
-            "2.2 %; 1.5 %",
-            "the array as 1,024 of our streaming PEs of four 4-bit multipliers, each with handshake and 32-bit sum, more "
-            "than the paper's bare PE, which makes the share smaller",
-        ],
-        [
-            "`shift-add` / `int8-mac`, area with Booth",
-            f"{area('shift-add') / area('int8-mac'):.2f}",
-            "",
-            "shift-add takes W4 and narrower, a narrower product and sum: its equal-width rival is the next row",
-        ],
-        [
-            "`shift-add` / `int8-mac`, area without Booth",
-            f"{area('shift-add without Booth') / area('int8-mac without Booth'):.2f}",
-            "",
-            "the flow alone moves the answer; int8-mac without Booth is "
-            f"{area('int8-mac without Booth') / area('int8-mac'):.2f} of it with, at {fmax('int8-mac without Booth'):.0f} "
-            f"instead of {fmax('int8-mac'):.0f} MHz",
-        ],
-        [
-            "`shift-add` / `int8-mac` of 4-bit weights, four lanes, area and energy a MAC",
-            f"{area('shift-add:lanes=4,pipeline=1') / area(W4):.2f}, {energy('shift-add:lanes=4,pipeline=1') / energy(W4):.2f}",
-            "",
-            "equal operand widths and throughput",
-        ],
-        [
-            "LUT tile / `int8-mac` per MAC a cycle, area at W1, W2, W4",
-            ", ".join(f"{bits * lut / area('int8-mac'):.2f}" for bits in (1, 2, 4))
-            + "; with its table unit "
-            + ", ".join(f"{bits * lut_fed / area('int8-mac'):.2f}" for bits in (1, 2, 4)),
-            "",
-            "the default tile of 512 bit-products a cycle, a table unit charged to its 64 columns; a MAC of b-bit weights "
-            "takes b of them. Its area is that of a tile built for W4",
-        ],
-        *[
-            [
-                f"LUT Tensor Core's ablation, W2A8: UNPU / {name}, area and energy; area with table unit",
-                f"{first['area_um2'] / row['area_um2']:.2f}, "
-                f"{first['energy_pj_per_mac'] / row['energy_pj_per_mac']:.2f}; "
-                f"{(first['area_um2'] + share * whole) / (row['area_um2'] + share * half):.2f}",
-                published,
-                reading,
-            ]
-            for name, (published, reading) in TABLE_2.items()
-            for row in [stages[name]]
-        ],
-        [
-            "NVINT4 / NVFP4, area and energy a MAC",
-            f"{area('nvint4-dot') / area('nvfp4-dot'):.2f}, {energy('nvint4-dot') / energy('nvfp4-dot'):.2f}",
-            f"{counted('nvint4-dot')}; {counted('nvfp4-dot')}",
-            "the paper (arXiv 2510.25602, Table 6) counts one-bit cells of kinds that only a library's areas add up; in ours "
-            "both have the same fp32 accumulator and scales, most of the area of 16 lanes, and neither meets the clock",
-        ],
-        [
-            "MXINT8 / MXFP8, area and energy a MAC",
-            f"{area('mxint8-dot') / area('mxfp8-dot'):.2f}, {energy('mxint8-dot') / energy('mxfp8-dot'):.2f}",
-            f"{counted('mxint8-dot')}; {counted('mxfp8-dot')}",
-            "as above; on random codes the energies are as "
-            f"{rows['mxint8-dot']['energy_pj_per_mac_random'] / rows['mxfp8-dot']['energy_pj_per_mac_random']:.2f} to 1. Our "
-            "integer sum is exact, our minifloat sum too, at a width of its own",
-        ],
-    ]
-    return found
-
-
-def counted(name: str) -> str:
-    """The paper's one-bit cells of a PE's lanes, by what they do."""
-    spec = pe.stream(name)
-    assert isinstance(spec, BlockDot), f"{name} is no block dot product"
-    cells = gate_counts_of(spec)
-    exponents = cells.exponent_adder + cells.exponent_subtractor + cells.exponent_comparator
-    found = {"multiplier": cells.multiplier, "adder": cells.adder, "exponent": exponents}
-    found["multiplexer"] = round(cells.aligner + cells.normaliser)
-    return f"{name.removesuffix('-dot')}: " + ", ".join(f"{count} {what}" for what, count in found.items() if count)
-
-
-W4 = "int8-mac:weight_bits=4,lanes=4,pipeline=1,psum_bits=19"
-
-
 def glitches_table(rows: dict[str, Row], measured: dict[str, Any]) -> list[str]:
     """What delays add."""
     lines = []
@@ -387,7 +213,7 @@ def main() -> None:
     print(terms_table(rows))
     print("\n".join([GATED, *gated_table(rows, made["clock_gated"])]))
     print(PAPERS.format(clock=clock))
-    for line in papers(rows, made["parts"], made["clock_gated"], made["ablation"]):
+    for line in papers(made):
         print(f"| {' | '.join(line)} |")
     print("\n".join([GLITCHES, *glitches_table(rows, made["glitches"])]))
     Path(sys.argv[1]).write_text(picture(rows))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.arch import pe
-from bitwright.arch.pe import lut
+from bitwright.arch.pe import block_gates, lut
 from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.stream import StreamSpec
 from bitwright.rtl.asic import cells, commands, glitches, stream_parts
@@ -45,6 +45,15 @@ PES = (
 ABLATION = tuple(f"lut:m=1,n=16,weight_bits={row['weight_bits']},variant={name}" for name, row in lut.ABLATION.items())
 """The stages of LUT Tensor Core's Table 2 on an eighth of its tile: one table of four activations, 16 columns."""
 
+LUT_TILES = tuple(
+    f"lut:m=1,n=16,weight_bits={bits},activation={activation}" for activation in ("int8", "fp16") for bits in (1, 2, 4)
+)
+"""The same tile for weights of 1, 2 and 4 bits and both activations, each built for its width: beside MACs."""
+ALIGNED = (f"mxfp8-dot:aligner_bits={block_gates.ALIGNED_LIMIT_BITS}",)
+"""MXFP8 as the published gate model has it: products aligned to the largest, instead of an exact sum."""
+SECTIONS = {"ablation": ABLATION, "lut_tiles": LUT_TILES, "aligned": ALIGNED}
+"""Sections with rows of their own, at the table's clock: on the default node only, where papers are compared."""
+
 GLITCHING = ("int8-mac", "shift-add", "int8-mac:pipeline=1", "opt1")
 """Measured with cell delays too: the two that the comparison needs, and two whose registers cut the logic short."""
 GLITCH_LANES = 8
@@ -63,12 +72,12 @@ def stimuli_sha256(name: str) -> str:
 
 
 def section(
-    table: dict[str, Any], clock_mhz: float, *, clock_gating: bool = False, ablation: bool = False
+    table: dict[str, Any], clock_mhz: float, *, clock_gating: bool = False, own: str | None = None
 ) -> dict[str, Any]:
-    """The rows of a table by PE, to be added to: "rows" at its own clock, "clock_gated", "ablation", "clocks" by the
-    others."""
-    if ablation:
-        found = table.setdefault("ablation", {})
+    """The rows of a table by PE, to be added to: "rows" at its own clock, "clock_gated", `own` (one of SECTIONS),
+    "clocks" by the others."""
+    if own is not None:
+        found = table.setdefault(own, {})
     elif clock_gating:
         found = table.setdefault("clock_gated", {})
     elif clock_mhz == table["clock_mhz"]:
@@ -86,12 +95,13 @@ def build(
     names: Sequence[str],
     *,
     clock_gating: bool = False,
-    ablation: bool = False,
+    own: str | None = None,
     other_mhz: float | None = None,
 ) -> dict[str, Any]:
     """Write the rows of `names` that are missing or stale into the table at `path`, one after the other.
 
     clock_mhz    Of the table.
+    own          The section of SECTIONS that the rows are of.
     other_mhz    Of the rows, when not the table's.
     Raises as `cells.synthesize_stream`; what was written before stays.
     """
@@ -105,7 +115,7 @@ def build(
     table: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     table |= {"schema_version": 3, "node": node_name(node), "command": "python -m bitwright.rtl.asic.stream_costs"}
     table["clock_mhz"] = clock_mhz
-    rows = section(table, rows_mhz, clock_gating=clock_gating, ablation=ablation)
+    rows = section(table, rows_mhz, clock_gating=clock_gating, own=own)
     for name in names:
         kept = rows.get(name, {})
         wanted = {**same, "rtl_sha256": rtl_sha256(name), "stimuli_sha256": kept and stimuli_sha256(name)}
@@ -185,7 +195,8 @@ def main() -> None:
         for other_mhz in others:
             table = build(path, node, options.clock_mhz, [name], other_mhz=other_mhz)
     if options.only is None:
-        build(path, node, options.clock_mhz, ABLATION, ablation=True)
+        for own, tiles in SECTIONS.items() if options.liberty is None else ():
+            build(path, node, options.clock_mhz, tiles, own=own)
         build_parts(path, node, options.clock_mhz)
         table = build_glitches(path, node, options.clock_mhz)
     print(json.dumps({"rows": len(table["rows"]), "output": str(path)}))

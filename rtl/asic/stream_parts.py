@@ -43,8 +43,8 @@ def _encoder() -> tuple[str, str]:
     return name, emit(bit_serial_cell.ColumnEncoder(), name)
 
 
-def _tables(*, whole: bool) -> tuple[str, str]:
-    unit = lut_tables.TableUnit(TableUnit(rows=1, whole=whole))
+def _tables(*, whole: bool = False, activation: str = "int8") -> tuple[str, str]:
+    unit = lut_tables.TableUnit(TableUnit(rows=1, whole=whole, activation=activation))
     return "lut_tables", emit(unit, "lut_tables")
 
 
@@ -64,7 +64,8 @@ PARTS = {
     "pair decoder, ovp4": Part(lambda: _unit("pair-decoder", reads="ovp4")),
     "pair decoder, ovp8": Part(lambda: _unit("pair-decoder", reads="ovp8")),
     "table of 16": Part(lambda: _tables(whole=True)),
-    "half table of 8": Part(lambda: _tables(whole=False)),
+    "half table of 8": Part(_tables),
+    "half table of 8, fp16": Part(lambda: _tables(activation="fp16")),
     "int8-mac without Booth": Part(lambda: _stream("int8-mac"), booth=False),
     "shift-add without Booth": Part(lambda: _stream("shift-add"), booth=False),
     "opt1 without Booth": Part(lambda: _stream("opt1"), booth=False),
