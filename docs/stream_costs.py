@@ -25,7 +25,8 @@ the clock tree (estimated by the number of flip-flops: buffers of a fan-out of 1
 
 Random steps of `lut` and `int8-int4-mac` also choose their modes at random (fewer bit planes, both weight widths), so that a MAC of theirs is
 not the real run's. `bit-serial` is measured on bitmod_fp4 and holds what a tile shares: its term encoders, group scaling and column
-accumulator. Operand isolation is not measured.
+accumulator. Operand isolation is not built: in the stalled and idle cycles measured here operands are held, as a stream's rules ask of a step that
+waits, and no logic moves (a test shows it). It would save what operands that go on moving between steps make toggle, which is not measured.
 
 Why real operands cost another energy than random ones, PE by PE and format by format, is on [its page](real-data.md).
 The systolic cells and edge units, from which machines are priced, are on [another page](pes.md); other nodes and clocks, clock gating

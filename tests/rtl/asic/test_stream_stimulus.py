@@ -10,9 +10,12 @@ from bitwright.arch import pe
 from bitwright.arch.pe.stream import FIRST, LAST
 from bitwright.rtl.asic import cells, stream_stimulus
 from bitwright.rtl.asic.activity import NetlistSimulator
+from bitwright.rtl.asic.choice import surroundings
 from bitwright.rtl.asic.liberty import Library
+from bitwright.rtl.asic.power import PowerModel
 from bitwright.rtl.asic.stimulus import ACTIVE, IDLE, PASS
 from bitwright.rtl.asic.synthesis import synthesize_verilog
+from bitwright.rtl.asic.timing import analyse
 from bitwright.rtl.pe import streaming
 
 
@@ -87,3 +90,19 @@ def test_the_search_for_fmax_stops_when_nothing_is_gained() -> None:
     found = cells.fastest(once, 400.0)
     assert found["fmax_mhz"] == 500.0
     assert asked == [400.0, 431.2, 464.8, 501.1, 540.2, 550.0]
+
+
+@pytest.mark.parametrize("name", ["int8-mac", "shift-add"])
+def test_no_logic_moves_while_operands_are_held(name: str, liberty: Path, nangate45: Library) -> None:
+    """So that operand isolation could save nothing of the stalled and idle cycles that are measured."""
+    spec = pe.stream(name)
+    made = synthesize_verilog(streaming.verilog(spec), spec.module_stem, liberty, period_ps=4000)
+    stimulus = stream_stimulus.stream_work(spec, random=False).stimulus
+    conditions = surroundings(nangate45)[1]
+    run = NetlistSimulator(made.netlist, nangate45).run(stimulus.ports, bins=stimulus.bins)
+    model = PowerModel(made.netlist, nangate45, analyse(made.netlist, nangate45, conditions), conditions)
+    for kind in (PASS, IDLE):
+        energy = model.energy(run, kind)
+        assert (energy.switching_pj, energy.internal_pj) == (0, 0)
+        assert energy.clock_pj > 0
+    assert model.energy(run, ACTIVE).switching_pj > 0
