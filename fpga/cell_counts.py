@@ -54,7 +54,7 @@ _AMD: dict[str, tuple[tuple[str, float], ...]] = {
     **{f"LUT{n}": ((LUT, 1.0),) for n in range(1, 7)}, "SRL16E": ((LUT, 1),), "SRLC32E": ((LUT, 1),),
     "RAM32M": ((LUT, 4),), "RAM64M": ((LUT, 4),), "RAM32X1D": ((LUT, 2),), "RAM64X1D": ((LUT, 2),),
     "RAM128X1D": ((LUT, 4),), "RAM256X1D": ((LUT, 8),),
-    **dict.fromkeys(("MUXF7", "MUXF8", "INV", "BUFG", "IBUF", "OBUF", "IBUFDS"), _FREE),
+    **dict.fromkeys(("CARRY4", "MUXF7", "MUXF8", "INV", "BUFG", "IBUF", "OBUF", "IBUFDS"), _FREE),
 }  # fmt: skip
 _CELLS: dict[str, dict[str, tuple[tuple[str, float], ...]]] = {
     # A distributed RAM of 16 x 4 takes six of an ECP5's LUTs: four of memory, two of its write port.
@@ -77,11 +77,12 @@ _CELLS: dict[str, dict[str, tuple[tuple[str, float], ...]]] = {
         "IBUF": _FREE, "OBUF": _FREE,
     },
     "xc7": {
-        **_AMD, "CARRY4": _FREE, "DSP48E1": ((DSP, 1),), "RAMB18E1": ((BRAM, 0.5),), "RAMB36E1": ((BRAM, 1),),
+        **_AMD, "DSP48E1": ((DSP, 1),), "RAMB18E1": ((BRAM, 0.5),), "RAMB36E1": ((BRAM, 1),),
         "MMCME2_BASE": _FREE,
     },
     "xcup": {
-        **_AMD, "RAM32M16": ((LUT, 8),), "RAM64M8": ((LUT, 8),), "CARRY8": _FREE, "MUXF9": _FREE,
+        **_AMD, "RAM32M16": ((LUT, 8),), "RAM64M8": ((LUT, 8),), "RAM32X16DR8": ((LUT, 8),),
+        "RAM64X8SW": ((LUT, 8),), "CARRY8": _FREE, "MUXF9": _FREE,
         "DSP48E2": ((DSP, 1),), "RAMB18E2": ((BRAM, 0.5),), "RAMB36E2": ((BRAM, 1),), "URAM288": (("uram", 1),),
         "MMCME4_BASE": _FREE,
     },

@@ -23,6 +23,12 @@ def arty(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return fpga.build(machines.load("int8-2x2"), "arty-a7-100t", folder, array=True)
 
 
+def test_every_cell_of_an_ultrascale_part_is_known(tmp_path: Path) -> None:
+    """Yosys gives it the 7-series' CARRY4, and DSP48E2."""
+    row = fpga.build(machines.load("int8-2x2"), "zcu104", tmp_path, array=True)
+    assert row["utilisation"]["DSP"] == {"used": 4, "available": 1728}
+
+
 def test_there_are_two() -> None:
     assert AMD == ["arty-a7-100t", "zcu104"]
 

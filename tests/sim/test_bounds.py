@@ -147,8 +147,8 @@ def test_memory_that_does_not_fit_is_refused() -> None:
         "machine int8-16x16"
     )
     assert refusal("int8-16x16", "smollm2-135m", dram="gddr6", dram_timing="banks") == (
-        "dram = gddr6: no rows and banks are known of it (dram_timing: banks): known: ddr4-3200-x16, ddr4-3200-x64, hbm2, "
-        "hbm2e, hbm3, lpddr5-6400-x64"
+        "dram = gddr6: no rows and banks are known of it (dram_timing: banks): known: ddr4-3200-x16, ddr4-3200-x64, "
+        "hbm2, hbm2e, hbm3, lpddr5-6400-x64"
     )
 
 

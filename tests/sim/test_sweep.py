@@ -257,8 +257,8 @@ def test_a_memory_without_timings_is_refused_before_any_work(tmp_path: Path) -> 
     with pytest.raises(BitwrightError) as caught:
         sweeps.sweep(spaces.load(path), tmp_path / "store", workers=1)
     assert str(caught.value) == (
-        "dram = gddr6: no rows and banks are known of it (dram_timing: banks): known: ddr4-3200-x16, ddr4-3200-x64, hbm2, "
-        "hbm2e, hbm3, lpddr5-6400-x64; "
+        "dram = gddr6: no rows and banks are known of it (dram_timing: banks): known: ddr4-3200-x16, ddr4-3200-x64, "
+        "hbm2, hbm2e, hbm3, lpddr5-6400-x64; "
         "in `designs`: pe int8-mac, formats {weights: int8, acts: int8, kv: int8}"
     )
     assert not (tmp_path / "store").exists()
