@@ -168,7 +168,7 @@ class Machine(Config):
     buffers: Buffers = Buffers()
     dram: str = "ddr4-3200-x16"
     dram_timing: DramTiming = DramTiming.BANDWIDTH
-    clock_mhz: Annotated[float, Field(gt=0, le=10000)] = 250
+    clock_mhz: Annotated[float, Field(ge=0.001, le=10000)] = 250
     node: str = "nangate45"
     vector: Vector = Vector()
     port: Port = Port()

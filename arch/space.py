@@ -54,7 +54,7 @@ class MachineAxes(Config):
     buffers_kib: Annotated[tuple[PositiveKib, ...], Field(min_length=1)] = (32,)
     dram: Annotated[tuple[str, ...], Field(min_length=1)] = ("ddr4-3200-x16",)
     dram_timing: Annotated[tuple[DramTiming, ...], Field(min_length=1)] = (DramTiming.BANDWIDTH,)
-    clock_mhz: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (250,)
+    clock_mhz: Annotated[tuple[Annotated[float, Field(ge=0.001)], ...], Field(min_length=1)] = (250,)
     vector_lanes: Annotated[tuple[Count, ...], Field(min_length=1)] = (16,)
     node: str = "nangate45"
 

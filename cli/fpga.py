@@ -17,9 +17,9 @@ def run(
     port: Annotated[str, typer.Option(help="/dev/ttyUSB0, COM3; simulated: no board, its top in Verilator.")],
     gemm: Annotated[str, typer.Option(metavar="M,K,N", help="Tokens, reduction, outputs of a product.")],
     weights: Annotated[str | None, typer.Option(help="Weight format.", show_default="the machine's first")] = None,
-    group: Annotated[int | None, typer.Option(help="Weights that share a scale.", show_default="a row")] = None,
-    baud: Annotated[int, typer.Option(help="Of the board's serial line.")] = 3_000_000,
-    seed: Annotated[int, typer.Option(help="Of the random operands.")] = 0,
+    group: Annotated[int | None, typer.Option(help="Weights that share a scale.", show_default="a row", min=1)] = None,
+    baud: Annotated[int, typer.Option(help="Of the board's serial line.", min=1)] = 3_000_000,
+    seed: Annotated[int, typer.Option(help="Of the random operands.", min=0)] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Run a matrix product on a board, tile after tile, and compare every output with the golden model.
@@ -93,7 +93,8 @@ def report(
     """Used and available cells, what each block takes, clock, slack and peak GOPS; arrays that fit the board.
 
     Builds it first where it was not. Blocks are synthesised one by one, which takes as long again as the build's
-    synthesis the first time and more cells than the build has: it works across blocks.
+    synthesis the first time; their sum is not the build's cells, where synthesis works across blocks. Arrays that fit
+    are those of docs/fpga-sizing.md whose multiplications go where builds put them; none of a board not searched.
 
     Examples:
 
@@ -110,7 +111,7 @@ def report(
     print("\nBlock by block, before anything works across them:")
     print_table(("block", *kinds), [(part["block"], *(f"{part[kind]:g}" for kind in kinds)) for part in row["blocks"]])
     if row["fits"]:
-        print("\nArrays alone (--array) that fit this board (docs/fpga-sizing.md):")
+        print("\nArrays alone (--array) found to fit this board, multiplications where builds put them:")
         print_table(("array", "largest", "shown"), [tuple(item.values()) for item in row["fits"]])
 
 
@@ -135,9 +136,22 @@ def _made(board: str, machine: str, output: Path, array: bool, *, report: bool =
     from bitwright import fpga
     from bitwright.arch import machine as machines
 
+    _check_folder(output)
     with progress() as show:
         made = fpga.report if report else fpga.build
         return made(machines.load(machine), board, output, array=array, progress=show)
+
+
+def _check_folder(output: Path) -> None:
+    """ConfigError where builds cannot be kept, before any work."""
+    from bitwright.arch.errors import ConfigError
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--output = {output}: no folder can be made there ({error.strerror}); name another; the command line"
+        ) from error
 
 
 def _print(row: dict[str, Any]) -> None:

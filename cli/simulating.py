@@ -23,7 +23,7 @@ _PROGRAMS = _EVERY | {"engine", "memory_latency", "memory_beat_cycles"}
 _WORKLOAD = frozenset({"prompt_tokens", "output_tokens", "batch"})
 _OF_A_TRACE = frozenset({"machine", "model", "trace", "json"})
 _NOT_OF_THE_TILE_ENGINE = frozenset({"memory_latency", "memory_beat_cycles", "onnx_sizes"})
-_FORMATS = frozenset({"acts", "kv", "head", "dram", "clock_mhz", "vector_lanes", "node"})
+_FORMATS = frozenset({"acts", "kv", "head", "dram", "dram_timing", "clock_mhz", "vector_lanes", "node"})
 
 
 def _on_the_command_line(context: typer.Context, name: str) -> bool:

@@ -30,7 +30,8 @@ def products_row(machine: Machine, model: str, policy: FormatPolicy, onnx_sizes:
         work = onnx_graph.read(path, policy, _sizes(onnx_sizes or ""))
     else:
         work = gemm_list.read(path, policy)
-    return simulate_products(machine, model, work, policy=policy)
+    options = ["--onnx-sizes", onnx_sizes] if onnx_sizes else []
+    return simulate_products(machine, model, work, policy=policy, options=options)
 
 
 def workload_row(machine: Machine, model: str, policy: FormatPolicy, file: Path) -> dict[str, Any]:

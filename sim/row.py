@@ -209,17 +209,28 @@ def command(result: Result, accuracy: Accuracy | None, machine_file: str) -> str
 
 
 def command_of(
-    machine: Machine, policy: FormatPolicy, model: str, run: Sequence[str], machine_file: str = "MACHINE.yaml"
+    machine: Machine,
+    policy: FormatPolicy,
+    model: str,
+    run: Sequence[str],
+    machine_file: str = "MACHINE.yaml",
+    *,
+    of_a_model: bool = True,
 ) -> str:
-    """`bitwright simulate` of this machine, model and formats with the options `run`."""
+    """`bitwright simulate` of this machine, model and formats with the options `run`.
+
+    Not `of_a_model`: a list of products, which has no KV cache and no head.
+    """
     name = f"{machine.pe}-{machine.array.rows}x{machine.array.cols}-{machine.array.dataflow.value}"
     if machine.array.load != ONE_ROW:
         name = machine_file  # no pattern tells how weights are loaded
     words = ["bitwright", "simulate", name]
     words += [model, *run, "--weights", policy.weights]
     words += ["--group", str(policy.group)] if policy.group is not None else []
-    words += ["--acts", policy.acts, "--kv", policy.kv]
-    words += ["--head", policy.head] if policy.head is not None else []
+    words += ["--acts", policy.acts]
+    if of_a_model:
+        words += ["--kv", policy.kv]
+        words += ["--head", policy.head] if policy.head is not None else []
     buffers = machine.buffers
     words += ["--buffers-kib", ",".join(repr(kib) for kib in (buffers.act_kib, buffers.wgt_kib, buffers.out_kib))]
     words += [

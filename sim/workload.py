@@ -201,8 +201,11 @@ def simulate_workload(
     return WorkloadResult(machine, policy, name, shape, workload, choices, folder, steps, tuple(served), peak_bytes)
 
 
-def products_row(machine: Machine, name: str, work: Work, *, policy: FormatPolicy) -> dict[str, Any]:
-    """The row of a list of matrix products (a CSV file's, an ONNX graph's), one after another; each in `layers`.
+def products_row(
+    machine: Machine, name: str, work: Work, *, policy: FormatPolicy, options: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The row of a list of matrix products (a CSV file's, an ONNX graph's), one after another; each in `layers`, its
+    cycles those of all `count` repetitions. `options` belong to the list, in the row's command.
 
     Raises ConfigError for formats of another PE, and a buffer that cannot hold one tile.
     """
@@ -219,7 +222,7 @@ def products_row(machine: Machine, name: str, work: Work, *, policy: FormatPolic
             *not_modelled(machine),
             "matrix products alone: whatever else the graph or list stands for is left out",
         ],
-        "command": command_of(machine, policy, name, []),
+        "command": command_of(machine, policy, name, options, of_a_model=False),
         "layers": [
             {
                 "layer": gemm.name, "count": gemm.count, "m": gemm.m, "k": gemm.k, "n": gemm.n,

@@ -69,7 +69,8 @@ def test_an_empty_trace_is_refused(tmp_path: Path) -> None:
     ("option", "value", "message"),
     [
         ("--clock-mhz", "nan", "clock_mhz = nan: must be a finite number; the command line"),
-        ("--clock-mhz", "-3", "clock_mhz = -3.0: must be greater than 0; the command line"),
+        ("--clock-mhz", "-3", "clock_mhz = -3.0: must be greater than or equal to 0.001; the command line"),
+        ("--clock-mhz", "1e-4", "clock_mhz = 0.0001: must be greater than or equal to 0.001; the command line"),
         ("--prompt-tokens", "0", "prompt_tokens = 0: must be a whole number of at least 1; the workload"),
     ],
 )

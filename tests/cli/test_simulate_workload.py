@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,34 @@ def test_an_example_answers(name: str) -> None:
     row = json.loads(ran.stdout)
     assert row["bound_cycles"] <= row["cycles"]
     assert name in row["workload"]
-    assert file in row["command"]
+    assert again(row) == row
+
+
+def again(row: dict[str, object]) -> dict[str, object]:
+    """What the command of a row answers, with the row's own name and hash of its machine: a pattern stands for it."""
+    ran = CliRunner().invoke(app, shlex.split(str(row["command"]))[1:])
+    assert ran.exception is None, row["command"]
+    other: dict[str, object] = json.loads(ran.stdout)
+    return other | {key: row[key] for key in ("machine", "hashes") if key in row}
+
+
+def test_banks_are_an_option_of_workloads_and_of_products() -> None:
+    for what in (["smollm2-135m", "--workload", str(EXAMPLES / "speculative.yaml")], [str(EXAMPLES / "gemms.csv")]):
+        peak, row = (
+            json.loads(CliRunner().invoke(app, [*SIMULATE, *what, "--dram-timing", timing, "--json"]).stdout)
+            for timing in ("bandwidth", "banks")
+        )
+        assert row["dram_timing"] == "banks"
+        assert row["cycles"] > peak["cycles"]
+        assert again(row) == row
 
 
 def test_a_csv_file_is_a_list_of_products() -> None:
     file = str(EXAMPLES / "gemms.csv")
     row = json.loads(CliRunner().invoke(app, [*SIMULATE, file, "--json"]).stdout)
     assert row["macs"] == 128 * 576 * 576 * 30 + 128 * 576 * 192 * 60 + 576 * 49152
+    assert again(row) == row
+    assert sum(layer["cycles"] for layer in row["layers"]) == row["cycles"]
     table = CliRunner().invoke(app, [*SIMULATE, file]).stdout
     assert "key and value" in table
 
@@ -43,6 +65,7 @@ def test_an_onnx_graph_takes_its_sizes(tmp_path: Path) -> None:
     file = str(tmp_path / "g.onnx")
     row = json.loads(CliRunner().invoke(app, [*SIMULATE, file, "--onnx-sizes", "batch=3", "--json"]).stdout)
     assert (row["macs"], row["layers"][0]["m"]) == (3 * 8 * 4, 3)
+    assert again(row) == row
     ran = CliRunner().invoke(app, [*SIMULATE, file, "--onnx-sizes", "batch"])
     assert str(ran.exception) == "--onnx-sizes = batch: must be NAME=SIZE,... such as batch=1,sequence=128"
 

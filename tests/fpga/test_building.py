@@ -94,6 +94,15 @@ def test_what_place_and_route_refuses(log: str, kind: type[Exception], message: 
     assert str(raised.value) == message
 
 
+def test_a_file_in_the_place_of_the_folder_of_builds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output, why in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "x", "Not a directory")):
+        result = CliRunner().invoke(app, ["fpga", "build", *ARGUMENTS, "-o", str(output)])
+        assert str(result.exception) == (
+            f"--output = {output}: no folder can be made there ({why}); name another; the command line"
+        )
+
+
 def test_a_missing_tool_says_how_to_install_it() -> None:
     with pytest.raises(ToolError) as raised:
         tools.find("yowasp-none", "nextpnr-none", "yowasp-nextpnr-none")
