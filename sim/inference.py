@@ -257,6 +257,16 @@ def check_capacity(machine: Machine, needed_bytes: int, context: int, batch: int
             )
 
 
+def beyond_capacity(machine: Machine, needed_bytes: int) -> tuple[str, ...]:
+    """A note where a run at peak bandwidth, which is not refused for it, needs more than its DRAM is known to hold."""
+    if machine.dram_timing is DramTiming.BANKS or machine.dram not in dram.names():
+        return ()
+    holds = dram.load(machine.dram).capacity_bytes
+    if needed_bytes <= holds:
+        return ()
+    return (f"needs {needed_bytes} bytes and dram {machine.dram} holds {holds}: as if it were larger, equally fast",)
+
+
 def edge_latency_cycles(machine: Machine) -> int:
     """Pipeline stages of the column-edge unit."""
     spec = machine.spec

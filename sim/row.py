@@ -16,7 +16,7 @@ from bitwright.arch.costs.tables import DEFAULT_CELL_TYPE
 from bitwright.arch.machine import Machine
 from bitwright.sim.energy import Energy
 from bitwright.sim.gpus import references
-from bitwright.sim.inference import Phase, Result, dram_port, installed, not_modelled
+from bitwright.sim.inference import Phase, Result, beyond_capacity, dram_port, installed, not_modelled
 from bitwright.sim.store import content_hash
 from bitwright.workloads.policy import FormatPolicy
 from bitwright.workloads.steps import static
@@ -49,7 +49,11 @@ def result_row(result: Result, accuracy: Accuracy | None = None, machine_file: s
         "batch": result.batch,
         "utilisation": float(total.macs / (peak * total.cycles)),
         "peak_memory_bytes": result.peak_memory_bytes,
-        "notes": [*_vector_bound(total), *not_modelled(machine)],
+        "notes": [
+            *beyond_capacity(machine, result.peak_memory_bytes),
+            *_vector_bound(total),
+            *not_modelled(machine),
+        ],
         "gpus": references(
             result.shape, result.policy, static(result.prompt_tokens, result.output_tokens, result.batch)
         ),

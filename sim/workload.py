@@ -20,7 +20,16 @@ from bitwright.arch.errors import ConfigError
 from bitwright.arch.machine import Machine
 from bitwright.sim.costs import check_clock
 from bitwright.sim.gpus import references
-from bitwright.sim.inference import Phase, areas_um2, check_capacity, check_policy, installed, not_modelled, phase_of
+from bitwright.sim.inference import (
+    Phase,
+    areas_um2,
+    beyond_capacity,
+    check_capacity,
+    check_policy,
+    installed,
+    not_modelled,
+    phase_of,
+)
 from bitwright.sim.row import (
     area_figures,
     command_of,
@@ -108,6 +117,7 @@ class WorkloadResult:
             **known({"energy_uj_per_token": total.energy.total_pj * 1e-6 / (generated or new_tokens)}),
             "peak_memory_bytes": self.peak_memory_bytes,
             "notes": [
+                *beyond_capacity(machine, self.peak_memory_bytes),
                 *not_modelled(machine),
                 "steps follow each other without a pause: scheduling and sampling take no time; energy "
                 "is of busy_ms: while no request is there nothing is charged",

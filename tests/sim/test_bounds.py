@@ -152,6 +152,16 @@ def test_memory_that_does_not_fit_is_refused() -> None:
     )
 
 
+def test_what_a_memory_at_peak_bandwidth_does_not_hold_is_noted() -> None:
+    sizes = {"prompt_tokens": 16, "output_tokens": 0}
+    small, large = (simulate("int8-16x16", model, **sizes) for model in ("smollm2-135m", "llama-2-7b"))
+    assert result_row(small)["notes"][0] == "DRAM runs at peak bandwidth: rows, banks and refresh are not modelled"
+    assert result_row(large)["notes"][0] == (
+        f"needs {large.peak_memory_bytes} bytes and dram ddr4-3200-x16 holds 1073741824: as if it were larger, equally "
+        "fast"
+    )
+
+
 @pytest.mark.parametrize("name", ["hbm3", "lpddr5-6400-x64"])
 def test_a_memory_without_energy_gives_cycles_and_what_energy_is_known(name: str) -> None:
     """Its cycles are those of any memory as fast; the energy of the array does not depend on the memory."""
