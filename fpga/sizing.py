@@ -169,9 +169,8 @@ class Search:
     def largest_that_closes(self, bound: int) -> int:
         """Index of the largest size, from `bound` down, that is routed and meets the board's clock; -1: none."""
         for index in range(bound, -1, -1):
-            if self._closes(index, SEEDS[0]):
-                for seed in SEEDS[1:]:
-                    self._closes(index, seed)
+            if self._route(index, SEEDS[:1])[0].get("closes", False):
+                self._route(index, SEEDS)
                 return index
         return -1
 
@@ -208,20 +207,23 @@ class Search:
         ran = synthesize(folder, self._text, TOP, family, self.kind.arithmetic, pads=True, cap_s=self.cap_s)
         return _counted(ran, folder, family, TOP)
 
-    def _closes(self, index: int, seed: int) -> bool:
+    def _route(self, index: int, seeds: tuple[int, ...]) -> list[Row]:
+        """A size placed and routed with each seed; what is kept is not run again, and one netlist serves all seeds."""
         entry = self._entry(index)
         runs: Row = entry.setdefault("routed", {})
-        if str(seed) not in runs:
+        missing = [seed for seed in seeds if str(seed) not in runs]
+        if missing:
             # Not in the system's temporary folder: pip's tools see another one there.
-            with TemporaryDirectory(dir=commands.work_folder("fpga-sizing")) as name:
+            work = commands.work_folder("fpga-sizing")
+            work.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=work) as name:
                 folder = Path(name)
-                again = self._synthesized(folder)
-                if "lut" not in again:
+                if "lut" not in self._synthesized(folder):
                     raise ToolError(f"yosys: reached a cap that it kept before, {self.kind.pe}, {self.board.name}")
-                runs[str(seed)] = self._routed(folder, seed)
-                self._changed()
-        found: bool = runs[str(seed)].get("closes", False)
-        return found
+                for seed in missing:
+                    runs[str(seed)] = self._routed(folder, seed)
+                    self._changed()
+        return [runs[str(seed)] for seed in seeds]
 
     def _routed(self, folder: Path, seed: int) -> Row:
         (folder / "pins").write_text(constraints(self.board))
@@ -283,7 +285,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     path = options.output or Path(costs.__file__).parent / TABLE
-    commands.work_folder("fpga-sizing").mkdir(parents=True, exist_ok=True)
     pes = [name for name in stream_costs.PES if options.pe is None or name in options.pe]
     pairs = [(board, kind) for board in options.board or BOARDS for kind in options.kind or KINDS]
     build(path, pes=pes, pairs=pairs, cap_s=options.cap_seconds, route=not options.synthesis_only)

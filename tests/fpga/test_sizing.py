@@ -33,9 +33,18 @@ class KnownShares(sizing.Search):
         self.synthesised.append(index)
         return self.known(*self.sizes[index])
 
-    def _closes(self, index: int, seed: int) -> bool:
-        self.routed.append((index, seed))
-        return self.routes(index, seed)
+    def _entry(self, index: int) -> sizing.Row:
+        self.index = index
+        entry: sizing.Row = self.kept.setdefault(str(index), {})
+        return entry
+
+    def _synthesized(self, folder: Path) -> sizing.Row:
+        self.synthesised.append(self.index)
+        return {"lut": 1.0}
+
+    def _routed(self, folder: Path, seed: int) -> sizing.Row:
+        self.routed.append((self.index, seed))
+        return {"closes": self.routes(self.index, seed)}
 
 
 @pytest.mark.parametrize("kind", ["shift-add", "lut"])
@@ -62,6 +71,9 @@ def test_the_largest_that_closes_is_looked_for_downwards_and_has_three_seeds() -
     search = KnownShares("shift-add", lambda rows, cols: 0, lambda index, seed: index <= 4 and seed < 3)
     assert search.largest_that_closes(6) == 4
     assert search.routed == [(6, 1), (5, 1), (4, 1), (4, 2), (4, 3)]
+    assert search.synthesised == [6, 5, 4, 4]  # one netlist for the last two seeds
+    assert search.largest_that_closes(6) == 4
+    assert len(search.routed) == 5  # what is kept is not run again
     assert KnownShares("shift-add", lambda rows, cols: 0, lambda index, seed: False).largest_that_closes(2) == -1
 
 
