@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from bitwright.arch.errors import ConfigError
 from bitwright.cli.output import print_json, print_table, progress
 
 app = typer.Typer(no_args_is_help=True, help="A machine on an FPGA board.", rich_markup_mode=None)
@@ -20,6 +21,9 @@ def run(
     group: Annotated[int | None, typer.Option(help="Weights that share a scale.", show_default="a row", min=1)] = None,
     baud: Annotated[int, typer.Option(help="Of the board's serial line.")] = 3_000_000,
     seed: Annotated[int, typer.Option(help="Of the random operands.", min=0)] = 0,
+    array: Annotated[
+        bool, typer.Option("--array", help="On the board is the array alone (fpga build --array).")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Run a matrix product on a board, tile after tile, and compare every output with the golden model.
@@ -30,11 +34,16 @@ def run(
     compute_ms and link_ms are computed: the cycles that the board counted at its clock, and the bytes that went over
     the line at its baud rate. The host's and the operating system's own time is in neither.
 
+    --array: the product's tiles, of random codes over their whole range, on an array alone; every sum of every tile is
+    compared. Its line has no CRC: a lost byte is exit code 3, a changed one a wrong sum, exit code 1.
+
     Examples:
 
       bitwright fpga run int8-8x8 --port /dev/ttyUSB0 --gemm 1,576,576 --weights int4_asym --group 32
 
       bitwright fpga run int8-4x4 --port simulated --gemm 2,64,24 --json
+
+      bitwright fpga run int8-2x2 --array --port simulated --gemm 8,16,4
     """
     from bitwright import fpga
     from bitwright.arch import machine as machines
@@ -42,8 +51,12 @@ def run(
 
     loaded = machines.load(machine)
     m, k, n = sizes_of(gemm)
+    if array and (weights is not None or group is not None):
+        given = f"--weights = {weights}" if weights is not None else f"--group = {group}"
+        raise ConfigError(f"{given}: not with --array, whose operands are random codes (leave it out)")
+    form = {} if array else {"fmt": weights, "group": group}
     with progress() as show:
-        row = fpga.run(loaded, port, m, k, n, fmt=weights, group=group, baud=baud, seed=seed, progress=show)
+        row = fpga.run(loaded, port, m, k, n, array=array, baud=baud, seed=seed, progress=show, **form)
     print_json(row) if json else print_table(("figure", "value"), list(row.items()))
 
 

@@ -12,8 +12,21 @@ if TYPE_CHECKING:
     from bitwright.arch.machine import Machine
 
 
-def run(machine: Machine, port: str, m: int, k: int, n: int, **options: Any) -> dict[str, Any]:
-    """act[m, k] . wgt[n, k] on the board at `port`, every output compared: `bitwright.fpga.host.running.run`."""
+def run(machine: Machine, port: str, m: int, k: int, n: int, *, array: bool = False, **options: Any) -> dict[str, Any]:
+    """A product on the board at `port`, every output compared: `bitwright.fpga.host.running.run`.
+
+    array : what is on the board is the machine's array alone: `bitwright.fpga.host.arrays.run`.
+    """
+    from importlib.util import find_spec
+
+    from bitwright.arch.errors import ToolError
+
+    if array:
+        if find_spec("amaranth") is None:
+            raise ToolError("amaranth: not installed; install it (python -m pip install 'bitwright[hdl]')")
+        from bitwright.fpga.host import arrays
+
+        return arrays.run(machine, port, m, k, n, **options)
     from bitwright.fpga.host import running
 
     return running.run(machine, port, m, k, n, **options)

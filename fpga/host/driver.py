@@ -80,9 +80,7 @@ class Accelerator:
         BoardError for a port that does not exist or is in use, a board that does not answer, or another machine's;
         ConfigError for a baud rate that none has.
         """
-        if not 1 <= baud <= MOST_BAUD:
-            raise ConfigError(f"baud = {baud}: must be 1..{MOST_BAUD}, as the board was built for (here: {BAUD})")
-        line = _serial(port, baud)
+        line = serial_port(port, baud)
         try:
             found = cls(Link(line, port, baud, timeout_s, retries))
             found._check(machine)
@@ -288,8 +286,10 @@ def _check_run(words: bytes, memory: Sequence[Bytes], beat: int, max_cycles: int
         raise ConfigError(f"max_cycles = {max_cycles}: must be 1..{MOST_CYCLES}")
 
 
-def _serial(port: str, baud: int) -> SerialPort:
-    """The port, this process's alone; BoardError when it cannot be had."""
+def serial_port(port: str, baud: int) -> SerialPort:
+    """The port, this process's alone; ConfigError for a baud rate that none has, BoardError when it cannot be had."""
+    if not 1 <= baud <= MOST_BAUD:
+        raise ConfigError(f"baud = {baud}: must be 1..{MOST_BAUD}, as the board was built for (here: {BAUD})")
     import serial
     from serial.tools.list_ports import comports
 

@@ -92,7 +92,7 @@ def run_passes(
     spec = specs.get(pe) if isinstance(pe, str) else pe
     _check(rows, cols, dataflow, passes, wgt, act)
     design = compiled_array(spec, rows, cols, dataflow, load)
-    streams = _streams(spec, rows, dataflow, passes, wgt, act, load.rows)
+    program = streams(spec, rows, dataflow, passes, wgt, act, load.rows)
     idle = {"wgt_unsigned": int(wgt_unsigned)} if "wgt_unsigned" in design.inputs else {}
     if wgt_unsigned and not idle:
         raise ConfigError(f"wgt_unsigned: {design.top} has no such mode (only PEs whose weights are codes do)")
@@ -102,12 +102,12 @@ def run_passes(
     with design.open(random_state=True, seed=power_up_seed) as simulation:
         simulation.reset()
         if stall_seed is None:
-            seen = simulation.stream(streams, capture="psum_valid", expected=expected, max_cycles=limit, idle=idle)
+            seen = simulation.stream(program, capture="psum_valid", expected=expected, max_cycles=limit, idle=idle)
         else:
-            seen = stream_with_stalls(simulation, streams, dataflow, beats, stall_seed, expected, limit, idle)
+            seen = stream_with_stalls(simulation, program, dataflow, beats, stall_seed, expected, limit, idle)
         after = simulation.run(idle, 4 * rows + cols + 4)["psum_valid"]
     _check_results(design.top, passes, seen, int(after.sum()))
-    return _result(spec, cols, dataflow, beats, seen, streams)
+    return _result(spec, cols, dataflow, beats, seen, program)
 
 
 def _check(
@@ -141,7 +141,7 @@ def _port_value(words: Words, bits: int) -> npt.NDArray[Any]:
     return words if bits > 64 else to_integers(words, bits)
 
 
-def _streams(
+def streams(
     spec: PESpec,
     rows: int,
     dataflow: str,

@@ -103,7 +103,7 @@ def run_tiles(
     """
     design = compiled_tile(spec, rows, cols)
     tile = broadcast.family(spec)
-    streams = _streams(tile, rows, works)
+    program = streams(tile, rows, works)
     expected = sum(work.m for work in works)
     slowest = PLACES * tile.lanes - 1 if tile.skips else 0
     limit = 64 + sum((-(-work.k // tile.lanes) + 1) * (work.mode + 1 + slowest) + rows for work in works)
@@ -112,16 +112,17 @@ def run_tiles(
         simulation.run_words(noise)
         simulation.reset()
         if stall_seed is None:
-            seen = simulation.stream(streams, capture="psum_valid", expected=expected, max_cycles=limit)
+            seen = simulation.stream(program, capture="psum_valid", expected=expected, max_cycles=limit)
         else:
             shapes = [(work.m, work.k) for work in works]
-            seen = stream_with_stalls(simulation, streams, "os", shapes, stall_seed, expected, 12 * limit, {})
+            seen = stream_with_stalls(simulation, program, "os", shapes, stall_seed, expected, 12 * limit, {})
         extra = int(simulation.run({}, 2 * rows + 16)["psum_valid"].sum())
     _check(design.top, works, seen, extra)
-    return _split(tile, cols, works, seen, streams)
+    return _split(tile, cols, works, seen, program)
 
 
-def _streams(tile: Family, rows: int, works: Sequence[TileWork]) -> tuple[Stream, Stream, Stream]:
+def streams(tile: Family, rows: int, works: Sequence[TileWork]) -> tuple[Stream, Stream, Stream]:
+    """The tile, wgt and act streams of a program; a tile's beats of weights and of activations go together."""
     acts, wgts = [], []
     for work in works:
         short = -work.k % tile.lanes

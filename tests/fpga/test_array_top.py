@@ -14,39 +14,12 @@ from bitwright.fpga import boards
 from bitwright.fpga.array_top import ArrayTop, verilog
 from bitwright.fpga.building import NETLIST_SIMULATED
 from bitwright.fpga.cell_counts import Arithmetic
+from bitwright.fpga.host.arrays import ArrayHost
 from bitwright.fpga.simulated import SimulatedBoard
-from bitwright.rtl.bench.array_golden import expected, random_operands
+from bitwright.rtl.bench.array_tiles import random_tile
 from netlists import count, mapped
 
 SEED = 20261123
-
-
-def exchange(top: ArrayTop, port: serial.Serial, rng: np.random.Generator, m: int, k: int) -> None:
-    """A weight-stationary tile: its weights row by row, then vector after vector, each compared."""
-    spec, rows, cols = top.array.spec, top.array.rows, top.array.cols
-    wgt, act = random_operands(spec, rng, m, k, cols)
-
-    def frame(**values: int) -> bytes:
-        word = at = 0
-        for name in top.inputs:
-            word |= values.get(name, 0) << at
-            at += len(getattr(top.array, name))
-        return word.to_bytes(top.frame_bytes, "little")
-
-    def packed(values: np.ndarray, bits: int) -> int:
-        return sum((int(value) & ((1 << bits) - 1)) << bits * lane for lane, value in enumerate(values))
-
-    tile = {"tile_m": m, "tile_k": k}
-    for row in wgt:
-        port.write(frame(tile_valid=1, wgt_valid=1, wgt_data=packed(row, spec.wgt.bits), **tile))
-    for index, vector in enumerate(act):
-        lanes = packed(np.pad(vector, (0, rows - k)), spec.act.bits)
-        port.write(frame(act_valid=1, act_data=lanes, **tile))
-        got = int.from_bytes(port.read(top.result_bytes), "little")
-        sums = [got >> spec.psum.bits * col & ((1 << spec.psum.bits) - 1) for col in range(cols)]
-        want = expected(spec, wgt, act)[index]
-        assert sums == [int(value) & ((1 << spec.psum.bits) - 1) for value in want], f"vector {index} of {m}, k = {k}"
-        assert got >> spec.psum.bits * cols & 1 == (index == m - 1)
 
 
 def compare(name: str, made: tuple[str, str] | None, board_name: str) -> None:
@@ -55,10 +28,11 @@ def compare(name: str, made: tuple[str, str] | None, board_name: str) -> None:
     rng = np.random.default_rng(SEED)
     with (
         SimulatedBoard(loaded, board, made=made or verilog(loaded, board)) as simulated,
-        serial.Serial(simulated.port, timeout=20) as port,
+        serial.Serial(simulated.port, timeout=0.01) as port,
     ):
+        host = ArrayHost(top, port, simulated.port, board.baud, timeout_s=20)
         for m, k in ((3, top.array.rows), (1, 1), (4, top.array.rows), (2, 1)):
-            exchange(top, port, rng, m, k)
+            host.run(random_tile(top.array, rng, m, k), f"tile of {m} tokens, {k} elements")
 
 
 def test_tiles_over_the_line_equal_the_golden() -> None:
