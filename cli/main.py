@@ -19,6 +19,8 @@ from bitwright.cli import catalogue, fpga, hardware, proving, quantizing, reprod
 # New objects before the collector looks for cycles among them. A program is hundreds of thousands of small objects that
 # stay and form none: at Python's 700 a sixteenth to a quarter of a run of `simulate` goes into looking.
 _COLLECT_EVERY = 50_000
+_KEEPING = ("sweep", "trace")
+"""Commands that go on where they stopped."""
 
 app = typer.Typer(
     name="bitwright",
@@ -69,7 +71,8 @@ def run() -> None:
         sys.exit(error.exit_code)
     except SystemExit as stop:
         if stop.code == 130:  # how typer answers Ctrl-C
-            print("bitwright: interrupted; what was finished is kept", file=sys.stderr)
+            kept = "; what was finished is kept" if sys.argv[1:2] and sys.argv[1] in _KEEPING else ""
+            print(f"bitwright: interrupted{kept}", file=sys.stderr)
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,8 +6,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Progress = Callable[[str, int, int], None]
 
@@ -40,25 +43,67 @@ def refuse_options(of: str, given: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} = {value}: not an option of {of}; leave it out; the command line")
 
 
+def check_outputs(**paths: Path | None) -> None:
+    """ConfigError for the first of these options' files that cannot be written, before any work."""
+    from tempfile import TemporaryFile
+
+    from bitwright.arch.errors import ConfigError
+
+    for name, path in paths.items():
+        if path is None:
+            continue
+        reason = "Is a directory" if path.is_dir() else None
+        try:
+            with TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            reason = error.strerror
+        if reason is not None:
+            raise ConfigError(
+                f"--{name} = {path}: must be a writable file in an existing folder ({reason}); the command line"
+            )
+
+
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """Progress on stderr: a bar on a terminal; else a line when a stage begins, every five seconds, and at its end."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
+def progress(after_s: float = 0) -> Iterator[Progress]:
+    """Progress on stderr: a bar on a terminal; else a line when a stage begins, every five seconds, and at its end.
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Bar(*columns, console=Console(stderr=True)) as bar:
-            tasks: dict[str, Any] = {}
+    after_s : what is told before so many seconds is not shown: a short run says nothing.
+    """
+    began = time.monotonic()
+    with ExitStack() as stack:
+        shown: Progress | None = None
 
-            def show(stage: str, done: int, total: int) -> None:
-                if stage not in tasks:
-                    tasks[stage] = bar.add_task(stage, total=total)
-                bar.update(tasks[stage], completed=done)
+        def show(stage: str, done: int, total: int) -> None:
+            nonlocal shown
+            if shown is None:
+                if time.monotonic() - began < after_s:
+                    return
+                shown = stack.enter_context(_bar()) if sys.stderr.isatty() else _lines()
+            shown(stage, done, total)
 
-            yield show
-        return
+        yield show
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield show
+
+
+def _lines() -> Progress:
     last, begun = 0.0, ""
 
     def line(stage: str, done: int, total: int) -> None:
@@ -68,4 +113,4 @@ def progress() -> Iterator[Progress]:
             last, begun = now, stage
             print(f"{stage}: {done} of {total}", file=sys.stderr, flush=True)
 
-    yield line
+    return line

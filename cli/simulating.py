@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from bitwright.cli.output import print_json, print_table, refuse_options
+from bitwright.cli.output import check_outputs, print_json, print_table, progress, refuse_options
 from bitwright.cli.workload import is_products, products_row, workload_row
 
 if TYPE_CHECKING:
@@ -161,6 +161,7 @@ def simulate(
     if (gemm is None) == (model is None):
         raise ConfigError("MODEL, --gemm: exactly one of them must be given; the command line")
     _refuse_unused(context, engine, gemm, trace)
+    check_outputs(timeline=timeline, html=html)
     if trace is not None:
         from bitwright.cli.tracing import simulate_trace
 
@@ -197,9 +198,11 @@ def simulate(
         print_json(row) if json else _print_row(row)
         return
     accuracy = _accuracy(model, perplexity_tokens, perplexity_window) if perplexity_tokens else None
-    result = simulator.simulate(
-        loaded, model, policy=policy, prompt_tokens=prompt_tokens, output_tokens=output_tokens, batch=batch
-    )
+    with progress(after_s=1) as show:
+        result = simulator.simulate(
+            loaded, model, policy=policy, prompt_tokens=prompt_tokens, output_tokens=output_tokens, batch=batch,
+            progress=show,
+        )  # fmt: skip
     row = result_row(result, accuracy, machine) | {"layers": layer_rows(result)}
     if timeline is not None or html is not None:
         from bitwright.reports.run import write_run

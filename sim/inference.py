@@ -8,7 +8,7 @@ operations over lanes, not overlapped with the array); energies sum over counted
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -34,6 +34,8 @@ from bitwright.workloads.policy import FormatPolicy
 from bitwright.workloads.shapes import ModelShape
 from bitwright.workloads.steps import static
 from bitwright.workloads.traffic import cache_bits
+
+Progress = Callable[[str, int, int], None]
 
 _PEAK_BANDWIDTH = "DRAM runs at peak bandwidth: rows, banks and refresh are not modelled"
 _BANKS = (
@@ -176,13 +178,14 @@ def simulate(
     output_tokens: int = 32,
     batch: int = 1,
     engine: str = "fast",
+    progress: Progress | None = None,
 ) -> Result:
     """Simulate `prompt_tokens` of prefill and `output_tokens` decode steps (the first at context `prompt_tokens`).
 
     `policy` (or a mapping of its fields) defaults to the PE's own formats. `engine` is "fast" or "simpy"; their figures
-    are the same. Raises ConfigError for sizes below 1 (output_tokens below 0), another engine, a PE without costs, a
-    format that it refuses, a clock that a block does not reach, and a
-    buffer that cannot hold one tile.
+    are the same. `progress("operators", done, all)` is called before the first operator and after each. Raises
+    ConfigError for sizes below 1 (output_tokens below 0), another engine, a PE without costs, a format that it refuses,
+    a clock that a block does not reach, and a buffer that cannot hold one tile.
     """
     machine = machines.load(machine) if isinstance(machine, str) else machine
     shape = models.shape_of(model) if isinstance(model, str) else model
@@ -202,11 +205,12 @@ def simulate(
     steps = static(prompt_tokens, output_tokens, batch)
     peak_bytes = peak_memory_bytes(shape, policy, work_of(shape, policy, steps[0]), context, batch)
     check_capacity(machine, peak_bytes, context, batch)
-    first, *later = [work_of(shape, policy, step) for step in steps]
-    prefill = phase_of(machine, first, policy, engine)
+    first, *later = works = [work_of(shape, policy, step) for step in steps]
+    told = counted(works, progress)
+    prefill = phase_of(machine, first, policy, engine, told)
     decode = Phase()
     for work in later:
-        decode += phase_of(machine, work, policy, engine)
+        decode += phase_of(machine, work, policy, engine, told)
     return Result(
         machine,
         policy,
@@ -356,11 +360,33 @@ def _bytes(bits: int) -> int:
     return -(-bits // 8)
 
 
-def phase_of(machine: Machine, work: Work, policy: FormatPolicy, engine: str) -> Phase:
-    """One forward pass of a machine that `check_policy` lets pass: every operator, then the element-wise work."""
+def counted(works: Sequence[Work], progress: Progress | None) -> Callable[[], None] | None:
+    """What `phase_of` calls after each matrix product of these works, for `progress` to tell how many are done."""
+    if progress is None:
+        return None
+    done, total = 0, sum(len(work.gemms) for work in works)
+    progress("operators", done, total)
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        progress("operators", done, total)
+
+    return told
+
+
+def phase_of(
+    machine: Machine, work: Work, policy: FormatPolicy, engine: str, told: Callable[[], None] | None = None
+) -> Phase:
+    """One forward pass of a machine that `check_policy` lets pass: every operator, then the element-wise work.
+
+    `told` is called after each operator.
+    """
     total = Phase()
     for gemm in work.gemms:
         total += _repeat(operator(machine, replace(gemm, count=1), installed(policy), engine), gemm.count)
+        if told is not None:
+            told()
     cycles = sum(vector_cycles(machine, item) * item.count for item in work.vector)
     lane_ops = sum(item.lane_ops for item in work.vector)
     energy = UNKNOWN

@@ -17,7 +17,7 @@ def shape_of(model: str) -> ModelShape:
     """
     if model in shapes.names():
         return shapes.get(model)
-    if Path(model).is_dir():
+    if model and Path(model).is_dir():  # "" would be the folder that one is in
         from bitwright.workloads import hf_folder
 
         return hf_folder.shape_of(Path(model))

@@ -91,3 +91,19 @@ def test_a_run_that_memory_does_not_hold_is_refused_alike_from_python() -> None:
         r"\d+; shorten the context, make the batch smaller, or name a larger memory; machine int8-128x128",
         told,
     )
+
+
+@pytest.mark.parametrize(("place", "reason"), [("none/x.out", "No such file or directory"), ("", "Is a directory")])
+@pytest.mark.parametrize("option", ["--html", "--timeline"])
+def test_a_file_that_cannot_be_written_is_told_before_the_run(
+    option: str, place: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bitwright.sim.inference.simulate", None)  # a run would raise TypeError
+    path = tmp_path / place
+    assert refusal("int8-8x8", "llama-2-7b", option, str(path)) == (
+        f"{option} = {path}: must be a writable file in an existing folder ({reason}); the command line"
+    )
+
+
+def test_no_name_is_not_the_folder_that_one_is_in() -> None:
+    assert refusal("int8-8x8", "").startswith("model = '': no such shape; known: ")
