@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -214,16 +214,16 @@ def simulate_workload(
 def products_row(
     machine: Machine, name: str, work: Work, *, policy: FormatPolicy, options: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The row of a list of matrix products (a CSV file's, an ONNX graph's), one after another; each in `layers`, its
-    cycles those of all `count` repetitions. `options` belong to the list, in the row's command.
+    """The row of a list of matrix products (a CSV file's, an ONNX graph's), one after another; each in `layers`, with
+    the figures of one of its `count` repetitions, as in `sim.layers`. `options` belong to the list, in the row's command.
 
     Raises ConfigError for formats of another PE, and a buffer that cannot hold one tile.
     """
     machine = _checked(machine, policy)
     layers: list[tuple[Gemm, Phase]] = [
-        (gemm, phase_of(machine, Work((gemm,), ()), policy, "fast")) for gemm in work.gemms
+        (gemm, phase_of(machine, Work((replace(gemm, count=1),), ()), policy, "fast")) for gemm in work.gemms
     ]
-    total = _sum([phase for _, phase in layers])
+    total = phase_of(machine, Work(work.gemms, ()), policy, "fast")
     row = machine_figures(machine, policy) | _totals(machine, policy, total)
     return row | {
         "model": name,

@@ -50,7 +50,7 @@ def test_a_csv_file_is_a_list_of_products() -> None:
     row = json.loads(CliRunner().invoke(app, [*SIMULATE, file, "--json"]).stdout)
     assert row["macs"] == 128 * 576 * 576 * 30 + 128 * 576 * 192 * 60 + 576 * 49152
     assert again(row) == row
-    assert sum(layer["cycles"] for layer in row["layers"]) == row["cycles"]
+    assert sum(layer["count"] * layer["cycles"] for layer in row["layers"]) == row["cycles"]
     table = CliRunner().invoke(app, [*SIMULATE, file]).stdout
     assert "key and value" in table
 

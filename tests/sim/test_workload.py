@@ -150,5 +150,5 @@ def test_products_sum_to_the_total() -> None:
 
     row = products_row(machine.load(MACHINE), "list", work, policy=POLICY)
     assert row["macs"] == 5 * 64 * 48 * 3 + 128 * 16
-    assert row["cycles"] == sum(layer["cycles"] for layer in row["layers"])
+    assert row["cycles"] == sum(layer["count"] * layer["cycles"] for layer in row["layers"])
     assert [layer["count"] for layer in row["layers"]] == [3, 1]
