@@ -136,6 +136,9 @@ def synthesize(
     clock_mhz: Annotated[float, typer.Option("--clock", "--clock-mhz", help="Target of the mapping, MHz.")] = 250,
     fmax: Annotated[bool, typer.Option("--fmax", help="Size again for more until nothing is gained (PEs).")] = False,
     clock_gating: Annotated[bool, typer.Option("--clock-gating", help="With the library's clock gates (PEs).")] = False,
+    operand_isolation: Annotated[
+        bool, typer.Option("--operand-isolation", help="Operands held at 0 while the PE has none (PEs).")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Area, clock and energy on real standard cells: of a PE, or area and clock of each block of a machine.
@@ -153,7 +156,13 @@ def synthesize(
     from bitwright import rtl
 
     figures = rtl.synthesize(
-        name, dataflow=dataflow, node=liberty or node, clock_mhz=clock_mhz, fmax=fmax, clock_gating=clock_gating
+        name,
+        dataflow=dataflow,
+        node=liberty or node,
+        clock_mhz=clock_mhz,
+        fmax=fmax,
+        clock_gating=clock_gating,
+        operand_isolation=operand_isolation,
     )
     if json:
         print_json(figures)

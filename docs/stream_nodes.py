@@ -250,6 +250,8 @@ def seconds(tables: dict[str, dict[str, Any]]) -> str:
     lines, slow, whole_s, untimed = [], [], 0.0, []
     for node, found in tables.items():
         sections = {"rows": found["rows"], "clock-gated": found["clock_gated"]}
+        switched = {"isolated": "isolated", "isolated, clock-gated": "isolated_clock_gated"}
+        sections |= {what: found[key] for what, key in switched.items() if key in found}
         sections |= {f"{clock} MHz": rows for clock, rows in found.get("clocks", {}).items()}
         for what, rows in sections.items():
             timed = {name: sum(row["processor_s"].values()) for name, row in rows.items() if "processor_s" in row}

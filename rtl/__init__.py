@@ -185,13 +185,15 @@ def synthesize(
     clock_mhz: float = 250,
     fmax: bool = False,
     clock_gating: bool = False,
+    operand_isolation: bool = False,
 ) -> dict[str, Any]:
     """Area, clock and energy of PE `name`, or area and clock of each block of machine `name`, sized for `clock_mhz`.
 
     With `fmax` (PEs only) sized again for more than it reached until that gains nothing: the fastest of all is given,
     and `clock_mhz` is what it was sized for. A PE in its systolic cell of `dataflow` ("ws" if it has one) or, where it
     has none or parameters are given, its stream form.
-    With `clock_gating` (PEs only) registers that share an enable get the library's clock gates.
+    With `clock_gating` (PEs only) registers that share an enable get the library's clock gates; with
+    `operand_isolation` (PEs only) operands are held at 0 while the PE has none of its own.
     `node` is a named one, or the path of a Liberty file (a machine's memories then have no figures).
     Raises ConfigError for an unknown PE, machine, dataflow or node and for a library that lacks cells or units,
     ToolError when the library or Yosys is missing.
@@ -214,6 +216,8 @@ def synthesize(
             raise ConfigError(f"{name} fmax: the search is for PEs (choose a clock)")
         if clock_gating:
             raise ConfigError(f"{name} clock gating: is for PEs (leave the option out)")
+        if operand_isolation:
+            raise ConfigError(f"{name} operand isolation: is for PEs (leave the option out)")
         return accelerators.synthesize(name, node, clock_mhz)
     from bitwright.rtl.asic import cells
 
@@ -223,7 +227,16 @@ def synthesize(
 
     def once(clock_mhz: float) -> dict[str, Any]:
         if systolic:
-            return cells.synthesize(name, dataflow or "ws", node, clock_mhz, clock_gating=clock_gating)
-        return cells.synthesize_stream(name, node, clock_mhz, clock_gating=clock_gating)
+            return cells.synthesize(
+                name,
+                dataflow or "ws",
+                node,
+                clock_mhz,
+                clock_gating=clock_gating,
+                operand_isolation=operand_isolation,
+            )
+        return cells.synthesize_stream(
+            name, node, clock_mhz, clock_gating=clock_gating, operand_isolation=operand_isolation
+        )
 
     return cells.fastest(once, clock_mhz) if fmax else once(clock_mhz)

@@ -7,12 +7,14 @@ stream_stimulus; the PE stalls only when a second channel is whole, so that PASS
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.terms import format_specials, special_code
 from bitwright.rtl.asic import operands
 from bitwright.rtl.asic.stimulus import ACTIVE, IDLE, PASS, UNCOUNTED, Stimulus, reset_port
-from bitwright.rtl.asic.stream_stimulus import LANES, STILL_CYCLES, Work
+from bitwright.rtl.asic.stream_stimulus import LANES, MOVING_CYCLES, STILL_CYCLES, Work
 from bitwright.rtl.bench.bit_serial_bench import Channels
 from numpy.typing import NDArray
 
@@ -46,14 +48,9 @@ def _steps(matrices: int, rows: int, tokens: int) -> tuple[tuple[int, int], ...]
 
 def bit_serial_work(spec: BitSerial, *, random: bool) -> Work:
     """The stimulus on a real model's operands, or on random codes and activations."""
-    channels = lane_channels(spec, random=random)
-    terms = channels.encoding.terms
-    bits = _bits(channels.slices())
-    slices = len(bits) // LANES
-    held = np.repeat(bits.reshape(LANES, slices, -1).transpose(1, 0, 2), terms, axis=0)
-    specials = [special_code(value) for value in format_specials(FORMAT)]
-    lead = 1 + len(specials)
-    each = terms * slices // CHANNELS
+    held, terms = _held(spec, random=random)
+    lead = 1 + len(_specials())
+    each = len(held) // CHANNELS
     settle = 2 * spec.timing.latency_cycles + each
     # One channel more, then its last slice again, each time a channel of its own: taken until sums wait everywhere.
     stall = np.concatenate([held[3 * each :], np.repeat(held[-1:], settle + STILL_CYCLES - each, axis=0)])
@@ -65,16 +62,54 @@ def bit_serial_work(spec: BitSerial, *, random: bool) -> Work:
     first = lead + 3 * each
     ready[first : first + len(stall)] = 0
     valid[first + len(stall) :] = 0
+    bins = [UNCOUNTED] * (lead + each) + [ACTIVE] * (2 * each)
+    for kind in (PASS, IDLE):
+        bins += [UNCOUNTED] * settle + [kind] * STILL_CYCLES
+    ports = _ports(payload, valid, ready)
+    return Work(Stimulus(ports, tuple(bins)), spec.lanes / terms)
+
+
+def moving_stimulus(spec: BitSerial) -> Stimulus:
+    """As stream_stimulus.moving_stimulus: two channels of each lane, whose sums nobody takes, and then
+    no slice."""
+    held, _ = _held(spec, random=False)
+    lead, each = 1 + len(_specials()), len(held) // CHANNELS
+    settle = 2 * spec.timing.latency_cycles
+    bins = [UNCOUNTED] * (lead + 2 * each)
+    for kind in (PASS, IDLE):
+        bins += [UNCOUNTED] * settle + [kind] * MOVING_CYCLES
+    times = np.arange(-lead, len(bins) - lead)
+    payload = np.roll(held, 1, axis=1)[times % len(held)]
+    payload[lead : lead + 2 * each] = held[: 2 * each]
+    valid = (times >= 0) & (times < 2 * each)
+    ready = times >= 2 * each + settle + MOVING_CYCLES
+    return Stimulus(_ports(payload, valid[:, None].astype(np.int64), ready[:, None].astype(np.int64)), tuple(bins))
+
+
+def _held(spec: BitSerial, *, random: bool) -> tuple[NDArray[np.uint8], int]:
+    """Slices bit by bit [cycles, lanes, width], each for as many cycles as it has terms; and these."""
+    channels = lane_channels(spec, random=random)
+    bits = _bits(channels.slices())
+    slices = len(bits) // LANES
+    terms = channels.encoding.terms
+    return np.repeat(bits.reshape(LANES, slices, -1).transpose(1, 0, 2), terms, axis=0), terms
+
+
+def _specials() -> list[int]:
+    """Codes of FORMAT's special values, which are written in the cycles before the first slice."""
+    return [special_code(value) for value in format_specials(FORMAT)]
+
+
+def _ports(payload: NDArray[Any], valid: NDArray[np.int64], ready: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """All ports of a stimulus."""
+    cycles, specials = len(payload), _specials()
+    lead = 1 + len(specials)
     writes = {name: np.zeros((cycles, 1), np.int64) for name in ("special_write", "special_index", "special_value")}
     writes["special_write"][1:lead] = 1
     writes["special_index"][1:lead, 0] = np.arange(len(specials))
     writes["special_value"][1:lead, 0] = specials
-    bins = [UNCOUNTED] * (lead + each) + [ACTIVE] * (2 * each)
-    for kind in (PASS, IDLE):
-        bins += [UNCOUNTED] * settle + [kind] * STILL_CYCLES
     ports = {"rst": reset_port(cycles), "clear": np.zeros((cycles, 1), np.int64), **writes}
-    ports |= {"slice__payload": payload, "slice__valid": valid, "column__ready": ready}
-    return Work(Stimulus(ports, tuple(bins)), spec.lanes / terms)
+    return {**ports, "slice__payload": payload, "slice__valid": valid, "column__ready": ready}
 
 
 def _bits(words: NDArray[np.uint32]) -> NDArray[np.uint8]:

@@ -13,18 +13,19 @@ from bitwright.arch.errors import ConfigError
 from bitwright.arch.pe.base import PESpec
 from bitwright.arch.pe.bit_serial import BitSerial
 from bitwright.arch.pe.stream import StreamSpec
+from bitwright.rtl.asic import bit_serial_work, stream_stimulus
 from bitwright.rtl.asic.activity import BINS, Activity, NetlistSimulator
-from bitwright.rtl.asic.bit_serial_work import bit_serial_work
 from bitwright.rtl.asic.characterise import Builder
 from bitwright.rtl.asic.choice import surroundings, wired_library
 from bitwright.rtl.asic.clock_tree import ClockTree, gated_trees
 from bitwright.rtl.asic.entries import cell_entry
+from bitwright.rtl.asic.isolation import isolated
 from bitwright.rtl.asic.jsonout import rounded
 from bitwright.rtl.asic.liberty import library_path, node_name
 from bitwright.rtl.asic.operands import GROUP
 from bitwright.rtl.asic.power import PowerModel
-from bitwright.rtl.asic.stimulus import ACTIVE, IDLE, PASS
-from bitwright.rtl.asic.stream_stimulus import Work, stream_work
+from bitwright.rtl.asic.stimulus import ACTIVE, IDLE, PASS, Stimulus
+from bitwright.rtl.asic.stream_stimulus import Work
 from bitwright.rtl.asic.synthesis import sha256_text, synthesize_verilog
 from bitwright.rtl.asic.timing import analyse
 from bitwright.rtl.pe import streaming
@@ -32,7 +33,7 @@ from bitwright.rtl.pe import streaming
 TIMEOUT_S = 7200.0
 _BATCHES = range(BINS, BINS + 8)
 """Bins of the parts in which active cycles are counted."""
-_STREAM_BINS = ("active_energy_pj", "stalled_energy_pj", "idle_energy_pj")
+_STREAM_BINS = tuple(f"{cycle}_energy_pj" for cycle in ("active", "stalled", "idle", "stalled_moving", "idle_moving"))
 
 
 STREAM_METHOD = 3
@@ -54,13 +55,21 @@ def fastest(once: Callable[[float], dict[str, Any]], clock_mhz: float) -> dict[s
 
 
 def synthesize(
-    name: str, dataflow: str, node: str | Path, clock_mhz: float, *, clock_gating: bool = False
+    name: str,
+    dataflow: str,
+    node: str | Path,
+    clock_mhz: float,
+    *,
+    clock_gating: bool = False,
+    operand_isolation: bool = False,
 ) -> dict[str, Any]:
     """Area, timing and energy of a PE cell sized for `clock_mhz`, made now (the cost table is not read).
 
     The energy is that of one active cycle, without weight loads, with weights in the PE's native format, on a real
-    model's operands and on uniform random ones, without glitches. `meets_clock` says whether the result reaches
-    `clock_mhz`. `node` is a named one, or the path of a Liberty file.
+    model's operands and on uniform random ones, without glitches; pass_energy_pj is of a cycle without an operand while
+    the array streams, idle_energy_pj of one in which all inputs stand still. `meets_clock` says whether the result
+    reaches `clock_mhz`. `node` is a named one, or the path of a Liberty file. With `clock_gating` as
+    synthesis.synthesize_verilog, with `operand_isolation` as rtl.pe.cells says.
     Raises ConfigError for an unknown PE, dataflow or node, a library that lacks cells or units or a clock that is not
     positive, ToolError when Yosys or the cell library is missing.
     """
@@ -69,7 +78,7 @@ def synthesize(
     spec = pe_specs.get(name)
     chosen = spec.wgt.name
     builder = Builder(node, clock_mhz, None, clock_gating=clock_gating)
-    entry = cell_entry(spec, dataflow, [chosen])
+    entry = cell_entry(spec, dataflow, [chosen], operand_isolation=operand_isolation)
     found = builder.build(entry)
     energy = found["energies"][chosen]
     physical = ("area_um2", "combinational_um2", "sequential_um2", "min_period_ns", "fmax_mhz", "leakage_uw")
@@ -81,9 +90,11 @@ def synthesize(
         "meets_clock": found["fmax_mhz"] >= clock_mhz,
         **{key: found[key] for key in physical},
         "clock_gating": clock_gating,
+        "operand_isolation": operand_isolation,
         "weight_format": chosen,
         "energy_pj_per_mac": energy["energy_pj"],
         "energy_pj_per_mac_random": energy["random_energy_pj"],
+        "pass_energy_pj": energy["pass_energy_pj"],
         "idle_energy_pj": energy["idle_energy_pj"],
         "tool": builder.base["tool"],
         "library_sha256": builder.library.sha256,
@@ -92,7 +103,13 @@ def synthesize(
 
 
 def synthesize_stream(
-    name: str, node: str | Path, clock_mhz: float, cache: Path | None = None, *, clock_gating: bool = False
+    name: str,
+    node: str | Path,
+    clock_mhz: float,
+    cache: Path | None = None,
+    *,
+    clock_gating: bool = False,
+    operand_isolation: bool = False,
 ) -> dict[str, Any]:
     """Area, timing and energy of a streaming PE with its parameters, as `synthesize` of a cell.
 
@@ -107,7 +124,10 @@ def synthesize_stream(
                          energy_error_pj_per_mac_random: what other operands of the same kind may give. What the method
                          leaves out (glitches, placement) is not in it.
     processor_s          Of mapping, when the netlist was made, and of all the rest.
-    With `clock_gating` as synthesis.synthesize_verilog says; the clock gates are in the area.
+    stalled_moving_energy_pj, idle_moving_energy_pj   Of cycles without a step while a neighbour's operands pass on the
+                         PE's wires (`moving_stimulus`); in stalled_energy_pj and idle_energy_pj all inputs are held.
+    With `clock_gating` as synthesis.synthesize_verilog says; the clock gates are in the area. With `operand_isolation`
+    as isolation.py says; its gates are in the area, and rtl_sha256 is of the wrapped text.
     Raises as `synthesize`.
     """
     if clock_mhz <= 0:
@@ -116,7 +136,8 @@ def synthesize_stream(
     spec = stream_spec(name)
     liberty = library_path(node)
     library = wired_library(liberty)
-    text, (_, conditions) = streaming.verilog(spec), surroundings(library)
+    assert isinstance(spec, StreamSpec | BitSerial), "every PE has streams"
+    text, (_, conditions) = stream_verilog(spec, operand_isolation=operand_isolation), surroundings(library)
     made = synthesize_verilog(
         text,
         spec.module_stem,
@@ -142,11 +163,10 @@ def synthesize_stream(
     }
     tree, subtrees = gated_trees(made.netlist, library, conditions)
     trees = [tree, *subtrees]
-    figures |= {"clock_gating": clock_gating, "clock_gates": len(subtrees)}
+    figures |= {"clock_gating": clock_gating, "clock_gates": len(subtrees), "operand_isolation": operand_isolation}
     figures |= {"clock_tree_um2": sum(one.area_um2 for one in trees)}
     figures |= {"clock_tree_leakage_uw": sum(one.leakage_uw for one in trees)}
     leakage_pj = (figures["leakage_uw"] + figures["clock_tree_leakage_uw"]) / clock_mhz
-    assert isinstance(spec, StreamSpec | BitSerial), "every PE has streams"
     model = PowerModel(made.netlist, library, timing, conditions)
     energies = _stream_energies(spec, NetlistSimulator(made.netlist, library), model, trees, leakage_pj)
     figures["processor_s"] = {"mapping": made.processor_s, "timing_and_energy": time.process_time() - started}
@@ -170,12 +190,16 @@ def _stream_energies(
     works = stream_works(spec)
     ran = simulator.run_many([work.stimulus.ports for work in works], bins=_in_batches(works[0].stimulus.bins))
     real, random = (run.pooled(_BATCHES) for run in ran)
+    shared = moving_stimulus(spec)
+    moving = simulator.run(shared.ports, bins=shared.bins)
     cycles = {"active": (real, 0), "stalled": (ran[0], PASS), "idle": (ran[0], IDLE), "random": (random, 0)}
+    cycles |= {"stalled_moving": (moving, PASS), "idle_moving": (moving, IDLE)}
     terms = {name: _terms_pj(model, *what, trees) | {"leakage": leakage_pj} for name, what in cycles.items()}
     totals = {name: sum(parts.values()) for name, parts in terms.items()}
     rates = [work.macs_per_cycle for work in works]
     return {
         "stimuli_sha256": stimuli_sha256(works),
+        "moving_stimulus_sha256": shared.sha256,
         "macs_per_cycle": rates[0],
         "macs_per_cycle_random": rates[1],
         "energy_pj_per_mac": totals["active"] / rates[0],
@@ -208,8 +232,23 @@ def _sampling_error_pj(model: PowerModel, activity: Activity, trees: Sequence[Cl
 def stream_works(spec: StreamSpec | BitSerial) -> list[Work]:
     """On a real model's operands and on random ones."""
     if isinstance(spec, BitSerial):
-        return [bit_serial_work(spec, random=random) for random in (False, True)]
-    return [stream_work(spec, random=random) for random in (False, True)]
+        return [bit_serial_work.bit_serial_work(spec, random=random) for random in (False, True)]
+    return [stream_stimulus.stream_work(spec, random=random) for random in (False, True)]
+
+
+def moving_stimulus(spec: StreamSpec | BitSerial) -> Stimulus:
+    """A neighbour's operands on the PE's wires: while it is stalled (PASS) and idle (IDLE), with nothing on offer."""
+    if isinstance(spec, BitSerial):
+        return bit_serial_work.moving_stimulus(spec)
+    return stream_stimulus.moving_stimulus(spec)
+
+
+def stream_verilog(spec: StreamSpec | BitSerial, *, operand_isolation: bool = False) -> str:
+    """What is mapped: a PE behind its streams, with `operand_isolation` inside isolation.isolated's wrapper."""
+    text = streaming.verilog(spec)
+    if not operand_isolation:
+        return text
+    return isolated(text, spec.module_stem, "slice" if isinstance(spec, BitSerial) else "step")
 
 
 def stimuli_sha256(works: Sequence[Work]) -> str:

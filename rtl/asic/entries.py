@@ -85,7 +85,7 @@ def entries(only: str | None = None, more_formats: Sequence[str] = ()) -> list[E
     return chosen
 
 
-def cell_entry(spec: PESpec, dataflow: str, accepted: Sequence[str]) -> Entry:
+def cell_entry(spec: PESpec, dataflow: str, accepted: Sequence[str], *, operand_isolation: bool = False) -> Entry:
     """A PE cell with weights of the given formats. The default is the PE's own weight format."""
     names = [*accepted, *([CONSTANT_ONE] if spec.zero_point_column else [])]
     own_bits = pe_specs.get(spec.name).psum.bits
@@ -93,7 +93,7 @@ def cell_entry(spec: PESpec, dataflow: str, accepted: Sequence[str]) -> Entry:
     return Entry(
         f"pe/{spec.name}/{dataflow}{width}",
         rtl_pe.module_name(spec.name, dataflow, **spec.params),
-        partial(rtl_pe.verilog, spec.name, dataflow, **spec.params),
+        partial(rtl_pe.verilog, spec.name, dataflow, operand_isolation=operand_isolation, **spec.params),
         {name: partial(cell_stimulus, spec, dataflow, name) for name in names},
         spec.wgt.name,
         {"psum_bits": spec.psum.bits},

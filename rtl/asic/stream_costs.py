@@ -1,16 +1,17 @@
 """Area, clock and energy of every PE behind streams: `python -m bitwright.rtl.asic.stream_costs` writes
 arch/costs/streams_<node>.json.
 
-One row a PE (cells.synthesize_stream), one more with clock gating, and on the default node one at each of
-OTHER_CLOCKS_MHZ. The table is written after each one, and a row whose RTL, stimuli, library, tool, clock and method are
-still the same is kept, as are netlists: a run that was stopped goes on where it was. A clock that a PE does not reach
-is a row that says so (`meets_clock`).
+One row a PE (cells.synthesize_stream), one more with clock gating, and on the default node with operand isolation, with
+both, and at each of OTHER_CLOCKS_MHZ. The table is written after each one, and a row whose RTL, stimuli, library, tool,
+clock and method are still the same is kept, as are netlists: a run that was stopped goes on where it was. A clock that
+a PE does not reach is a row that says so (`meets_clock`).
 Machines do not read this table; their cells and edge units are in arch/costs/<node>.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -59,9 +60,11 @@ GLITCHING = ("int8-mac", "shift-add", "int8-mac:pipeline=1", "opt1")
 GLITCH_LANES = 8
 
 
-def rtl_sha256(name: str) -> str:
+def rtl_sha256(name: str, *, operand_isolation: bool = False) -> str:
     """Hash of the Verilog that a row of this name must have."""
-    return sha256_text(streaming.verilog(cells.stream_spec(name)))
+    spec = cells.stream_spec(name)
+    assert isinstance(spec, StreamSpec | BitSerial), "every PE has streams"
+    return sha256_text(cells.stream_verilog(spec, operand_isolation=operand_isolation))
 
 
 def stimuli_sha256(name: str) -> str:
@@ -71,15 +74,28 @@ def stimuli_sha256(name: str) -> str:
     return cells.stimuli_sha256(cells.stream_works(spec))
 
 
+def moving_sha256(name: str) -> str:
+    """Hash of the stimulus that a row's energies of moving operands must have come from."""
+    spec = cells.stream_spec(name)
+    assert isinstance(spec, StreamSpec | BitSerial), "every PE has streams"
+    return cells.moving_stimulus(spec).sha256
+
+
 def section(
-    table: dict[str, Any], clock_mhz: float, *, clock_gating: bool = False, own: str | None = None
+    table: dict[str, Any],
+    clock_mhz: float,
+    *,
+    clock_gating: bool = False,
+    operand_isolation: bool = False,
+    own: str | None = None,
 ) -> dict[str, Any]:
-    """The rows of a table by PE, to be added to: "rows" at its own clock, "clock_gated", `own` (one of SECTIONS),
-    "clocks" by the others."""
+    """The rows of a table by PE, to be added to: "rows" at its own clock, "clock_gated", "isolated",
+    "isolated_clock_gated", `own` (one of SECTIONS), "clocks" by the others."""
+    switches = ["isolated"] * operand_isolation + ["clock_gated"] * clock_gating
     if own is not None:
         found = table.setdefault(own, {})
-    elif clock_gating:
-        found = table.setdefault("clock_gated", {})
+    elif switches:
+        found = table.setdefault("_".join(switches), {})
     elif clock_mhz == table["clock_mhz"]:
         found = table.setdefault("rows", {})
     else:
@@ -95,12 +111,15 @@ def build(
     names: Sequence[str],
     *,
     clock_gating: bool = False,
+    operand_isolation: bool = False,
+    moving: bool = False,
     own: str | None = None,
     other_mhz: float | None = None,
 ) -> dict[str, Any]:
     """Write the rows of `names` that are missing or stale into the table at `path`, one after the other.
 
     clock_mhz    Of the table.
+    moving       A row without energies of moving operands, or with those of another stimulus, is stale too.
     own          The section of SECTIONS that the rows are of.
     other_mhz    Of the rows, when not the table's.
     Raises as `cells.synthesize_stream`; what was written before stays.
@@ -115,15 +134,20 @@ def build(
     table: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     table |= {"schema_version": 3, "node": node_name(node), "command": "python -m bitwright.rtl.asic.stream_costs"}
     table["clock_mhz"] = clock_mhz
-    rows = section(table, rows_mhz, clock_gating=clock_gating, own=own)
+    rows = section(table, rows_mhz, clock_gating=clock_gating, operand_isolation=operand_isolation, own=own)
     for name in names:
         kept = rows.get(name, {})
-        wanted = {**same, "rtl_sha256": rtl_sha256(name), "stimuli_sha256": kept and stimuli_sha256(name)}
+        wanted = {**same, "rtl_sha256": rtl_sha256(name, operand_isolation=operand_isolation)}
+        wanted["stimuli_sha256"] = kept and stimuli_sha256(name)
+        if moving:
+            wanted["moving_stimulus_sha256"] = kept and moving_sha256(name)
         if kept.get("tool", "").startswith(yosys_version()) and rounded(wanted).items() <= kept.items():
             continue
-        how = f"{rows_mhz:g} MHz{', clock-gated' * clock_gating}"
+        how = f"{rows_mhz:g} MHz{', clock-gated' * clock_gating}{', isolated' * operand_isolation}"
         print(f"streams: {name}, {how}", file=sys.stderr, flush=True)
-        rows[name] = cells.synthesize_stream(name, node, rows_mhz, cache, clock_gating=clock_gating)
+        rows[name] = cells.synthesize_stream(
+            name, node, rows_mhz, cache, clock_gating=clock_gating, operand_isolation=operand_isolation
+        )
         write_json(path, table)
     return table
 
@@ -188,14 +212,17 @@ def main() -> None:
     missing = {*pe.all_names()} - {name.partition(":")[0] for name in PES}
     assert not missing, f"PEs without a row: {missing}"
     node = options.liberty or options.node
-    others = OTHER_CLOCKS_MHZ if options.liberty is None else ()
+    whole = options.liberty is None
+    others = OTHER_CLOCKS_MHZ if whole else ()
     for name in names:  # all rows of the quick ones before any of the slow
-        for clock_gating in (False, True):
-            table = build(path, node, options.clock_mhz, [name], clock_gating=clock_gating)
+        for isolation, gating in itertools.product((False, True) if whole else (False,), (False, True)):
+            table = build(
+                path, node, options.clock_mhz, [name], clock_gating=gating, operand_isolation=isolation, moving=whole
+            )
         for other_mhz in others:
             table = build(path, node, options.clock_mhz, [name], other_mhz=other_mhz)
     if options.only is None:
-        for own, tiles in SECTIONS.items() if options.liberty is None else ():
+        for own, tiles in SECTIONS.items() if whole else ():
             build(path, node, options.clock_mhz, tiles, own=own)
         build_parts(path, node, options.clock_mhz)
         table = build_glitches(path, node, options.clock_mhz)

@@ -35,8 +35,8 @@ def from_bits(kind: OperandType, bits: npt.ArrayLike) -> npt.NDArray[Any]:
 
 def compile_cell(spec: PESpec, dataflow: str) -> Compiled:
     """The spec's cell as a compiled design."""
-    name = pe.module_name(spec.name, dataflow, **spec.params)
-    return Compiled(pe.verilog(spec.name, dataflow, **spec.params), name)
+    params: dict[str, Any] = dict(spec.params)
+    return Compiled(pe.verilog(spec.name, dataflow, **params), pe.module_name(spec.name, dataflow, **params))
 
 
 def sums_ws(cell: Compiled, spec: PESpec, acc: Bits, act: Bits, wgt: Bits, **mode: npt.ArrayLike) -> Bits:

@@ -21,15 +21,19 @@ def _spec(pe: str, dataflow: str, params: dict[str, Any]) -> specs.PESpec:
     return spec
 
 
-def cell(pe: str, dataflow: str, **params: Any) -> WeightStationaryCell | OutputStationaryCell:
-    """The Amaranth component of PE `pe` for `dataflow` ("ws" or "os"); `params` are the spec's fields.
+def cell(
+    pe: str, dataflow: str, *, operand_isolation: bool = False, **params: Any
+) -> WeightStationaryCell | OutputStationaryCell:
+    """The Amaranth component of PE `pe` for `dataflow` ("ws" or "os"); `params` are the spec's fields, and
+    `operand_isolation` is as in `rtl.pe.cells`.
 
     Raises ConfigError for an unknown PE, parameter or dataflow.
     """
     from bitwright.rtl.pe.cells import OutputStationaryCell, WeightStationaryCell
 
     spec = _spec(pe, dataflow, params)
-    return WeightStationaryCell(spec) if dataflow == "ws" else OutputStationaryCell(spec)
+    made = WeightStationaryCell if dataflow == "ws" else OutputStationaryCell
+    return made(spec, operand_isolation=operand_isolation)
 
 
 def module_name(pe: str, dataflow: str, **params: Any) -> str:
@@ -37,12 +41,12 @@ def module_name(pe: str, dataflow: str, **params: Any) -> str:
     return f"{_spec(pe, dataflow, params).module_stem}_{dataflow}"
 
 
-def verilog(pe: str, dataflow: str, **params: Any) -> str:
+def verilog(pe: str, dataflow: str, *, operand_isolation: bool = False, **params: Any) -> str:
     """Verilog of the cell: exactly one module, the same text in every run. Ports as the cell's docstring says,
     plus `clk` and a synchronous, active-high `rst`."""
     from bitwright.rtl.pe.emit import emit
 
-    component = cell(pe, dataflow, **params)
+    component = cell(pe, dataflow, operand_isolation=operand_isolation, **params)
     return emit(component, component.module_name)
 
 

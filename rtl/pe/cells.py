@@ -12,7 +12,11 @@ from bitwright.rtl.pe.datapaths import datapath, has_unsigned_mode
 
 
 class _Cell(wiring.Component):
-    """What both cells share: the spec, the datapath, and the mode input of PEs that have one."""
+    """What the cells share: the spec, the datapath, and the mode input of PEs that have one.
+
+    With `operand_isolation` every operand of the datapath (activation, weight, sum) is ANDed with act_valid, so that
+    its logic stands still while the cell has no activation; what goes on to the neighbours is as without.
+    """
 
     dataflow: ClassVar[str]
     ports: ClassVar[dict[str, tuple[Any, str]]]  # direction, and whose width it has: act, wgt, psum, or one bit
@@ -20,8 +24,8 @@ class _Cell(wiring.Component):
     timing: ClassVar[Timing] = Timing(latency_cycles=1, initiation_interval_cycles=1)
     evidence: ClassVar[tuple[Evidence, ...]]
 
-    def __init__(self, spec: PESpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: PESpec, *, operand_isolation: bool = False) -> None:
+        self.spec, self.operand_isolation = spec, operand_isolation
         widths = {"act": spec.act.bits, "wgt": spec.wgt.bits, "psum": spec.psum.bits}
         ports: dict[str, Any] = {name: flow(widths.get(width, 1)) for name, (flow, width) in self.ports.items()}
         if has_unsigned_mode(spec):
@@ -37,7 +41,10 @@ class _Cell(wiring.Component):
 
     def _sum(self, m: Module, acc: Value, act: Value, wgt: Value) -> Value:
         mode = {"wgt_unsigned": self.wgt_unsigned} if has_unsigned_mode(self.spec) else {}
-        return datapath(self.spec)(m, self.spec, acc, act, wgt, **mode)
+        operands = [acc, act, wgt]
+        if self.operand_isolation:
+            operands = [value & self.act_valid.replicate(len(value)) for value in operands]
+        return datapath(self.spec)(m, self.spec, *operands, **mode)
 
 
 class WeightStationaryCell(_Cell):

@@ -65,3 +65,24 @@ def test_bit_serial_makes_its_sums_then_stands_still(liberty: Path, nangate45: L
     assert not taken[bins == PASS].any()
     assert (run.outputs["column__valid"][bins == PASS] == 1).all()
     assert not run.outputs["column__valid"][bins == IDLE].any()
+
+
+def test_bit_serial_is_done_before_a_neighbours_slices_pass(liberty: Path, nangate45: Library) -> None:
+    """Every slice on offer is taken in its last cycle; the first sum waits, then both are shown, golden."""
+    spec = cells.stream_spec("bit-serial")
+    assert isinstance(spec, BitSerial)
+    stimulus = bit_serial_work.moving_stimulus(spec)
+    text = cells.stream_verilog(spec, operand_isolation=True)
+    made = synthesize_verilog(text, spec.module_stem, liberty, period_ps=4000)
+    outputs = ["slice__ready", "column__valid", "column__payload"]
+    run = NetlistSimulator(made.netlist, nangate45).run(stimulus.ports, bins=stimulus.bins, record=outputs)
+    bins, offered = np.array(stimulus.bins), stimulus.ports["slice__valid"][:, 0] == 1
+    taken = (run.outputs["slice__ready"] == 1)[offered]
+    assert not taken[::2].any()
+    assert taken[1::2].all()
+    assert (run.outputs["column__valid"][bins == PASS] == 1).all()
+    assert not run.outputs["column__valid"][bins == IDLE].any()
+    golden = bit_serial_work.lane_channels(spec, random=False).golden(spec).reshape(stream_stimulus.LANES, -1)
+    shown = (run.outputs["column__valid"] == 1) & (stimulus.ports["column__ready"] == 1)
+    for lane in range(stream_stimulus.LANES):
+        assert run.outputs["column__payload"][shown[:, lane], lane].tolist() == golden[lane, :2].tolist(), lane

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bitwright.arch import costs
@@ -72,11 +73,15 @@ def test_the_sram_tables_are_whole(grid: Grid) -> None:
     assert len(rows) == len(found) == len(CELL_TYPES) * len(grid.capacities_bytes) * len(grid.widths_bits)
 
 
+ISOLATED = ("isolated", "isolated_clock_gated")
+
+
 def stream_table(node: str) -> dict[str, dict[str, dict[str, object]]]:
-    """Sections of rows by PE: at the table's clock, clock-gated, at other clocks."""
+    """Sections of rows by PE: at the table's clock, clock-gated, isolated, at other clocks."""
     table = json.loads(resources.files("bitwright.arch.costs").joinpath(f"streams_{node}.json").read_text())
     clocks = {f"{clock} MHz": rows for clock, rows in table.get("clocks", {}).items()}
-    return {"rows": table["rows"], "clock_gated": table["clock_gated"], **clocks}
+    isolated = {name: table[name] for name in ISOLATED if name in table}
+    return {"rows": table["rows"], "clock_gated": table["clock_gated"], **isolated, **clocks}
 
 
 def stored_streams() -> dict[str, dict[str, object]]:
@@ -84,14 +89,19 @@ def stored_streams() -> dict[str, dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def todays_rtl() -> dict[str, str]:
-    return {name: stream_costs.rtl_sha256(name) for name in stream_costs.PES}
+def todays_rtl() -> dict[tuple[str, bool], str]:
+    """By PE and whether its operands are isolated."""
+    pes, switches = stream_costs.PES, (False, True)
+    return {(name, on): stream_costs.rtl_sha256(name, operand_isolation=on) for name in pes for on in switches}
 
 
 @pytest.mark.parametrize("node", costs.stream_nodes())
-def test_rows_of_streaming_pes_are_of_todays_rtl(node: str, todays_rtl: dict[str, str]) -> None:
+def test_rows_of_streaming_pes_are_of_todays_rtl(node: str, todays_rtl: dict[tuple[str, bool], str]) -> None:
     rows = [(where, name, row) for where, rows in stream_table(node).items() for name, row in rows.items()]
-    stale = [f"{name} ({where})" for where, name, row in rows if row["rtl_sha256"] != todays_rtl.get(name)]
+    today = [todays_rtl.get((name, where in ISOLATED)) for where, name, _ in rows]
+    stale = [
+        f"{name} ({where})" for (where, name, row), rtl in zip(rows, today, strict=True) if row["rtl_sha256"] != rtl
+    ]
     assert not stale, f"stale rows of {node}: {stale}: run python -m bitwright.rtl.asic.stream_costs"
 
 
@@ -110,6 +120,27 @@ def test_a_clock_that_is_not_met_is_a_row_that_says_so() -> None:
             for name, row in rows.items():
                 met = float(row["fmax_mhz"]) >= float(row["clock_mhz"])  # type: ignore[arg-type]
                 assert row["meets_clock"] is met, (node, where, name)
+
+
+@pytest.mark.parametrize("name", ["shift-add", "int8-mac", "opt3", "bit-serial"])
+@pytest.mark.parametrize("section", ["rows", "clock_gated", *ISOLATED])
+def test_energies_of_moving_operands_are_of_todays_stimulus(section: str, name: str) -> None:
+    row = stream_table("nangate45")[section][name]
+    assert row["moving_stimulus_sha256"] == stream_costs.moving_sha256(name), (
+        "run: python -m bitwright.rtl.asic.stream_costs"
+    )
+    assert row["operand_isolation"] is (section in ISOLATED)
+
+
+def test_isolated_rows_are_of_the_same_pes_and_save_what_moves() -> None:
+    """Against the row with the same clock gates; where operands are held there is nothing to save."""
+    table = stream_table("nangate45")
+    assert table["isolated"].keys() == table["isolated_clock_gated"].keys() == table["clock_gated"].keys()
+    for section, without in (("isolated", "rows"), ("isolated_clock_gated", "clock_gated")):
+        for name, row in table[section].items():
+            other: dict[str, Any] = table[without][name]
+            for kind in ("stalled_moving_energy_pj", "idle_moving_energy_pj"):
+                assert row[kind] < other[kind], (section, name, kind)
 
 
 @pytest.mark.parametrize("name", ["shift-add", "int8-mac", "opt3"])

@@ -24,17 +24,22 @@ NAMES = ["shift-add", "int8-mac", "opt1"]
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch, liberty: Path) -> list[tuple[str, float, bool]]:
+def made(monkeypatch: pytest.MonkeyPatch, liberty: Path) -> list[tuple[str, float, str]]:
     """What was made, in order; "opt1" stops the first run at 250 MHz."""
     assert liberty.is_file()
-    found: list[tuple[str, float, bool]] = []
+    found: list[tuple[str, float, str]] = []
 
-    def synthesize(name: str, node: str, clock_mhz: float, cache: Path, *, clock_gating: bool) -> dict[str, Any]:
-        if name == "opt1" and not found.count(("opt1", 250, False)):
-            found.append((name, clock_mhz, clock_gating))
+    def synthesize(
+        name: str, node: str, clock_mhz: float, cache: Path, *, clock_gating: bool, operand_isolation: bool
+    ) -> dict[str, Any]:
+        what = (name, clock_mhz, "gated" * clock_gating + "isolated" * operand_isolation)
+        stopped = name == "opt1" and what not in found
+        found.append(what)
+        if stopped:
             raise KeyboardInterrupt
-        found.append((name, clock_mhz, clock_gating))
-        origin = {"rtl_sha256": stream_costs.rtl_sha256(name), "stimuli_sha256": stream_costs.stimuli_sha256(name)}
+        origin = {"rtl_sha256": stream_costs.rtl_sha256(name, operand_isolation=operand_isolation)}
+        origin |= {"stimuli_sha256": stream_costs.stimuli_sha256(name)}
+        origin |= {"moving_stimulus_sha256": stream_costs.moving_sha256(name)}
         library = {"library_sha256": read_library(library_path(node)).sha256, "tool": yosys_version()}
         return {"clock_mhz": clock_mhz, "method": cells.STREAM_METHOD, **origin, **library}
 
@@ -42,7 +47,7 @@ def made(monkeypatch: pytest.MonkeyPatch, liberty: Path) -> list[tuple[str, floa
     return found
 
 
-def test_a_stopped_run_goes_on_and_each_clock_has_its_rows(made: list[tuple[str, float, bool]], tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_and_each_clock_has_its_rows(made: list[tuple[str, float, str]], tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     with pytest.raises(KeyboardInterrupt):
         stream_costs.build(path, "nangate45", 250, NAMES)
@@ -51,8 +56,8 @@ def test_a_stopped_run_goes_on_and_each_clock_has_its_rows(made: list[tuple[str,
     stream_costs.build(path, "nangate45", 250, NAMES[:1], clock_gating=True)
     stream_costs.build(path, "nangate45", 250, NAMES[:1], other_mhz=500)
     assert made == [
-        ("shift-add", 250, False), ("int8-mac", 250, False), ("opt1", 250, False), ("opt1", 250, False),
-        ("shift-add", 250, True), ("shift-add", 500, False),
+        ("shift-add", 250, ""), ("int8-mac", 250, ""), ("opt1", 250, ""), ("opt1", 250, ""),
+        ("shift-add", 250, "gated"), ("shift-add", 500, ""),
     ]  # fmt: skip
     table = json.loads(path.read_text())
     assert set(table["rows"]) == set(NAMES)
@@ -66,7 +71,30 @@ def test_a_stopped_run_goes_on_and_each_clock_has_its_rows(made: list[tuple[str,
     made.clear()
     stream_costs.build(path, "nangate45", 250, NAMES[:2])
     stream_costs.build(path, "nangate45", 250, NAMES[:1], other_mhz=500)
-    assert made == [("int8-mac", 250, False), ("shift-add", 500, False)]
+    assert made == [("int8-mac", 250, ""), ("shift-add", 500, "")]
+
+
+def test_isolated_rows_have_their_own_sections_and_are_stale_without_energies_of_moving_operands(
+    made: list[tuple[str, float, str]], tmp_path: Path
+) -> None:
+    path, one = tmp_path / "table.json", NAMES[:1]
+    for gating in (False, True):
+        for _ in range(2):
+            stream_costs.build(path, "nangate45", 250, one, clock_gating=gating, operand_isolation=True, moving=True)
+    assert made == [("shift-add", 250, "isolated"), ("shift-add", 250, "gatedisolated")]
+    table = json.loads(path.read_text())
+    assert table["isolated"].keys() == table["isolated_clock_gated"].keys() == {"shift-add"}
+    assert table["isolated"]["shift-add"]["rtl_sha256"] != stream_costs.rtl_sha256("shift-add")
+
+    del table["isolated"]["shift-add"]["moving_stimulus_sha256"]
+    table["isolated_clock_gated"]["shift-add"]["rtl_sha256"] = stream_costs.rtl_sha256("shift-add")
+    path.write_text(json.dumps(table))
+    made.clear()
+    stream_costs.build(path, "nangate45", 250, one, operand_isolation=True)
+    assert made == []
+    for gating in (False, True):
+        stream_costs.build(path, "nangate45", 250, one, clock_gating=gating, operand_isolation=True, moving=True)
+    assert made == [("shift-add", 250, "isolated"), ("shift-add", 250, "gatedisolated")]
 
 
 def test_batches_add_up_to_the_run(liberty: Path, nangate45: Library) -> None:
