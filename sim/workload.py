@@ -215,7 +215,8 @@ def products_row(
     machine: Machine, name: str, work: Work, *, policy: FormatPolicy, options: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The row of a list of matrix products (a CSV file's, an ONNX graph's), one after another; each in `layers`, with
-    the figures of one of its `count` repetitions, as in `sim.layers`. `options` belong to the list, in the row's command.
+    the figures of one of its `count` repetitions, as in `sim.layers`. `options` belong to the list, in the row's
+    command.
 
     Raises ConfigError for formats of another PE, and a buffer that cannot hold one tile.
     """
