@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from importlib import resources
 from pathlib import Path
@@ -71,7 +72,9 @@ def outcome(run: Row) -> str:
     """Why a run gave no clock, or that its clock was too low."""
     if run.get("capped"):
         return f"capped at {run['cap_s']:.0f} s"
-    return run["failed"] if "failed" in run else f"{run['fmax_mhz']:.1f} MHz"
+    if "failed" in run:
+        return re.sub(r"cell '[^']*', ", "a cell: ", str(run["failed"]))  # names of hundreds of letters
+    return f"{run['fmax_mhz']:.1f} MHz"
 
 
 def array_line(board: boards.Board, kind: str, found: Row) -> str:
@@ -98,7 +101,7 @@ def array_line(board: boards.Board, kind: str, found: Row) -> str:
 def refused(board: str, kind: str, found: Row) -> list[str]:
     """Sizes between the bound and the one that closes: why each did not."""
     lines = []
-    for name, size in found["sizes"].items():
+    for name, size in sorted(found["sizes"].items(), key=lambda item: [int(side) for side in item[0].split("x")]):
         first = size.get("routed", {}).get("1")
         if first is not None and not first.get("closes"):
             lines.append(f"- {board}, `{kind}` {name}: {outcome(first)}")
