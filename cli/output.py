@@ -45,13 +45,13 @@ def refuse_options(of: str, given: Mapping[str, Any]) -> None:
 
 def check_outputs(**paths: Path | None) -> None:
     """ConfigError for the first of these options' files that cannot be written, before any work."""
-    from tempfile import TemporaryFile
-
-    from bitwright.arch.errors import ConfigError
-
     for name, path in paths.items():
         if path is None:
             continue
+        from tempfile import TemporaryFile
+
+        from bitwright.arch.errors import ConfigError
+
         reason = "Is a directory" if path.is_dir() else None
         try:
             with TemporaryFile(dir=path.parent):
