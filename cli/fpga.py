@@ -168,8 +168,18 @@ def _check_folder(output: Path) -> None:
 
 
 def _print(row: dict[str, Any]) -> None:
-    clock = ("clock_mhz", "fmax_mhz", "slack_ns", "peak_gops_at_fmax", "build_s", "peak_memory_mib", "bitstream_bytes")
-    keys = (*clock, "netlist_simulated", "utilisation_of", "bitstream", "script", "next")
+    clock = ("clock_mhz", "fmax_mhz", "slack_ns", "peak_gops_at_fmax", "peak_gops_weights")
+    keys = (
+        *clock,
+        "build_s",
+        "peak_memory_mib",
+        "bitstream_bytes",
+        "netlist_simulated",
+        "utilisation_of",
+        "bitstream",
+        "script",
+        "next",
+    )
     print_table(("figure", "value"), [(key, row[key]) for key in keys if row.get(key) is not None])
     cells = sorted(row["utilisation"].items())
     print()

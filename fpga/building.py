@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.arch.errors import ConfigError, ToolError
+from bitwright.arch.isa.limits import limits
 from bitwright.arch.machine import Machine
 from bitwright.fpga import tools
 from bitwright.fpga.boards import Board
@@ -27,7 +28,7 @@ from bitwright.fpga.cell_counts import at_least, board_script, cells_of, in_part
 from bitwright.fpga.fitting import too_large
 from bitwright.fpga.wrapping import TOP, constraints, wrapper
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Progress = Callable[[str, int, int], None]
 NETLIST_SIMULATED = frozenset({"ecp5", "ice40"})
 """Families of which netlists pass the tests of the RTL, cell by cell: a 2 x 2 int8 array's, and a board's memory's."""
@@ -46,7 +47,7 @@ def build(
     else:
         from bitwright.fpga.top import verilog
     commands = tools.commands(board)
-    made_by = [tools.versioned("pyosys"), tools.router(board)]
+    made_by = [tools.versioned("pyosys"), *tools.made_by(board)]
     module, text = verilog(machine, board)
     files = {
         "design.v": text + wrapper(board, module),
@@ -137,13 +138,15 @@ def _built(
     fmax_mhz = min(clock["achieved"] for clock in clocks)
     target_mhz = board.clock_hz / 1e6
     used = {kind: count for kind, count in report["utilization"].items() if count["used"]}
-    macs = machine.array.rows * machine.array.cols
+    weights = max((found.name for found in limits(machine).formats), key=machine.macs_a_cycle)
+    macs = machine.macs_a_cycle(weights)
     content = (work / tools.bitstream(board)).read_bytes()
     return {
         "clock_mhz": target_mhz,
         "fmax_mhz": round(fmax_mhz, 3),
         "slack_ns": round(1e3 / target_mhz - 1e3 / fmax_mhz, 3),
-        "peak_gops_at_fmax": round(2 * macs * fmax_mhz / 1e3, 4),
+        "peak_gops_at_fmax": round(float(2 * macs) * fmax_mhz / 1e3, 4),
+        "peak_gops_weights": weights,
         "utilisation": used,
         "bitstream_bytes": len(content),
         "bitstream_sha256": hashlib.sha256(content).hexdigest(),

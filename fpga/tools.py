@@ -6,6 +6,7 @@ Those that pip installs; a native one of the same purpose on PATH is taken where
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -62,6 +63,18 @@ def versioned(package: str) -> str:
 def router(board: Board) -> str:
     """The package of a board's place and route with its version."""
     return versioned(_TOOLS[board.family][0][2])
+
+
+def made_by(board: Board) -> list[str]:
+    """What turns a board's netlist into a bitstream, each once: package and version, or of a native program its
+    content's hash, since not all of them tell a version. ToolError for a missing program."""
+    found: dict[str, None] = {}
+    for pips, native, package in _TOOLS[board.family]:
+        told, program = versioned(package), find(pips, native, package)
+        if told.endswith(" native"):
+            told = f"native {program.name} {hashlib.sha256(program.read_bytes()).hexdigest()[:12]}"
+        found[told] = None
+    return list(found)
 
 
 def commands(board: Board, seed: int = SEED) -> list[list[str]]:

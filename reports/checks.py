@@ -12,7 +12,7 @@ from typing import Any
 
 from bitwright.arch.errors import BitwrightError, ConfigError, MismatchError, StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The result schema that the report reads."""
 
 RELATIVE_TOLERANCE = 1e-6
@@ -66,6 +66,7 @@ OPERATOR_PARTS = ("attention_projections", "attention", "ffn", "head", "vector")
 ENERGY_PARTS = (
     "array",
     "array_idle",
+    "array_wires",
     "skew",
     "edge",
     "sram_act",
@@ -74,9 +75,10 @@ ENERGY_PARTS = (
     "dram",
     "dram_idle",
     "vector",
+    "clock_tree",
     "leakage",
 )
-AREA_PARTS = ("array", "edge", "sram", "vector")
+AREA_PARTS = ("array", "edge", "sram", "vector", "clock_tree")
 
 CYCLE_KEYS = tuple(f"cycles_{part}" for part in CYCLE_PARTS)
 OPERATOR_KEYS = tuple(f"cycles_op_{part}" for part in OPERATOR_PARTS)

@@ -53,6 +53,7 @@ PARTS: dict[str, list[tuple[str, str, str, str]]] = {
     "energy": [
         ("energy_array_uj", "array, computing", "#0072B2", ""),
         ("energy_array_idle_uj", "array, idle", "#0072B2", "/"),
+        ("energy_array_wires_uj", "array, wires", "#0072B2", "x"),
         ("energy_skew_uj", "skew registers", "#56B4E9", ""),
         ("energy_edge_uj", "dequantise and decode", "#E69F00", ""),
         ("energy_sram_act_uj", "activation SRAM", "#009E73", ""),
@@ -61,6 +62,7 @@ PARTS: dict[str, list[tuple[str, str, str, str]]] = {
         ("energy_dram_uj", "DRAM, moving", "#D55E00", ""),
         ("energy_dram_idle_uj", "DRAM, standby", "#D55E00", "/"),
         ("energy_vector_uj", "vector unit", "#CC79A7", ""),
+        ("energy_clock_tree_uj", "clock tree", "#F0E442", ""),
         ("energy_leakage_uj", "leakage", "#9AA3AE", ""),
     ],
     "area": [
@@ -68,6 +70,7 @@ PARTS: dict[str, list[tuple[str, str, str, str]]] = {
         ("area_edge_mm2", "array edge (decoders, skew)", "#E69F00", ""),
         ("area_sram_mm2", "SRAM", "#009E73", ""),
         ("area_vector_mm2", "vector unit", "#CC79A7", ""),
+        ("area_clock_tree_mm2", "clock tree", "#F0E442", ""),
     ],
 }
 """What each stacked bar is made of: (row key, name, colour, hatch); the keys sum to the bar's total."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from bitwright.arch import costs, formats, pe
-from bitwright.arch.costs.tables import CostTable, PECost, SramCost, UnitCost
+from bitwright.arch.costs.records import BlockTree, PECost, RegisterCost, SramCost, UnitCost
+from bitwright.arch.costs.tables import CostTable
+from bitwright.arch.costs.wires import Wires, side_um
 from bitwright.arch.errors import ConfigError
 from bitwright.arch.machine import Dataflow, Machine
 
 SUM_BITS = 32  # a word of the output buffer, one column
 MAX_PORT_BITS, MIN_PORT_BITS = 512, 64
 MIN_BANK_BYTES = 4096  # the SRAM table's smallest
+RANDOM_TOGGLES = 0.5  # changes a bit and word of uniform random data
+REGISTER_BLOCK_BITS = 128
 SLOTS = 2  # of a double buffer, each its own memory with its own port
 
 
@@ -43,6 +48,23 @@ NOTHING = Worker(0.0, 0.0)
 
 
 @dataclass(frozen=True)
+class WireCosts:
+    """Wires between the blocks of an array, by distance, pJ.
+
+    cell_pj, pass_pj   what reaches a cell from its neighbours in a cycle with work, and in one that passes sums on
+    weight_load_pj     the same for one weight into a cell, its beat on the other rows' bus included
+    act_pj, wgt_pj, out_pj   one word from its buffer to the array's edge or back, a weight or a sum of one column
+    """
+
+    cell_pj: float
+    pass_pj: float
+    weight_load_pj: float
+    act_pj: float
+    wgt_pj: float
+    out_pj: float
+
+
+@dataclass(frozen=True)
 class MachineCosts:
     """Every unit cost of one machine with one weight format at its border.
 
@@ -54,6 +76,8 @@ class MachineCosts:
     bypassed_pj     idle energy a cycle and column of decoders installed for other formats
     skew_bits       flip-flops of the skew and deskew triangles, each skew_clock_pj a cycle and skew_toggle_pj a change
     vector          a lane of the vector unit
+    wires           energy of wires by distance
+    clock_tree_pj   a cycle of the whole clock tree, from the root to every block's flip-flops
     Areas in um2, leakage in uW, energies in pJ.
     """
 
@@ -74,9 +98,12 @@ class MachineCosts:
     skew_clock_pj: float
     skew_toggle_pj: float
     vector: Worker
+    wires: WireCosts
+    clock_tree_pj: float
     array_um2: float
     edge_um2: float
     vector_um2: float
+    clock_tree_um2: float
     logic_leakage_uw: float
 
     def edge_pj(self, group_results: int, partial_sums: int, decoded: int, unit_cycles: int) -> float:
@@ -217,6 +244,7 @@ def machine_costs(machine: Machine, installed: tuple[str, ...], weight_format: s
     rows, cols, lanes = machine.array.rows, machine.array.cols, machine.vector.lanes
     skew_bits = skew_register_bits(machine)
     units = [unit for name, unit in found.items() if name != "cell"]
+    tree = _clocked(machine, cell, units, register, lane)
     borders = {name: unit for name, unit in found.items() if name.startswith("border ")}
     ports = _port_bits(machine, installed)
     buffers = {name: _sram(tables, machine.buffers.capacity_bytes(name), bits) for name, bits in ports.items()}
@@ -238,13 +266,56 @@ def machine_costs(machine: Machine, installed: tuple[str, ...], weight_format: s
         skew_clock_pj=register.clock_pj,
         skew_toggle_pj=register.toggle_pj,
         vector=Worker(lane.energy_pj_per_mac, lane.idle_energy_pj),
+        wires=_wire_costs(machine, cell, tables.wires(), ports),
+        clock_tree_pj=tree.energy_pj,
         array_um2=machine.cells * cell.area_um2,
         edge_um2=cols * sum(unit.area_um2 for unit in units) + skew_bits * register.area_um2,
         vector_um2=lanes * lane.area_um2,
-        logic_leakage_uw=machine.cells * cell.leakage_uw
+        clock_tree_um2=tree.area_um2,
+        logic_leakage_uw=tree.leakage_uw
+        + machine.cells * cell.leakage_uw
         + cols * sum(unit.leakage_uw for unit in units)
         + skew_bits * register.leakage_uw
         + lanes * lane.leakage_uw,
+    )
+
+
+def _wire_costs(machine: Machine, cell: PECost, wires: Wires, port_bits: Mapping[str, int]) -> WireCosts:
+    """Hops of one cell's side, and words from buffers that stand at the middle of the sides they feed.
+
+    Input ports' transitions are counted on real operands; of a word between buffer and array half of the bits change,
+    as of uniform random data. Weights here are a column's bits of the buffer's word, sums SUM_BITS.
+    """
+    rows, cols = machine.array.rows, machine.array.cols
+    hop_pj = wires.toggle_pj(side_um(cell.area_um2 + cell.clock_tree.area_um2))
+    bit_pj = hop_pj * RANDOM_TOGGLES
+    along_rows, along_cols = rows / 4, cols / 4
+    return WireCosts(
+        cell_pj=cell.hops * hop_pj,
+        pass_pj=cell.pass_hops * hop_pj,
+        weight_load_pj=(cell.weight_load_hops + (rows - 1) * cell.bus_beat_hops) * hop_pj,
+        act_pj=port_bits["act"] * bit_pj * along_rows,
+        wgt_pj=port_bits["wgt"] / cols * bit_pj * along_cols,
+        out_pj=SUM_BITS * bit_pj * along_cols,
+    )
+
+
+def _clocked(
+    machine: Machine, cell: PECost, units: Sequence[PECost | UnitCost], register: RegisterCost, lane: PECost
+) -> BlockTree:
+    """The clock tree of the whole machine: inside every block, and above the blocks.
+
+    Skew registers hang on it in blocks of REGISTER_BLOCK_BITS, as the table's share of a bit was measured.
+    """
+    skew_bits, cols, lanes = skew_register_bits(machine), machine.array.cols, machine.vector.lanes
+    blocks = [(machine.cells, cell), *((cols, unit) for unit in units), (skew_bits, register), (lanes, lane)]
+    roots = machine.cells + cols * len(units) + -(-skew_bits // REGISTER_BLOCK_BITS) + lanes
+    inside_um2 = sum(count * block.clock_tree.area_um2 for count, block in blocks)
+    above = table(machine).wires().tree(roots, inside_um2 + sum(count * block.area_um2 for count, block in blocks))
+    return BlockTree(
+        above.energy_pj + sum(count * block.clock_tree.energy_pj for count, block in blocks),
+        above.area_um2 + inside_um2,
+        above.leakage_uw + sum(count * block.clock_tree.leakage_uw for count, block in blocks),
     )
 
 

@@ -9,12 +9,10 @@ from bitwright.arch.dram_port import DramPort
 from bitwright.arch.machine import Machine
 from bitwright.arch.program import Program
 from bitwright.sim.activity import Activity
-from bitwright.sim.costs import MachineCosts
+from bitwright.sim.costs import RANDOM_TOGGLES, MachineCosts
 from bitwright.sim.counters import Counters
 from bitwright.workloads import mapping
 from bitwright.workloads.operators import Gemm
-
-SKEW_TOGGLES = 0.5  # changes a bit and streaming cycle in the skew registers: uniform random data
 
 
 @dataclass(frozen=True)
@@ -23,6 +21,7 @@ class Energy:
 
     array: float = 0.0
     array_idle: float = 0.0
+    array_wires: float = 0.0
     skew: float = 0.0
     edge: float = 0.0
     sram_act: float = 0.0
@@ -31,6 +30,7 @@ class Energy:
     dram: float = 0.0
     dram_idle: float = 0.0
     vector: float = 0.0
+    clock_tree: float = 0.0
     leakage: float = 0.0
 
     @property
@@ -77,7 +77,8 @@ def operator_energy(
     return Energy(
         array=counts.active_cell_cycles * unit.cell.op_pj + counts.wgt_words * array.cols * unit.weight_load_pj,
         array_idle=passing * unit.pass_pj + machine.cells * (cycles - streamed) * unit.cell.idle_pj,
-        skew=unit.skew_bits * (unit.skew_clock_pj * cycles + unit.skew_toggle_pj * SKEW_TOGGLES * streamed),
+        array_wires=_wires_pj(machine, unit, counts, passing),
+        skew=unit.skew_bits * (unit.skew_clock_pj * cycles + unit.skew_toggle_pj * RANDOM_TOGGLES * streamed),
         edge=unit.edge_pj(counts.group_results, counts.partial_sums, counts.border_weights, columns),
         sram_act=counts.act_words * unit.act.read_pj + filled["act"] / act_word * unit.act.write_pj,
         sram_wgt=counts.wgt_words * machine.array.cols * weight_bits / wgt_word * unit.wgt.read_pj
@@ -86,6 +87,7 @@ def operator_energy(
         dram=8 * (reads * unit.dram_read_pj_per_bit + writes * unit.dram_write_pj_per_bit),
         dram_idle=_dram_idle_pj(machine, unit, cycles - busy),
         vector=unit.vector.energy_pj(0, machine.vector.lanes * cycles),
+        clock_tree=unit.clock_tree_pj * cycles,
         leakage=_leakage_pj(machine, unit, cycles),
     )
 
@@ -94,12 +96,23 @@ def vector_energy(machine: Machine, unit: MachineCosts, lane_ops: int, cycles: i
     """Energy of `lane_ops` of element-wise work in `cycles`, while everything else stands still."""
     return Energy(
         vector=unit.vector.energy_pj(lane_ops, machine.vector.lanes * cycles),
+        clock_tree=unit.clock_tree_pj * cycles,
         array_idle=machine.cells * cycles * unit.cell.idle_pj,
         skew=unit.skew_bits * unit.skew_clock_pj * cycles,
         edge=unit.edge_pj(0, 0, 0, machine.array.cols * cycles),
         dram_idle=_dram_idle_pj(machine, unit, cycles),
         leakage=_leakage_pj(machine, unit, cycles),
     )
+
+
+def _wires_pj(machine: Machine, unit: MachineCosts, counts: Activity, passing: int) -> float:
+    """Between cells, and between buffers and the array: a word's wires are charged where its buffer is read or written,
+    but for what DRAM moves."""
+    wires, columns = unit.wires, machine.array.cols
+    cells = counts.active_cell_cycles * wires.cell_pj + passing * wires.pass_pj
+    weights = counts.wgt_words * columns * (wires.weight_load_pj + wires.wgt_pj)
+    sums = (counts.out_reads + counts.out_writes) * columns * wires.out_pj
+    return cells + weights + counts.act_words * wires.act_pj + sums
 
 
 def _dram_idle_pj(machine: Machine, unit: MachineCosts, cycles: int) -> float:

@@ -24,7 +24,7 @@ from bitwright.workloads.steps import static
 if TYPE_CHECKING:
     from bitwright.arch.space import Accuracy  # 10 ms, for perplexity alone
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 KINDS = ("attention_projections", "attention", "ffn", "head", "vector")
 

@@ -1,13 +1,9 @@
 """Cost tables as data: PE cells, edge units, SRAM and DRAM, with their provenance."""
 
+from bitwright.arch.costs.records import BlockTree, DramCost, PECost, RegisterCost, SramCost, UnitCost
 from bitwright.arch.costs.streams import StreamCost, stream, stream_nodes
 from bitwright.arch.costs.tables import (
     CostTable,
-    DramCost,
-    PECost,
-    RegisterCost,
-    SramCost,
-    UnitCost,
     dram,
     dram_names,
     load,
@@ -16,8 +12,10 @@ from bitwright.arch.costs.tables import (
     sram_1r1w,
     sram_22nm,
 )
+from bitwright.arch.costs.wires import Wires
 
 __all__ = [
+    "BlockTree",
     "CostTable",
     "DramCost",
     "PECost",
@@ -25,6 +23,7 @@ __all__ = [
     "SramCost",
     "StreamCost",
     "UnitCost",
+    "Wires",
     "dram",
     "dram_names",
     "load",

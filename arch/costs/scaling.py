@@ -24,8 +24,8 @@ from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from bitwright.arch.costs.records import SramCost
 from bitwright.arch.costs.streams import StreamCost
-from bitwright.arch.costs.tables import SramCost
 from bitwright.arch.errors import ConfigError, suggest
 
 LABEL = "scaled (Stillmaker and Baas 2017)"

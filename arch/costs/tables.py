@@ -11,12 +11,14 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from importlib import resources
 from typing import Any
 
 from bitwright.arch import dram as timed
+from bitwright.arch.costs.records import BlockTree, DramCost, PECost, RegisterCost, SramCost, UnitCost
+from bitwright.arch.costs.wires import Wires
 from bitwright.arch.errors import ConfigError, suggest
 
 DEFAULT_CELL_TYPE = "itrs-lstp"
@@ -28,131 +30,6 @@ FPGA_FILE = "fpga.json"  # of `fpga.sizing`: no node
 STREAMS_PREFIX = "streams_"
 REGENERATE = "python -m bitwright.rtl.asic.costs"
 _NOT_NODES = {DRAM_FILE, SRAM_FILE, SRAM_1R1W_FILE, SRAM_22NM_FILE, FPGA_FILE}
-
-
-@dataclass(frozen=True)
-class PECost:
-    """One PE cell of one dataflow, with weights of one format.
-
-    area_um2                 Cells only; sequential_um2 of it are registers.
-    min_period_ns, fmax_mhz  Of the netlist made for the table's clock.
-    energy_pj_per_mac        Dynamic energy of one active cycle on operands of a real model, clock included; no weight
-                             is loaded in it.
-    random_pj_per_mac        The same on uniform random operand codes.
-    pass_energy_pj           Of a cycle in which the array streams and this cell has no operand (valid = 0, act = 0):
-                             weights march through it (output-stationary) or partial sums (weight-stationary).
-    idle_energy_pj           Of a cycle in which all inputs stand still: the clock still runs.
-    leakage_uw               At the library's corner.
-    weight_load_pj           Weight-stationary: what loading and swapping in the cell's own weight adds, over all cycles
-                             that it touches, on top of their active, pass or idle energy. 0 for output-stationary.
-    bus_beat_pj              Weight-stationary: what one beat on the column's weight bus for another row adds. Every
-                             cell of a column sees all its beats, so that a tile of R weight rows adds
-                             weight_load_pj + (R - 1) * bus_beat_pj to a cell. 0 for output-stationary.
-    """
-
-    pe: str
-    dataflow: str
-    weight_format: str
-    area_um2: float
-    sequential_um2: float
-    min_period_ns: float
-    energy_pj_per_mac: float
-    random_pj_per_mac: float
-    pass_energy_pj: float
-    idle_energy_pj: float
-    leakage_uw: float
-    weight_load_pj: float
-    bus_beat_pj: float
-
-    @property
-    def fmax_mhz(self) -> float:
-        """1000 / min_period_ns."""
-        return 1e3 / self.min_period_ns
-
-
-@dataclass(frozen=True)
-class UnitCost:
-    """One unit at the edge of an array. `energy_pj_per_op` is one result, clock of that cycle included."""
-
-    name: str
-    variant: str
-    area_um2: float
-    sequential_um2: float
-    min_period_ns: float
-    energy_pj_per_op: float
-    idle_energy_pj: float
-    leakage_uw: float
-
-    @property
-    def fmax_mhz(self) -> float:
-        """1000 / min_period_ns."""
-        return 1e3 / self.min_period_ns
-
-
-@dataclass(frozen=True)
-class RegisterCost:
-    """One bit of a plain register (skew registers, delay lines).
-
-    clock_pj    A cycle in which the bit does not change.
-    toggle_pj   What one change of the bit adds (the next register's data pin included).
-    """
-
-    area_um2: float
-    clock_pj: float
-    toggle_pj: float
-    leakage_uw: float
-
-    def energy_pj(self, toggles_per_cycle: float) -> float:
-        """Energy of one bit and cycle at a given rate of change (0 to 1)."""
-        return self.clock_pj + self.toggle_pj * toggles_per_cycle
-
-
-@dataclass(frozen=True)
-class SramCost:
-    """One memory with one read-write port of `width_bits`; energies are of one whole word."""
-
-    capacity_bytes: float
-    width_bits: float
-    cell_type: str
-    read_pj: float
-    write_pj: float
-    leakage_mw: float
-    area_mm2: float
-    access_ns: float
-    cycle_ns: float
-
-
-@dataclass(frozen=True)
-class DramCost:
-    """One DRAM preset. Never compare `pj_per_bit` across scopes.
-
-    Energies are nan of a preset whose timings alone are known (scope "none"): `has_energy` is false.
-
-    pj_per_bit           Reading whole rows at full rate: pj of a read bit, its share of the background power and of
-                         the row's activation.
-    write_pj_per_bit     The same for writing. gddr6, hbm2e: equal to pj_per_bit, since their source gives one figure.
-    latency_ns           First data of a closed row: tRCD + CL.
-    activate_pj          One activation and precharge of one row in every device of the bus (0: not separable).
-    background_mw        Standby power with rows open (IDD3N, never in power-down), all devices and channels. At full
-                         rate it is already in pj_per_bit and write_pj_per_bit, since IDD4 includes it: add it only
-                         for the time in which no data moves (0: not separable).
-    """
-
-    name: str
-    scope: str
-    scope_text: str
-    source: str
-    bandwidth_gbytes_per_s: float
-    pj_per_bit: float
-    write_pj_per_bit: float
-    latency_ns: float
-    activate_pj: float
-    background_mw: float
-
-    @property
-    def has_energy(self) -> bool:
-        """Whether a source that can be cited gives its energy."""
-        return not math.isnan(self.pj_per_bit)
 
 
 @lru_cache(maxsize=16)
@@ -220,6 +97,10 @@ class CostTable:
             idle_energy_pj=energy["idle_energy_pj"],
             weight_load_pj=energy.get("weight_load_pj", 0.0),
             bus_beat_pj=energy.get("bus_beat_pj", 0.0),
+            hops=energy["hops"],
+            pass_hops=energy["pass_hops"],
+            weight_load_hops=energy.get("weight_load_hops", 0.0),
+            bus_beat_hops=energy.get("bus_beat_hops", 0.0),
             **_physical(entry),
         )
 
@@ -264,7 +145,12 @@ class CostTable:
     def register(self) -> RegisterCost:
         """Cost of one bit of a plain register."""
         entry = self.entry("register")
-        return RegisterCost(entry["area_um2"], entry["clock_pj"], entry["toggle_pj"], entry["leakage_uw"])
+        figures = {name: entry[name] for name in ("area_um2", "clock_pj", "toggle_pj", "leakage_uw")}
+        return RegisterCost(**figures, clock_tree=_block_tree(entry))
+
+    def wires(self) -> Wires:
+        """What wires and the clock tree above blocks are made of."""
+        return Wires.of(self.provenance)
 
     def sram(self, capacity_bytes: float, width_bits: float, cell_type: str = DEFAULT_CELL_TYPE) -> SramCost:
         """One SRAM, interpolated linearly in the logarithms of capacity, width and value between table entries.
@@ -278,9 +164,13 @@ class CostTable:
         return dram(name)
 
 
-def _physical(entry: Mapping[str, Any]) -> dict[str, float]:
+def _physical(entry: Mapping[str, Any]) -> dict[str, Any]:
     names = ("area_um2", "sequential_um2", "min_period_ns", "leakage_uw")
-    return {name: float(entry[name]) for name in names}
+    return {"clock_tree": _block_tree(entry)} | {name: float(entry[name]) for name in names}
+
+
+def _block_tree(entry: Mapping[str, Any]) -> BlockTree:
+    return BlockTree(entry["clock_tree_pj"], entry["clock_tree_um2"], entry["clock_tree_leakage_uw"])
 
 
 @lru_cache(maxsize=8)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.rtl.asic import unit_stimulus
-from bitwright.rtl.asic.activity import NetlistSimulator
+from bitwright.rtl.asic.activity import Activity, NetlistSimulator
 from bitwright.rtl.asic.choice import surroundings, wired_library
+from bitwright.rtl.asic.clock_tree import gated_trees
 from bitwright.rtl.asic.entries import RANDOM, REAL, REGISTER_BITS, REGISTER_STAGES, Entry
 from bitwright.rtl.asic.jsonout import rounded, write_json
 from bitwright.rtl.asic.liberty import library_path, node_name
+from bitwright.rtl.asic.netlist import Netlist
 from bitwright.rtl.asic.power import PowerModel
 from bitwright.rtl.asic.stimulus import ACTIVE, ARRAY_ROWS, IDLE, PASS, PERIOD, UNCOUNTED, Loading, Stimulus
 from bitwright.rtl.asic.synthesis import (
@@ -31,7 +33,7 @@ from bitwright.rtl.asic.synthesis import (
 from bitwright.rtl.asic.timing import Timing, analyse
 
 FORMATS_AT_ONCE = 6
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Part of every cache key: raise it when the arithmetic of timing, activity or power changes."""
 
 
@@ -139,9 +141,14 @@ class _Lazy:
         return self._made
 
     def physical(self) -> dict[str, Any]:
-        """Area, timing, leakage and provenance."""
+        """Area, timing, leakage, clock tree and provenance."""
         made, timing, _, _ = self.parts()
+        tree, below = gated_trees(made.netlist, self.builder.library, self.builder.conditions)
+        trees = [tree, *below]  # below clock gates, where there are any, as if they were open
         return {
+            "clock_tree_pj": sum(one.energy_pj for one in trees),
+            "clock_tree_um2": sum(one.area_um2 for one in trees),
+            "clock_tree_leakage_uw": sum(one.leakage_uw for one in trees),
             "area_um2": made.area.total_um2,
             "combinational_um2": made.area.combinational_um2,
             "sequential_um2": made.area.sequential_um2,
@@ -153,8 +160,9 @@ class _Lazy:
 
     def energies(self, stimuli: dict[str, dict[str, Stimulus]]) -> dict[str, dict[str, Any]]:
         """Energies by name, from the runs of each."""
-        _, _, simulator, model = self.parts()
+        made, _, simulator, model = self.parts()
         measured: dict[str, Bins] = {name: {} for name in stimuli}
+        hops: dict[str, Bins] = {name: {} for name in stimuli}
         runs = [(name, kind, stimulus) for name, kinds in stimuli.items() for kind, stimulus in kinds.items()]
         for same in {stimulus.bins for _, _, stimulus in runs}:
             chosen = [run for run in runs if run[2].bins == same]
@@ -162,24 +170,31 @@ class _Lazy:
             for (name, kind, _), activity in zip(chosen, activities, strict=True):
                 for which in sorted(set(same) - {UNCOUNTED}):
                     measured[name][kind, which] = model.energy(activity, which).total_pj
-        found = {
+                    hops[name][kind, which] = input_toggles(made.netlist, activity, which)
+        found: dict[str, dict[str, Any]] = {
             name: {**summary(bins), "stimuli_sha256": stimuli_sha256(stimuli[name])} for name, bins in measured.items()
         }
+        if self.entry.key.startswith("pe/"):
+            for name, bins in hops.items():
+                found[name] |= hop_summary(bins)
         for name, energy in found.items():
             print(f"{self.entry.key} {name}: {energy['energy_pj']:.3f} pJ", file=sys.stderr, flush=True)
         return found
 
 
 Bins = dict[tuple[str, int], float]
-"""Mean energy of a cycle, pJ, by run and bin of cycles."""
+"""Mean of a cycle, by run and bin of cycles: energy in pJ, or transitions."""
+
+
+def input_toggles(netlist: Netlist, activity: Activity, chosen: int) -> float:
+    """Transitions of all input ports in a cycle of one bin: what arrives on wires from neighbours. The clock, which the
+    simulation leaves still, is not among them."""
+    nets = [net for port in netlist.ports.values() if not port.is_output for net in port.nets]
+    return float((activity.rises[chosen, nets] + activity.falls[chosen, nets]).sum() / activity.lane_cycles[chosen])
 
 
 def summary(bins: Bins) -> dict[str, float]:
-    """The table's energies from the measured ones.
-
-    A tile's ARRAY_ROWS beats and its one load and swap fall into PERIOD active cycles, so the difference of two means
-    times PERIOD is what they add; the cell's own beat is one of the tile's.
-    """
+    """The table's energies from the measured ones."""
     found = {
         "energy_pj": bins[REAL, ACTIVE],
         "random_energy_pj": bins[RANDOM, ACTIVE],
@@ -188,11 +203,27 @@ def summary(bins: Bins) -> dict[str, float]:
     if (REAL, PASS) in bins:
         found["pass_energy_pj"] = bins[REAL, PASS]
     if (Loading.OWN.value, ACTIVE) in bins:
-        beats_pj = PERIOD * (bins[Loading.BEATS.value, ACTIVE] - bins[REAL, ACTIVE])
-        load_pj = PERIOD * (bins[Loading.OWN.value, ACTIVE] - bins[Loading.BEATS.value, ACTIVE])
-        found["bus_beat_pj"] = beats_pj / ARRAY_ROWS
-        found["weight_load_pj"] = load_pj + found["bus_beat_pj"]
+        found["bus_beat_pj"], found["weight_load_pj"] = _of_loads(bins)
     return found
+
+
+def hop_summary(bins: Bins) -> dict[str, float]:
+    """The same of a cell's `input_toggles`; in idle cycles there are none."""
+    assert bins[REAL, IDLE] == 0, "idle cycles hold all inputs"
+    found = {"hops": bins[REAL, ACTIVE], "pass_hops": bins[REAL, PASS]}
+    if (Loading.OWN.value, ACTIVE) in bins:
+        found["bus_beat_hops"], found["weight_load_hops"] = _of_loads(bins)
+    return found
+
+
+def _of_loads(bins: Bins) -> tuple[float, float]:
+    """What a beat for another row adds, and a load of the cell's own weight.
+
+    A tile's ARRAY_ROWS beats and its one load and swap fall into PERIOD active cycles, so the difference of two means
+    times PERIOD is what they add; the cell's own beat is one of the tile's.
+    """
+    beat = PERIOD * (bins[Loading.BEATS.value, ACTIVE] - bins[REAL, ACTIVE]) / ARRAY_ROWS
+    return beat, PERIOD * (bins[Loading.OWN.value, ACTIVE] - bins[Loading.BEATS.value, ACTIVE]) + beat
 
 
 def _register_result(result: dict[str, Any]) -> dict[str, Any]:
@@ -207,6 +238,9 @@ def _register_result(result: dict[str, Any]) -> dict[str, Any]:
             "clock_pj": clock_pj,
             "toggle_pj": toggle_pj,
             "leakage_uw": result["leakage_uw"] / bits,
+            "clock_tree_pj": result["clock_tree_pj"] / bits,
+            "clock_tree_um2": result["clock_tree_um2"] / bits,
+            "clock_tree_leakage_uw": result["clock_tree_leakage_uw"] / bits,
             "measured_on": f"{REGISTER_BITS} bits x {REGISTER_STAGES} stages",
             "provenance": result["provenance"],
         }

@@ -6,19 +6,33 @@ with a full fan-out, is no slower than the clock slew that timing assumes (the f
 cycle. A clock gate hangs on the tree like a flip-flop and is counted with the design; what it drives is a tree below
 it that moves as often as the gate is open.
 SINKS is an assumption; a library's own fan-out limits are of that order (SG13G2: default_max_fanout 8).
-Not modelled: placement, spines, skew groups, useful skew; trees above the block.
+Not modelled: placement, spines, skew groups, useful skew. Above blocks: arch/costs/wires.py, with `repeater`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bitwright.arch.errors import ConfigError
 from bitwright.rtl.asic.choice import is_buffer
 from bitwright.rtl.asic.liberty import Cell, Library
 from bitwright.rtl.asic.netlist import Netlist
 from bitwright.rtl.asic.timing import Conditions, clock_pin
 
 SINKS = 16
+
+
+@dataclass(frozen=True)
+class Repeater:
+    """A buffer of the tree above blocks, at the largest load that it drives without its output being slower than the
+    clock slew that timing assumes: capacitances of its input and of that load, internal energy of a rise and a fall."""
+
+    cell: str
+    pin_ff: float
+    load_ff: float
+    internal_fj: float
+    area_um2: float
+    leakage_uw: float
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,37 @@ def tree_buffer(library: Library, pin_ff: float, conditions: Conditions) -> Cell
     if not fit:
         return min(buffers, key=lambda cell: (slews[cell.name], cell.name))
     return min(fit, key=lambda cell: (cell.area_um2, cell.name))
+
+
+def repeater(library: Library, conditions: Conditions) -> Repeater:
+    """The library's buffer of least energy a driven fF (its pin's charge and its inside), then by name.
+
+    Raises ConfigError when no buffer drives more than its own input at the clock slew.
+    """
+    slew_ns, found = conditions.clock_slew_ns, []
+    for outline in library.outlines():
+        if is_buffer(outline):
+            cell = library.cell(outline.name)
+            load_ff, pin_ff = _largest_load_ff(cell, slew_ns), cell.inputs[0].capacitance_ff
+            if load_ff > pin_ff:
+                internal_fj = _internal_fj(cell, slew_ns, load_ff)
+                made = Repeater(cell.name, pin_ff, load_ff, internal_fj, cell.area_um2, cell.leakage_nw / 1e3)
+                found.append(((library.voltage_v**2 * pin_ff + internal_fj) / load_ff, cell.name, made))
+    if not found:
+        raise ConfigError(f"{library.where}: no buffer drives another at a clock slew of {slew_ns * 1e3:g} ps")
+    return min(found)[2]
+
+
+def _largest_load_ff(cell: Cell, slew_ns: float) -> float:
+    """Where the output's slew grows beyond `slew_ns`, within the tables; 0 where it always is."""
+    tables = cell.outputs[0].timing[0].tables
+    low, high = 0.0, max((tables[name].other or (0.0,))[-1] for name in ("rise_transition", "fall_transition"))
+    if _slew_ns(cell, slew_ns, high) <= slew_ns:
+        return high
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _slew_ns(cell, slew_ns, middle) <= slew_ns else (low, middle)
+    return low
 
 
 def _slew_ns(cell: Cell, slew_ns: float, load_ff: float) -> float:

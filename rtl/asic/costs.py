@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bitwright.arch.errors import ConfigError
 from bitwright.rtl.asic import commands, operands
 from bitwright.rtl.asic.characterise import Builder
+from bitwright.rtl.asic.clock_tree import repeater
 from bitwright.rtl.asic.entries import entries
 from bitwright.rtl.asic.jsonout import rounded, write_json
 from bitwright.rtl.asic.stimulus import ARRAY_ROWS
@@ -44,7 +46,7 @@ def build_costs(
     """
     chosen = entries(only, more_formats)
     builder = Builder(node, clock_mhz, cache or commands.work_folder("costs"))
-    head = {"schema_version": 2, "node": node, "clock_mhz": clock_mhz, "provenance": _provenance(builder)}
+    head = {"schema_version": 3, "node": node, "clock_mhz": clock_mhz, "provenance": _provenance(builder)}
     made = {}
     if before and only:
         _refuse_other_origin(before, head, only)
@@ -80,6 +82,8 @@ def _provenance(builder: Builder) -> dict[str, Any]:
             "library": builder.library.name,
             "voltage_v": builder.library.voltage_v,
             "wire_load": builder.library.wire_load.name,
+            "wire_ff_per_um": builder.library.wire_load.ff_per_length,
+            "clock_buffer": asdict(repeater(builder.library, builder.conditions)),
             "corner": "typical, 25 C",
             "glitches": "not included (zero-delay activity)",
             "operands": found.origin,

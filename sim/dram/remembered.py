@@ -20,7 +20,7 @@ from bitwright.arch.dram import Device
 from bitwright.sim.dram.channel import Binding, Channel, Interval
 from bitwright.sim.dram.reference import Counts, Run
 
-_MOST_OUTCOMES = 1 << 17  # some 100 MiB; a model takes thousands
+_MOST = 1 << 17  # outcomes, situations and reaches together: 70 MiB after 520,000 random runs; a model takes thousands
 
 
 class _Situation:
@@ -69,15 +69,18 @@ class Known:
         self.device = device
         self.intervals: dict[tuple[int, int, bool], Interval] = {}
         self.outcomes = 0
+        self._size = 0
         self._situations: dict[Binding, _Situation] = {}
         self._reaches: dict[tuple[int, int], _Reach] = {}
         self._rested: dict[tuple[bool, ...], _Situation] = {}
-        self.idle = self.situation(Channel(device).binding()[1])
+        self.idle = _Situation(Channel(device).binding()[1])
+        self._situations[self.idle.binding] = self.idle
 
     def situation(self, binding: Binding) -> _Situation:
         """The one object of `binding`."""
         found = self._situations.get(binding)
         if found is None:
+            self._one_more()
             found = self._situations[binding] = _Situation(binding)
         return found
 
@@ -90,18 +93,28 @@ class Known:
         return found
 
     def keep(self, situation: _Situation, key: _Key, outcome: _Outcome) -> None:
-        """Remember it. When there are too many, all are forgotten."""
-        if self.outcomes >= _MOST_OUTCOMES:
-            for each in self._situations.values():
-                each.outcomes.clear()
-            self.outcomes = 0
+        """Remember it."""
+        self._one_more()
         situation.outcomes[key] = outcome
         self.outcomes += 1
+
+    def _one_more(self) -> None:
+        """Room for one. When there is too much, all is forgotten but what idle is: channels go on from situations of
+        their own, of which nothing is known any more."""
+        if self._size >= _MOST:
+            for each in self._situations.values():
+                each.outcomes.clear()
+            for known_ones in (self._situations, self._reaches, self._rested):
+                known_ones.clear()
+            self._situations[self.idle.binding] = self.idle
+            self.outcomes = self._size = 0
+        self._size += 1
 
     def reach(self, offset: int, bursts: int) -> _Reach:
         """Of a run from burst `offset` of a row of all banks on."""
         found = self._reaches.get((offset, bursts))
         if found is None:
+            self._one_more()
             found = self._reaches[offset, bursts] = _reach(self.device, offset, bursts)
         return found
 
@@ -157,7 +170,7 @@ class RememberedChannel:
     def same_state(self, other: RememberedChannel) -> bool:
         """Whether both will do the same from now on, whatever comes (counts may differ)."""
         return (
-            self._situation is other._situation
+            (self._situation is other._situation or self._situation.binding == other._situation.binding)
             and self._at == other._at
             and self._due == other._due
             and self._rows == other._rows

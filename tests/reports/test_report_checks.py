@@ -74,8 +74,8 @@ def test_a_wrong_value_names_row_field_value_and_rule(
 
 def test_another_schema_is_refused(make_rows: Callable[..., Rows]) -> None:
     rows = make_rows(1)
-    rows[0]["schema_version"] = 2
-    assert message(rows, StoreError) == f"row {rows[0]['key']!r}, field 'schema_version' = 2: must be 1 {AGAIN}"
+    rows[0]["schema_version"] = 1
+    assert message(rows, StoreError) == f"row {rows[0]['key']!r}, field 'schema_version' = 1: must be 2 {AGAIN}"
 
 
 def test_a_key_may_appear_once(make_rows: Callable[..., Rows]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from bitwright.arch import costs as tables
 from bitwright.arch import machine as machines
 from bitwright.arch.dram_port import DramPort
 from bitwright.sim import activity, engine
-from bitwright.sim.costs import MachineCosts, Sram, Worker, machine_costs
+from bitwright.sim.costs import MachineCosts, Sram, WireCosts, Worker, machine_costs, skew_register_bits
 from bitwright.sim.counters import Counters
 from bitwright.sim.energy import Energy, operator_energy, vector_energy
 from bitwright.workloads import mapping
@@ -32,9 +35,12 @@ UNIT = MachineCosts(
     skew_clock_pj=97.0,
     skew_toggle_pj=101.0,
     vector=Worker(103.0, 107.0),
+    wires=WireCosts(cell_pj=127.0, pass_pj=131.0, weight_load_pj=137.0, act_pj=139.0, wgt_pj=149.0, out_pj=151.0),
+    clock_tree_pj=157.0,
     array_um2=1.0,
     edge_um2=1.0,
     vector_um2=1.0,
+    clock_tree_um2=1.0,
     logic_leakage_uw=109.0,
 )
 LEAKAGE_UW = 109.0 + 43.0 + 59.0 + 71.0
@@ -58,6 +64,10 @@ def test_weight_stationary_by_hand() -> None:
     assert counters.cycles_stream == 10
     assert energy.array == 10 * 3 * 4 * 2.0 + 3 * 4 * 7.0
     assert energy.array_idle == 10 * 4 * 5.0 + (cycles - 10) * 16 * 3.0
+    # 10 activation words, 3 weight words of 4 columns, and 10 output words of 4 columns written, none read back.
+    between = 10 * 139.0 + 3 * 4 * (137.0 + 149.0) + 10 * 4 * 151.0
+    assert energy.array_wires == 10 * 3 * 4 * 127.0 + 10 * 4 * 131.0 + between
+    assert energy.clock_tree == 157.0 * cycles
     assert energy.skew == 89 * (97.0 * cycles + 101.0 * 0.5 * 10)
     # 20 outputs leave through the group unit, none is partial, 6 weights pass the border, over 4 columns.
     columns = 4 * cycles
@@ -82,6 +92,8 @@ def test_output_stationary_by_hand() -> None:
     assert counters.cycles_stream == 9
     assert energy.array == (4 + 4 + 2) * 3 * 4 * 2.0 + 9 * 4 * 7.0
     assert energy.array_idle == 2 * 3 * 4 * 5.0 + (cycles - 9) * 16 * 3.0
+    between = 9 * 139.0 + 9 * 4 * (137.0 + 149.0) + 10 * 4 * 151.0
+    assert energy.array_wires == 10 * 3 * 4 * 127.0 + 2 * 3 * 4 * 131.0 + between
     columns = 4 * cycles
     by_hand = 20 * 11.0 + (columns - 20) * 13.0 + columns * 19.0 + 18 * 23.0 + (columns - 18) * 29.0 + columns * 31.0
     assert energy.edge == by_hand
@@ -95,10 +107,12 @@ def test_element_wise_work_by_hand() -> None:
     assert energy.vector == 30 * 103.0 + (2 * 16 - 30) * 107.0
     assert energy.array_idle == 2 * 16 * 3.0
     assert energy.skew == 89 * 97.0 * 2
+    assert energy.clock_tree == 157.0 * 2
     assert energy.edge == 8 * (13.0 + 19.0 + 29.0 + 31.0)
     assert energy.dram_idle == pytest.approx(83.0 * 2 * 4.0)
     assert energy.leakage == pytest.approx(LEAKAGE_UW * 2 * 4e-3)
-    assert (energy.array, energy.sram_act, energy.sram_wgt, energy.sram_out, energy.dram) == (0, 0, 0, 0, 0)
+    assert (energy.array, energy.array_wires) == (0, 0)
+    assert (energy.sram_act, energy.sram_wgt, energy.sram_out, energy.dram) == (0, 0, 0, 0)
 
 
 def test_every_installed_decoder_is_charged() -> None:
@@ -117,3 +131,26 @@ def test_one_weight_port_serves_the_widest_installed_format() -> None:
     wide = machine_costs(machine, ("int4", "int8"), "int4")
     narrow = machine_costs(machine, ("int4",), "int4")
     assert (wide.wgt.width_bits, narrow.wgt.width_bits) == (128, 64)
+
+
+def test_wires_and_clock_tree_of_a_machine_by_hand() -> None:
+    """int8-4x4: from the cost table's entries to what a hop, a word and a cycle of the clock cost."""
+    machine = machines.load("int8-4x4")
+    unit, cost = machine_costs(machine, ("int8",), "int8"), tables.load("nangate45")
+    cell, register, lane = cost.pe("int8-mac", "ws", "int8"), cost.register(), cost.pe("fp16-mac", "os")
+    hop_fj = 0.5 * 0.1774 * math.sqrt((cell.area_um2 + cell.clock_tree.area_um2) / 0.7) * 1.1**2
+    assert unit.wires.cell_pj == pytest.approx(cell.hops * hop_fj / 1e3)
+    assert unit.wires.pass_pj == pytest.approx(cell.pass_hops * hop_fj / 1e3)
+    assert unit.wires.weight_load_pj == pytest.approx((cell.weight_load_hops + 3 * cell.bus_beat_hops) * hop_fj / 1e3)
+    # One cell's side away on average: to four rows of 8 bits, from four columns; half of the bits change.
+    assert unit.wires.act_pj == pytest.approx(4 * 8 / 2 * hop_fj / 1e3)
+    assert unit.wires.wgt_pj == pytest.approx(8 / 2 * hop_fj / 1e3)
+    assert unit.wires.out_pj == pytest.approx(32 / 2 * hop_fj / 1e3)
+    units = [cost.unit("group-dequantiser", "int8-mac", "int8"), cost.unit("int-accumulator")]
+    bits = skew_register_bits(machine)
+    blocks = [(16, cell), *((4, one) for one in units), (bits, register), (16, lane)]
+    assert unit.clock_tree_um2 > sum(count * one.clock_tree.area_um2 for count, one in blocks)
+    inside = sum(count * one.clock_tree.energy_pj for count, one in blocks)
+    area_um2 = sum(count * (one.area_um2 + one.clock_tree.area_um2) for count, one in blocks)
+    above = cost.wires().tree(16 + 2 * 4 + math.ceil(bits / 128) + 16, area_um2)
+    assert unit.clock_tree_pj == pytest.approx(inside + above.energy_pj)

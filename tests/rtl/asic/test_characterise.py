@@ -14,9 +14,11 @@ from bitwright.rtl import pe as rtl_pe
 from bitwright.rtl.asic import characterise, costs, operands, stimulus, unit_stimulus
 from bitwright.rtl.asic.activity import NetlistSimulator
 from bitwright.rtl.asic.characterise import Bins, Builder
+from bitwright.rtl.asic.choice import surroundings
+from bitwright.rtl.asic.clock_tree import repeater
 from bitwright.rtl.asic.entries import Entry, entries
 from bitwright.rtl.asic.jsonout import rounded, write_json
-from bitwright.rtl.asic.liberty import Library
+from bitwright.rtl.asic.liberty import Cell, Library
 from bitwright.rtl.asic.power import PowerModel
 from bitwright.rtl.asic.stimulus import ACTIVE, IDLE, PASS, Loading, Stimulus
 from bitwright.rtl.asic.synthesis import synthesize_verilog
@@ -161,6 +163,30 @@ def test_the_load_of_a_tile_scales_with_its_rows() -> None:
     found = characterise.summary({**bins, ("beats", ACTIVE): 1.25, ("own", ACTIVE): 1.5})
     assert (found["bus_beat_pj"], found["weight_load_pj"]) == (1.0, 17.0)
     assert found["weight_load_pj"] + 15 * found["bus_beat_pj"] == 64 * (1.5 - 1.0)
+
+
+def test_a_repeater_drives_its_load_at_the_clock_slew(nangate45: Library) -> None:
+    """No buffer of the library drives more capacitance for its energy, nor this one more without a slower output."""
+    conditions = surroundings(nangate45)[1]
+    found, slew_ns = repeater(nangate45, conditions), conditions.clock_slew_ns
+
+    def output_slew_ns(cell: Cell, load_ff: float) -> float:
+        tables = cell.outputs[0].timing[0].tables
+        return max(tables["rise_transition"].at(slew_ns, load_ff), tables["fall_transition"].at(slew_ns, load_ff))
+
+    def pj_a_ff(cell: Cell, load_ff: float) -> float:
+        inside = sum(arc.rise.at(slew_ns, load_ff) + arc.fall.at(slew_ns, load_ff) for arc in cell.outputs[0].power)
+        return (inside + nangate45.voltage_v**2 * cell.inputs[0].capacitance_ff) / load_ff
+
+    chosen = nangate45.cell(found.cell)
+    assert output_slew_ns(chosen, found.load_ff) == pytest.approx(slew_ns, rel=1e-9)
+    assert found.internal_fj == pytest.approx(
+        found.load_ff * pj_a_ff(chosen, found.load_ff) - 1.21 * found.pin_ff, rel=1e-9
+    )
+    others = [nangate45.cell(name) for name in ("BUF_X1", "BUF_X2", "BUF_X4", "BUF_X8", "CLKBUF_X1", "CLKBUF_X2")]
+    for cell in others:
+        loads = [load for load in np.arange(1.0, 500.0) if output_slew_ns(cell, float(load)) <= slew_ns]
+        assert pj_a_ff(cell, float(loads[-1])) > pj_a_ff(chosen, found.load_ff), cell.name
 
 
 @pytest.mark.parametrize(("name", "dataflow"), CELLS)

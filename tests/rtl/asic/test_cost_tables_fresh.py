@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from bitwright.arch import costs
 from bitwright.rtl.asic import cells, operands, stream_costs, stream_parts
 from bitwright.rtl.asic.characterise import Builder, stimuli_sha256
 from bitwright.rtl.asic.costs import CLOCK_MHZ
-from bitwright.rtl.asic.entries import entries
+from bitwright.rtl.asic.entries import REAL, Entry, entries
 from bitwright.rtl.asic.jsonout import rounded
 from bitwright.rtl.asic.sram_table import CELL_TYPES, GRIDS, WHEEL_SHA256, Grid
+from bitwright.rtl.asic.stimulus import ACTIVE, ARRAY_ROWS, PASS, PERIOD, Stimulus
 from bitwright.rtl.asic.synthesis import sha256_text
 
 REGENERATE = "run: python -m bitwright.rtl.asic.costs"
@@ -54,6 +57,30 @@ def test_every_stimulus_is_todays() -> None:
             today = {name: stimuli_sha256(entry.stimuli(name)) for name in entry.measures}
             stale += [f"{entry.key} {name}" for name in today if today[name] != stored[name]["stimuli_sha256"]]
     assert not stale, f"cost table nangate45: {len(stale)} energies are stale, {stale[:5]}; {REGENERATE}"
+
+
+def transitions(entry: Entry, given: Stimulus, chosen: int) -> float:
+    """Mean changes of all input ports a cycle of one bin, from the port values and the widths in the Verilog."""
+    cycles, total = np.flatnonzero(np.array(given.bins) == chosen), 0.0
+    for name, values in given.ports.items():
+        width = re.search(rf"^  input (?:\[(\d+):0\] )?{name};$", entry.verilog, re.MULTILINE)
+        assert width, f"{entry.key}: no port {name}"
+        changed = (values[cycles] ^ values[cycles - 1]).astype(np.uint64) & np.uint64((2 << int(width[1] or 0)) - 1)
+        total += float(np.bitwise_count(changed).mean(axis=1).sum())
+    return total / len(cycles)
+
+
+def test_hops_are_the_transitions_of_the_stimuli() -> None:
+    table = costs.load("nangate45")
+    for entry in entries("pe/"):
+        found, runs = table.entry(entry.key)["energies"][entry.default], entry.stimuli(entry.default)
+        assert found["hops"] == pytest.approx(transitions(entry, runs[REAL], ACTIVE), rel=1e-5), entry.key
+        assert found["pass_hops"] == pytest.approx(transitions(entry, runs[REAL], PASS), rel=1e-5), entry.key
+        if entry.loads:
+            quiet, beats, own = (transitions(entry, runs[kind], ACTIVE) for kind in (REAL, "beats", "own"))
+            beat = (beats - quiet) * PERIOD / ARRAY_ROWS
+            assert found["bus_beat_hops"] == pytest.approx(beat, rel=1e-4), entry.key
+            assert found["weight_load_hops"] == pytest.approx((own - beats) * PERIOD + beat, rel=1e-4), entry.key
 
 
 def test_every_cell_meets_the_tables_clock() -> None:

@@ -87,9 +87,20 @@ def test_a_copy_goes_its_own_way() -> None:
 
 
 def test_when_too_much_is_known_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembering, "_MOST_OUTCOMES", 5)
+    """Everything that grows, idle excepted; runs are as before, and states that are equal stay so."""
+    monkeypatch.setattr(remembering, "_MOST", 20)
     device = dram.load("ddr4-3200-x64").device
     shared = Known(device)
-    runs = [Run(97 * index, 1 + index % 9, index % 3 == 0, 50 * index) for index in range(60)]
-    equals_its_bursts(device, shared, runs)
-    assert 0 < shared.outcomes <= 5
+    idle, runs = shared.idle, [Run(97 * index, 1 + index % 9, index % 3 == 0, 50 * index) for index in range(200)]
+    for first in range(0, 200, 20):
+        equals_its_bursts(device, shared, runs[first : first + 20])
+        assert len(shared._situations) + len(shared._reaches) + shared.outcomes <= 21
+        assert len(shared._rested) <= len(shared._situations)
+        assert shared.outcomes >= sum(len(each.outcomes) for each in shared._situations.values())
+        assert shared.idle is idle is shared.situation(idle.binding)
+    one = RememberedChannel(shared)
+    one.serve(runs[0])
+    monkeypatch.setattr(remembering, "_MOST", 0)
+    other = RememberedChannel(shared)
+    other.serve(runs[0])
+    assert one.same_state(other)
