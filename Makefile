@@ -130,7 +130,7 @@ fpga: $(STAMP) ## bitstreams: arrays on iCEBreaker, Tang Nano 9K and ULX3S; int8
 	$(BIN)/bitwright fpga build --board icebreaker --machine int8-2x2 --array
 	$(BIN)/bitwright fpga build --board ulx3s-85f --machine int8-4x4 --array
 	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/shift-add-12x12-board.yaml
-	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/int8-8x8-board.yaml
+	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/int8-12x8-board.yaml
 	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/lut-2x16-board.yaml
 	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/bit-serial-4x6-board.yaml
 

@@ -84,7 +84,7 @@ def build(
 
     Examples:
 
-      bitwright fpga build --board ulx3s-85f --machine examples/int8-8x8-board.yaml
+      bitwright fpga build --board ulx3s-85f --machine examples/int8-12x8-board.yaml
 
       bitwright fpga build --board tang-nano-9k --machine int8-2x2 --array --json
     """

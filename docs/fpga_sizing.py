@@ -32,8 +32,9 @@ counted as 4-input LUTs (7-series: 6-input), flip-flops, multipliers and block R
 
 An array alone behind a serial line (fpga/array_top.py). Sizes are n x n and n x (n + 1), one side at a time (`lut`: two rows, a column at a time): "largest" is
 of that sequence, and another shape may hold more (2 x 4 of `int8 in DSPs` would use all eight of an iCEBreaker). "By synthesis" is the largest whose netlist
-needs no more than the part has: the next of the sequence does not fit, and placement may refuse this one too (it also puts carries and distributed memory
-into LUTs). "Closes" is the largest, from there down, that is placed, routed and meets the board's clock, with the clock that three seeds reach. `int8 in
+needs no more than the part has: the next of the sequence needs more, or its synthesis was stopped at the cap and says nothing (the bisection takes it for too
+large); and placement may refuse this one too (it also puts carries and distributed memory into LUTs). "Closes" is the largest, from there down, that is placed,
+routed and meets the board's clock with the first of three seeds; the other two are shown, and one that misses the clock or was stopped does not undo it. `int8 in
 DSPs` multiplies in DSPs, everything else in LUTs; MACs of the weights that the column says, so that a MAC of one row is not one of another's. `bitwright fpga
 build --array` tells the tools neither: it puts multiplications into DSPs on ECP5 and Gowin, into LUTs on the iCE40.
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from bitwright.arch import pe
 from bitwright.arch.pe.block_dot import BlockDot
-from bitwright.arch.pe.block_gates import gate_counts_of
+from bitwright.arch.pe.block_gates import gate_counts, gate_counts_of
+from bitwright.rtl.asic import cells as pe_cells
 from bitwright.rtl.asic.liberty import library_path, read_library
 
 Row = dict[str, Any]
@@ -59,9 +60,12 @@ def papers(made: dict[str, Any]) -> list[list[str]]:
     olive = 1024 * area("outlier-victim")
     ratios = {name: cell / area(name) for name in ("fp16-mac", "fp16-mac:acc_format=fp16")}
     half, whole = area("half table of 8"), area("table of 16")
-    lut, lut_fed = area("lut") / 512, (area("lut") + 2 * half) / 512
+    tile_spec = pe.stream("lut")
+    products = tile_spec.m * tile_spec.n * tile_spec.k
+    lut, lut_fed = area("lut") / products, (area("lut") + tile_spec.m * half) / products
     stages = {name.rpartition("=")[2]: row for name, row in ablation.items()}
-    first, share = stages["unpu"], 16 / 64
+    first, share = stages["unpu"], pe_cells.stream_spec(next(iter(ablation))).n / tile_spec.n
+    assert (share, tile_spec.n) == (1 / 4, 64), "the texts below say so"
     found = [
         [
             "BitMoD cell / `fp16-mac`, area of a PE; fp32 and fp16 sum",
@@ -178,7 +182,8 @@ def lut_against_mac(made: dict[str, Any]) -> list[list[str]]:
             area, energy = [], []
             for bits in WEIGHT_BITS:
                 tile = _tile(bits, activation)
-                fed = tiles[tile]["area_um2"] + 16 / columns * parts[tables[activation]]["area_um2"]
+                share = pe_cells.stream_spec(tile).n / columns
+                fed = tiles[tile]["area_um2"] + share * parts[tables[activation]]["area_um2"]
                 area.append(per_mac(rows[name]) * tiles[tile]["macs_per_cycle"] / fed)
                 energy.append(rows[name]["energy_pj_per_mac"] / tiles[tile]["energy_pj_per_mac"])
             lines.append(
@@ -232,7 +237,7 @@ def block_dots(made: dict[str, Any]) -> list[list[str]]:
                 f"on random codes an energy of {random:.2f}; over MXFP8 with the paper's aligner of 24 bits instead of our exact sum "
                 f"(in our hands {per_mac(aligned) / per_mac(base):.2f} times as large) "
                 f"{per_mac(row) / per_mac(aligned):.2f}, {row['energy_pj_per_mac'] / aligned['energy_pj_per_mac']:.2f}. The paper's "
-                "own counts (Table 6) with Nangate45's full adder, AND and multiplexer, and our fp32 accumulator a block: an area of "
+                "own counts (Table 6) with Nangate45's full adder, AND and multiplexer, and our fp32 accumulator a block, the scales' adders or products counted as there: an area of "
                 f"{weighed[name] / weighed['mxfp8-dot']:.2f}. {READ_DOTS[name]}",
             ]
         )
@@ -261,7 +266,8 @@ READ_DOTS = {
 
 def table_6_um2(name: str, accumulator_um2: float) -> float:
     """um2 a MAC of the paper's one-bit cells (`block_gates`), each as a cell of this library: an array cell as AND2_X1
-    and FA_X1, adder, subtractor and comparator cells as FA_X1, multiplexers as MUX2_X1; and an accumulator a block."""
+    and FA_X1, adder, subtractor and comparator cells as FA_X1, multiplexers as MUX2_X1; and a block's accumulator and scales: two 8-bit additions for E8M0, for E4M3 two products
+    counted as the table counts a minifloat's (the second one multiplies a sum, and is larger in hardware)."""
     library = read_library(library_path("nangate45"))
     adder, gate, choice = (library.cell(cell).area_um2 for cell in ("FA_X1", "AND2_X1", "MUX2_X1"))
     spec = pe.stream(name)
@@ -269,4 +275,9 @@ def table_6_um2(name: str, accumulator_um2: float) -> float:
     cells = gate_counts_of(spec)
     adders = cells.adder + cells.exponent_adder + cells.exponent_subtractor + cells.exponent_comparator
     lanes = cells.multiplier * (adder + gate) + adders * adder + (cells.aligner + cells.normaliser) * choice
-    return (lanes + accumulator_um2) / spec.lanes
+    if spec.scale_format == "e8m0":
+        scales = 2 * 8 * adder
+    else:
+        product = gate_counts(exponent_bits=4, mantissa_bits=3, lanes=1)
+        scales = 2 * (product.multiplier * (adder + gate) + product.exponent_adder * adder)
+    return (lanes + scales + accumulator_um2) / spec.lanes

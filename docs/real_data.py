@@ -9,6 +9,7 @@ stimuli, made again, whose hashes the rows carry. A row of another stimulus stop
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,8 +31,10 @@ SAME_WORK = 0.01
 """MACs a cycle of the real and the random run may differ by this much to count as the same work."""
 FAR = 0.1
 """Energy and toggle ratios further apart than this are listed."""
-OUTLIER = "int2"
-"""The format that lies far from all others: most of its real codes are zero. Correlations with and without it."""
+OUTLIERS = ("int2", "int2_asym")
+"""Formats that lie far from all others: most of their real codes are one value. Correlations with and without them."""
+FEWEST = 4
+"""Fewer rows are not correlated."""
 LABELLED = ("lut", "int8-int4-mac", "outlier-victim", "flint", "opt3", "fp16-mac", "int8-mac", "shift-add")
 """Points with a name in the picture."""
 
@@ -44,11 +47,12 @@ format that they take. Each distribution is counted on the very stimulus that th
 
 - **toggles**: share of an operand's bits that differ from the cycle before (Hamming distance over width), real / random;
 - **zeros**: share of codes that are all zero bits (minus zero is another code);
-- **digits**: share of places where a code's bit differs from the one below, the non-zero digits of a radix-2 Booth recoding;
+- **digits**: share of places where a code's bit differs from the one below, the non-zero digits of a radix-2 Booth recoding; of two's complement alone;
 - **entropy**: bits of information a code, where codes are narrow enough to count (up to {limit} bits).
 
 "Toggles a MAC" is the ratio real / random of the toggles of both operands together, per multiply-accumulate as the energy is. Energy is all of it,
 with the clock and leakage, which do not depend on data; "moving" is the part that does (switching and internal energy of logic and data pins).
+All formats of one array cell see the same activations: its rows are not independent points, and a correlation over them is one over its weights.
 
 ![Energy ratio against toggle ratio and against the share of products that are not zero](real-data.svg)
 """
@@ -63,10 +67,12 @@ changes its sign flips every bit above it, and yet it costs less: what it lacks 
   sum, its scale) moves on.
 - `fp16-mac`: fewer toggles, yet with an fp32 sum {fp32} of the energy. The exponents of both operands together have a standard deviation of {real} on real
   data and {random} on random: random products are mostly shifted far away from the sum, real ones meet it, and alignment, addition and rounding work
-  on more of their bits. With an fp16 sum the ratio is {fp16}; why was not found. None of the three measures sees exponents.
+  on more of their bits. That would hold of every form of this PE; yet the pipelined one (`pipeline=2`) has {pipelined}, and with an fp16 sum it is {fp16}.
+  Why was not found: exponents are at most a part of it. None of the three measures sees them.
 - `lut`, `int8-int4-mac`, `outlier-victim`, `opt3`, `opt4c`: a MAC is not the same work in both runs (modes drawn at random; steps that take as long as
   their data say), so that the clock and leakage of a MAC differ too. They are left out of the second line of the table.
-- `int2` weights of an array cell: most real codes are zero, and the format pulls every correlation with it; hence the lines without it.
+- `int2` and `int2_asym` weights of an array cell: most real codes are one value, and two formats of a cell's twenty pull every correlation with them; hence
+  the lines without one and both. Signs change between these lines: correlations of toggles over array cells say nothing that would hold for a new format.
 """
 
 
@@ -102,8 +108,12 @@ class Point:
 
     @property
     def digits(self) -> float:
-        """Pairs of digits that are not zero, as if operands were independent: a multiplier's partial products."""
-        real, random = (float(np.prod([one.digit_share for one in each.values()])) for each in (self.real, self.random))
+        """Pairs of digits that are not zero, as if operands were independent: a multiplier's partial products. nan
+        unless both operands are two's complement."""
+        shares = [[one.digit_share for one in each.values()] for each in (self.real, self.random)]
+        if any(share is None for each in shares for share in each):
+            return math.nan
+        real, random = (float(np.prod(each)) for each in shares)  # type: ignore[arg-type]
         return real / random
 
 
@@ -202,10 +212,15 @@ def correlations(groups: dict[str, list[Point]]) -> str:
     columns = ["rows", "number", *(f"with {name}: Pearson, Spearman" for name in MEASURES)]
     lines = [columns, ["---"] * len(columns)]
     for title, points in groups.items():
-        energy, line = [point.energy for point in points], [title, str(len(points))]
+        line = [title, str(len(points))]
         for measure in MEASURES.values():
-            values = [measure(point) for point in points]
-            line.append(f"{pearson(energy, values):+.2f}, {pearson(ranks(energy), ranks(values)):+.2f}")
+            known = [(point.energy, measure(point)) for point in points if not math.isnan(measure(point))]
+            if len(known) < FEWEST:
+                line.append("")
+                continue
+            energy, values = zip(*known, strict=True)
+            fewer = f" (of {len(known)})" if len(known) < len(points) else ""
+            line.append(f"{pearson(energy, values):+.2f}, {pearson(ranks(energy), ranks(values)):+.2f}{fewer}")
         lines.append(line)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -214,11 +229,14 @@ def groups_of(streams: list[Point], arrays: list[Point]) -> dict[str, list[Point
     """What to correlate over."""
     same = [point for point in streams if abs(point.macs - 1) <= SAME_WORK]
     groups = {"PEs behind streams, all": streams, f"of them, same MACs a cycle to {100 * SAME_WORK:g} %": same}
-    groups["array cells, all formats"] = arrays
-    for name in pe.names():
-        groups[f"`{name}` cell, its formats"] = [one for one in arrays if one.name == name]
-        rest = [one for one in groups[f"`{name}` cell, its formats"] if one.format != OUTLIER]
-        groups[f"`{name}` cell, without `{OUTLIER}`"] = rest
+    parts = {"array cells": arrays}
+    parts |= {f"`{name}` cell": [one for one in arrays if one.name == name] for name in pe.names()}
+    for title, points in parts.items():
+        groups[f"{title}, all formats"] = points
+        for left_out in (OUTLIERS[:1], OUTLIERS):
+            rest = [one for one in points if one.format not in left_out]
+            if any(one.format == left_out[-1] for one in points):
+                groups[f"{title}, without {' and '.join(f'`{each}`' for each in left_out)}"] = rest
     return groups
 
 
@@ -261,6 +279,7 @@ def reading(streams: Sequence[Point]) -> str:
         real=f"{exponent_spread(False):.1f}",
         random=f"{exponent_spread(True):.1f}",
         fp32=f"{by_name['fp16-mac'].energy:.2f}",
+        pipelined=f"{by_name['fp16-mac:pipeline=2'].energy:.2f}",
         fp16=f"{by_name['fp16-mac:acc_format=fp16'].energy:.2f}",
     )
 
@@ -327,7 +346,7 @@ def _panel(measure: str, kinds: Sequence[tuple[list[Point], str, str]], x: int, 
             name = f"{point.name} {point.format}".strip()
             at = f'cx="{along(value):.1f}" cy="{up(point.energy):.1f}"'
             out.append(f'<circle {at} r="4" fill="{colour}" opacity="0.8"><title>{name}</title></circle>')
-            if point.name in LABELLED and point.format in ("", OUTLIER):
+            if point.name in LABELLED and point.format in ("", OUTLIERS[0]):
                 out.append(_label(name, along(value), up(point.energy), x, taken))
     return out
 

@@ -1,8 +1,8 @@
 """What each block of a design takes: Yosys on the hierarchy as it is written, module by module.
 
 A build flattens the design first, which lets Yosys work across blocks and leaves no names: its cells cannot be told
-apart by block. Here nothing crosses a block's border, so that the sum is more than the build's (int8-8x8 on an
-ULX3S-85F: 40,432 LUTs against 34,228). Neither placed nor timed.
+apart by block. Here nothing crosses a block's border, so that the sum is more than the build's (docs/fpga.md says by
+how much for one machine). Neither placed nor timed.
 """
 
 from __future__ import annotations

@@ -154,16 +154,18 @@ def script(family: str, arithmetic: Arithmetic, top: str, *, pads: bool, gowin: 
 
 def board_script(board: Board, top: str) -> str:
     """The script of builds for a board."""
-    series = "gw2a" if "18C" in board.part[-1] else "gw1n"
-    return script(board.family, UNTOLD[board.family], top, pads=True, gowin=series)
+    return script(board.family, UNTOLD[board.family], top, pads=True, gowin=gowin_series(board))
 
 
-def synthesize(
-    folder: Path, verilog: str, top: str, family: str, arithmetic: Arithmetic, *, pads: bool, cap_s: float
-) -> Ran:
-    """Map Verilog to a family's cells in `folder`; its `design.json` is there where the status is 0."""
+def gowin_series(board: Board) -> str:
+    """What Yosys calls the series of a Gowin board's part; of no meaning for another board."""
+    return "gw2a" if "18C" in board.part[-1] else "gw1n"
+
+
+def synthesize(folder: Path, verilog: str, commands: str, cap_s: float) -> Ran:
+    """Map Verilog in `folder` by a `script`; its `design.json` is there where the status is 0."""
     (folder / "design.v").write_text(verilog)
-    (folder / "synthesis.ys").write_text(script(family, arithmetic, top, pads=pads))
+    (folder / "synthesis.ys").write_text(commands)
     driver = Path(__file__).parents[1] / "rtl" / "asic" / "yosys_driver.py"
     command = [sys.executable, "-P", str(driver), "synthesis.ys"]
     return run_capped(command, folder, "yosys.log", cap_s, MEMORY_GIB)

@@ -31,6 +31,7 @@ from bitwright.fpga.cell_counts import (
     Ran,
     capacity,
     cells_of,
+    gowin_series,
     resources,
     run_capped,
     script,
@@ -101,7 +102,7 @@ def pe_row(name: str, cap_s: float) -> Row:
         row[family] = {}
         for arithmetic in Arithmetic:
             with TemporaryDirectory() as folder:
-                ran = synthesize(Path(folder), verilog, top, family, arithmetic, pads=False, cap_s=cap_s)
+                ran = synthesize(Path(folder), verilog, script(family, arithmetic, top, pads=False), cap_s)
                 row[family][arithmetic.value] = _counted(ran, Path(folder), family, top)
     return row
 
@@ -134,6 +135,7 @@ class Search:
     def __init__(self, board: Board, kind: Kind, kept: Row, cap_s: float, changed: Callable[[], None]) -> None:
         self.board, self.kind, self.kept, self.cap_s, self._changed = board, kind, kept, cap_s, changed
         self.sizes = kind.sizes()
+        self._script = script(board.family, kind.arithmetic, TOP, pads=True, gowin=gowin_series(board))
 
     def largest_by_synthesis(self) -> int:
         """Index of the largest size whose netlist exceeds nothing; -1 for none.
@@ -181,7 +183,7 @@ class Search:
         made_from = {
             "rtl_sha256": sha256_text(text),
             "tools": [yosys_version(), tools.router(self.board)],
-            "script": script(self.board.family, self.kind.arithmetic, TOP, pads=True),
+            "script": self._script,
         }
         entry: Row = self.kept.setdefault(f"{rows}x{cols}", {})
         if not made_from.items() <= entry.items():
@@ -204,7 +206,7 @@ class Search:
 
     def _synthesized(self, folder: Path) -> Row:
         family = self.board.family
-        ran = synthesize(folder, self._text, TOP, family, self.kind.arithmetic, pads=True, cap_s=self.cap_s)
+        ran = synthesize(folder, self._text, self._script, self.cap_s)
         return _counted(ran, folder, family, TOP)
 
     def _route(self, index: int, seeds: tuple[int, ...]) -> list[Row]:

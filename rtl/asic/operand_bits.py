@@ -6,7 +6,7 @@ that a PE holds for several cycles counts in each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from bitwright.arch.pe import PESpec
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 ENTROPY_LIMIT_BITS = 10
 """Wider codes have too many values for the entropy of some ten thousand of them to mean anything."""
 
+INTEGERS = ("int", "mxint", "nvint")
+"""How the names of operands in two's complement begin."""
+
 
 @dataclass(frozen=True)
 class OperandBits:
@@ -31,7 +34,8 @@ class OperandBits:
     zero_share       Codes whose bits are all 0. A minifloat's minus zero and a zero point's code are others.
     digit_share      Digits that are not 0 when a code is recoded as Booth does, one bit a digit: places where a bit
                      differs from the one below (below the lowest: 0). What a multiplier adds up; of two's complement
-                     small in small numbers of either sign, whose bits toggle as much as large ones'.
+                     small in small numbers of either sign, whose bits toggle as much as large ones'. None of codes
+                     that are not two's complement.
     entropy_bits     Of a code: -sum p log2 p of how often each occurs, which for n codes seen is too low by about
                      (values - 1) / (2 n ln 2); None above ENTROPY_LIMIT_BITS.
     """
@@ -40,7 +44,7 @@ class OperandBits:
     toggle_rate: float
     ones_share: float
     zero_share: float
-    digit_share: float
+    digit_share: float | None
     entropy_bits: float | None
 
     @property
@@ -59,17 +63,20 @@ def stream_operands(spec: StreamSpec | BitSerial, stimulus: Stimulus) -> dict[st
     for field in fields:
         width = field.bits * field.lanes
         if field.name in names:
-            found[field.name] = _counted(payload[..., start : start + width], field, stimulus)
+            operand = spec.wgt if field.name in ("wgt", "code") else spec.act
+            signed = field.signed or operand.name.startswith(INTEGERS)  # of its own format: none is unsigned
+            found[field.name] = _counted(payload[..., start : start + width], replace(field, signed=signed), stimulus)
         start += width
     return found
 
 
 def cell_operands(spec: PESpec, stimulus: Stimulus) -> dict[str, OperandBits]:
     """`act` and `wgt` of an output-stationary array cell, both of which move in every cycle."""
-    found = {}
-    for name, width in (("act", spec.act.bits), ("wgt", spec.wgt.bits)):
-        bits = (stimulus.ports[name][..., None] >> np.arange(width)) & 1
-        found[name] = _counted(bits, Field(name, width), stimulus)
+    found, unsigned = {}, stimulus.ports.get("wgt_unsigned", np.zeros(1)).any()
+    for name, operand in (("act", spec.act), ("wgt", spec.wgt)):
+        bits = (stimulus.ports[name][..., None] >> np.arange(operand.bits)) & 1
+        signed = operand.name.startswith(INTEGERS) and not (name == "wgt" and unsigned)
+        found[name] = _counted(bits, Field(name, operand.bits, signed=signed), stimulus)
     return found
 
 
@@ -84,7 +91,9 @@ def _counted(bits: NDArray[np.int64] | NDArray[np.uint8], field: Field, stimulus
         toggle_rate=float((now != before).mean()),
         ones_share=float(now.mean()),
         zero_share=float((~now.any(axis=-1)).mean()),
-        digit_share=float((np.diff(now.astype(np.int8), axis=-1, prepend=np.int8(0)) != 0).mean()),
+        digit_share=float((np.diff(now.astype(np.int8), axis=-1, prepend=np.int8(0)) != 0).mean())
+        if field.signed
+        else None,
         entropy_bits=_entropy_bits(now) if field.bits <= ENTROPY_LIMIT_BITS else None,
     )
 

@@ -12,12 +12,15 @@ from bitwright.fpga.cell_counts import (
     FAMILIES,
     Arithmetic,
     at_least,
+    board_script,
     cells_of,
     in_parts_names,
     resources,
     run_capped,
+    script,
     synthesize,
 )
+from bitwright.fpga.sizing import KINDS, Search
 
 DESIGN = """
 module design(input clk, input [31:0] next, output reg [31:0] held,
@@ -33,9 +36,17 @@ SMALL = DESIGN.replace("15:0", "7:0").replace("signed [31:0]", "signed [15:0]")
 
 
 def counts(folder: Path, text: str, family: str, arithmetic: Arithmetic) -> dict[str, float]:
-    ran = synthesize(folder, text, "design", family, arithmetic, pads=False, cap_s=300)
+    ran = synthesize(folder, text, script(family, arithmetic, "design", pads=False), cap_s=300)
     assert ran.status == 0
     return resources(family, cells_of(folder / "design.json", "design"))
+
+
+def test_a_search_maps_to_the_boards_own_series() -> None:
+    """The Tang Nano 9K's part is a GW1N, the 20K's a GW2A: builds and searches tell Yosys so alike."""
+    for name, series in (("tang-nano-9k", "gw1n"), ("tang-nano-20k", "gw2a")):
+        board = boards.get(name)
+        assert f"synth_gowin -family {series} " in board_script(board, "board")
+        assert f"-family {series} " in Search(board, KINDS["shift-add"], {}, 1.0, lambda: None)._script
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -159,7 +159,7 @@ def _failure(code: int, errors: str, limits: Limits) -> tuple[Status, dict[str, 
     if code in (-signal.SIGXCPU, -signal.SIGKILL):
         return Status.CAPPED, {}, f"unfinished after {limits.processor_s:g} s of processor time"
     if "MemoryError" in last or "bad_alloc" in errors or "Unable to allocate" in last:
-        return Status.CAPPED, {}, f"needs more than {limits.memory_gib:g} GiB: {last[:120]}"
+        return Status.CAPPED, {}, f"needs more than {limits.memory_gib:g} GiB"
     return Status.FAILED, {}, f"exit code {code}: {last[:160]}"
 
 

@@ -22,7 +22,7 @@ class Row:
     remark: str = ""
 
 
-HEADER = ("GEMM M,K,N", "array", "who", "cycles", "/ ours", "CPU s", "/ ours", "wall s", "MiB", "")
+HEADER = ("GEMM M,K,N", "array", "who", "cycles", "cycles / ours", "CPU s", "CPU s / fast engine", "wall s", "MiB", "")
 
 
 def cells(row: Row) -> tuple[str, ...]:

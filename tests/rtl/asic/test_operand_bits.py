@@ -64,7 +64,8 @@ def test_a_pe_behind_streams_sees_its_steps(name: str, random: bool) -> None:
         assert one.bits_per_cycle == field.bits * field.lanes
         assert one.toggle_rate == pytest.approx(flips / count / field.bits, rel=1e-12)
         assert one.ones_share == pytest.approx(ones / count / field.bits, rel=1e-12)
-        assert one.digit_share == pytest.approx(digits / count / field.bits, rel=1e-12)
+        signed = name != "nvfp4-dot"  # minifloats have no digits
+        assert one.digit_share == (pytest.approx(digits / count / field.bits, rel=1e-12) if signed else None)
         assert one.zero_share == pytest.approx(seen[0] / count, rel=1e-12)
         entropy = -sum(n / count * math.log2(n / count) for n in seen.values())
         assert one.entropy_bits == pytest.approx(entropy, rel=1e-9)
@@ -101,5 +102,8 @@ def test_weights_of_fewer_bits_toggle_as_much_but_have_fewer_digits() -> None:
     spec = pe.get("int8-mac")
     found = {name: cell_operands(spec, cell_stimulus(spec, "os", name, random=True)) for name in ("int8", "int4")}
     assert found["int4"]["wgt"].toggle_rate == pytest.approx(found["int8"]["wgt"].toggle_rate, rel=0.05)
-    assert found["int4"]["wgt"].digit_share < 0.6 * found["int8"]["wgt"].digit_share
+    shares = {name: each["wgt"].digit_share for name, each in found.items()}
+    assert shares["int4"] is not None
+    assert shares["int8"] is not None
+    assert shares["int4"] < 0.6 * shares["int8"]
     assert found["int4"]["act"] == found["int8"]["act"]
