@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 from bitwright.arch import costs
 from bitwright.arch.errors import BitwrightError, ConfigError
@@ -40,3 +43,28 @@ def output_path(chosen: Path | None, default: str) -> Path:
 def work_folder(name: str) -> Path:
     """`build/<name>` of a source checkout, else a folder in the user's cache."""
     return cache_folder().parent / name
+
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def in_parallel(
+    make: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], processes: int
+) -> Iterator[tuple[Any, Any]]:
+    """(first argument, result) of each call, as they come, at most `processes` at once, begun in the given order.
+
+    A call that raises ends it: its error is raised, and calls that were not begun are not. One process: here, in order.
+    """
+    if processes == 1:
+        for each in arguments:
+            yield each[0], make(*each)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        begun = {pool.submit(make, *each): each[0] for each in arguments}
+        try:
+            for done in as_completed(begun):
+                yield begun[done], done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -35,30 +35,38 @@ def build_costs(
     more_formats: Sequence[str] = (),
     cache: Path | None = None,
     before: dict[str, Any] | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """The cost table of a node as JSON data.
 
     only           Build only entries whose key starts with this; the others are taken from `before`, a whole table.
     more_formats   Formats beyond the built-in ones (registered from outside) to measure as well.
     cache          Where finished pieces are kept; None: build/costs of the checkout, else the user's cache.
+    processes      How many entries are made at once.
     Raises ToolError when a tool or library is missing; ConfigError for an unknown node or entry, a clock that an entry
     does not reach, or a `before` that was not made in the same way.
     """
     chosen = entries(only, more_formats)
-    builder = Builder(node, clock_mhz, cache or commands.work_folder("costs"))
+    folder = cache or commands.work_folder("costs")
+    builder = Builder(node, clock_mhz, folder)
     head = {"schema_version": 3, "node": node, "clock_mhz": clock_mhz, "provenance": _provenance(builder)}
     made = {}
     if before and only:
         _refuse_other_origin(before, head, only)
         made = dict(before["entries"])
-    for entry in chosen:
-        result = builder.build(entry)
+    calls = [(entry.key, node, clock_mhz, folder, more_formats) for entry in chosen]
+    for key, result in commands.in_parallel(_built, calls, processes):
         if "fmax_mhz" in result and result["fmax_mhz"] < clock_mhz:
             raise ConfigError(
-                f"clock_mhz = {clock_mhz}: {entry.key} reaches {result['fmax_mhz']:.1f} MHz (choose a lower clock)"
+                f"clock_mhz = {clock_mhz}: {key} reaches {result['fmax_mhz']:.1f} MHz (choose a lower clock)"
             )
-        made[entry.key] = result
+        made[key] = result
     return {**head, "entries": made}
+
+
+def _built(key: str, node: str, clock_mhz: int, folder: Path, more_formats: Sequence[str]) -> dict[str, Any]:
+    (entry,) = (one for one in entries(key, more_formats) if one.key == key)
+    return Builder(node, clock_mhz, folder).build(entry)
 
 
 def _refuse_other_origin(before: dict[str, Any], head: dict[str, Any], only: str) -> None:
@@ -108,7 +116,12 @@ def main() -> None:
     output = commands.output_path(options.output, f"{options.node}.json")
     before = json.loads(output.read_text()) if output.is_file() else None
     table = build_costs(
-        options.node, clock_mhz=options.clock_mhz, only=options.only, more_formats=options.format, before=before
+        options.node,
+        clock_mhz=options.clock_mhz,
+        only=options.only,
+        more_formats=options.format,
+        before=before,
+        processes=commands.processors(),
     )
     write_json(output, table)
     print(json.dumps({"entries": len(table["entries"]), "output": str(output)}))

@@ -2,9 +2,9 @@
 arch/costs/streams_<node>.json.
 
 One row a PE (cells.synthesize_stream), one more with clock gating, and on the default node with operand isolation, with
-both, and at each of OTHER_CLOCKS_MHZ. The table is written after each one, and a row whose RTL, stimuli, library, tool,
-clock and method are still the same is kept, as are netlists: a run that was stopped goes on where it was. A clock that
-a PE does not reach is a row that says so (`meets_clock`).
+both, and at each of OTHER_CLOCKS_MHZ; as many at once as there are processors. The table is written after each one, and
+a row whose RTL, stimuli, library, tool, clock and method are still the same is kept, as are netlists: a run that was
+stopped goes on where it was. A clock that a PE does not reach is a row that says so (`meets_clock`).
 Machines do not read this table; their cells and edge units are in arch/costs/<node>.json.
 """
 
@@ -15,7 +15,7 @@ import itertools
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,73 +81,80 @@ def moving_sha256(name: str) -> str:
     return cells.moving_stimulus(spec).sha256
 
 
-def section(
-    table: dict[str, Any],
-    clock_mhz: float,
-    *,
-    clock_gating: bool = False,
-    operand_isolation: bool = False,
-    own: str | None = None,
-) -> dict[str, Any]:
-    """The rows of a table by PE, to be added to: "rows" at its own clock, "clock_gated", "isolated",
-    "isolated_clock_gated", `own` (one of SECTIONS), "clocks" by the others."""
-    switches = ["isolated"] * operand_isolation + ["clock_gated"] * clock_gating
-    if own is not None:
-        found = table.setdefault(own, {})
-    elif switches:
-        found = table.setdefault("_".join(switches), {})
-    elif clock_mhz == table["clock_mhz"]:
-        found = table.setdefault("rows", {})
-    else:
-        found = table.setdefault("clocks", {}).setdefault(f"{clock_mhz:g}", {})
-    rows: dict[str, Any] = found
-    return rows
+@dataclass(frozen=True)
+class Wanted:
+    """A row of the table.
+
+    clock_mhz   Of the row; the table's, but for rows of "clocks".
+    own         The section of SECTIONS that it is of; None: by its clock and switches.
+    moving      Without energies of moving operands, or with those of another stimulus, it is stale too.
+    """
+
+    name: str
+    clock_mhz: float
+    clock_gating: bool = False
+    operand_isolation: bool = False
+    own: str | None = None
+    moving: bool = False
+
+    def __str__(self) -> str:
+        gated, isolated = ", clock-gated" * self.clock_gating, ", isolated" * self.operand_isolation
+        return f"{self.name}, {self.clock_mhz:g} MHz{gated}{isolated}"
+
+    def rows(self, table: dict[str, Any]) -> dict[str, Any]:
+        """The rows by PE that it is one of, to be added to: "rows" at the table's clock, "clock_gated", "isolated",
+        "isolated_clock_gated", `own`, "clocks" by the others."""
+        switches = ["isolated"] * self.operand_isolation + ["clock_gated"] * self.clock_gating
+        if self.own is not None:
+            found = table.setdefault(self.own, {})
+        elif switches:
+            found = table.setdefault("_".join(switches), {})
+        elif self.clock_mhz == table["clock_mhz"]:
+            found = table.setdefault("rows", {})
+        else:
+            found = table.setdefault("clocks", {}).setdefault(f"{self.clock_mhz:g}", {})
+        rows: dict[str, Any] = found
+        return rows
+
+    def is_fresh(self, kept: dict[str, Any], library_sha256: str) -> bool:
+        """Whether `kept` is of today's library, RTL, stimuli, method and tool."""
+        if not kept.get("tool", "").startswith(yosys_version()):
+            return False
+        today = {"library_sha256": library_sha256, "clock_mhz": self.clock_mhz, "method": cells.STREAM_METHOD}
+        today["rtl_sha256"] = rtl_sha256(self.name, operand_isolation=self.operand_isolation)
+        today["stimuli_sha256"] = stimuli_sha256(self.name)
+        if self.moving:
+            today["moving_stimulus_sha256"] = moving_sha256(self.name)
+        return bool(rounded(today).items() <= kept.items())
+
+    def make(self, node: str | Path) -> dict[str, Any]:
+        """The row; its netlist is kept."""
+        print(f"streams: {self}", file=sys.stderr, flush=True)
+        return cells.synthesize_stream(
+            self.name,
+            node,
+            self.clock_mhz,
+            commands.work_folder("netlists"),
+            clock_gating=self.clock_gating,
+            operand_isolation=self.operand_isolation,
+        )
 
 
 def build(
-    path: Path,
-    node: str | Path,
-    clock_mhz: float,
-    names: Sequence[str],
-    *,
-    clock_gating: bool = False,
-    operand_isolation: bool = False,
-    moving: bool = False,
-    own: str | None = None,
-    other_mhz: float | None = None,
+    path: Path, node: str | Path, clock_mhz: float, wanted: Sequence[Wanted], processes: int = 1
 ) -> dict[str, Any]:
-    """Write the rows of `names` that are missing or stale into the table at `path`, one after the other.
+    """Write the rows that are missing or stale into the table of `clock_mhz` at `path`, each as soon as it is made.
 
-    clock_mhz    Of the table.
-    moving       A row without energies of moving operands, or with those of another stimulus, is stale too.
-    own          The section of SECTIONS that the rows are of.
-    other_mhz    Of the rows, when not the table's.
+    processes   How many rows are made at once, each by a process of its own.
     Raises as `cells.synthesize_stream`; what was written before stays.
     """
-    rows_mhz = other_mhz or clock_mhz
-    same = {
-        "library_sha256": read_library(library_path(node)).sha256,
-        "clock_mhz": rows_mhz,
-        "method": cells.STREAM_METHOD,
-    }
-    cache = commands.work_folder("netlists")
+    library_sha256 = read_library(library_path(node)).sha256
     table: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     table |= {"schema_version": 3, "node": node_name(node), "command": "python -m bitwright.rtl.asic.stream_costs"}
     table["clock_mhz"] = clock_mhz
-    rows = section(table, rows_mhz, clock_gating=clock_gating, operand_isolation=operand_isolation, own=own)
-    for name in names:
-        kept = rows.get(name, {})
-        wanted = {**same, "rtl_sha256": rtl_sha256(name, operand_isolation=operand_isolation)}
-        wanted["stimuli_sha256"] = kept and stimuli_sha256(name)
-        if moving:
-            wanted["moving_stimulus_sha256"] = kept and moving_sha256(name)
-        if kept.get("tool", "").startswith(yosys_version()) and rounded(wanted).items() <= kept.items():
-            continue
-        how = f"{rows_mhz:g} MHz{', clock-gated' * clock_gating}{', isolated' * operand_isolation}"
-        print(f"streams: {name}, {how}", file=sys.stderr, flush=True)
-        rows[name] = cells.synthesize_stream(
-            name, node, rows_mhz, cache, clock_gating=clock_gating, operand_isolation=operand_isolation
-        )
+    stale = [row for row in wanted if not row.is_fresh(row.rows(table).get(row.name, {}), library_sha256)]
+    for row, made in commands.in_parallel(Wanted.make, [(row, node) for row in stale], processes):
+        row.rows(table)[row.name] = made
         write_json(path, table)
     return table
 
@@ -212,18 +219,19 @@ def main() -> None:
     missing = {*pe.all_names()} - {name.partition(":")[0] for name in PES}
     assert not missing, f"PEs without a row: {missing}"
     node = options.liberty or options.node
-    whole = options.liberty is None
-    others = OTHER_CLOCKS_MHZ if whole else ()
+    whole, clock_mhz = options.liberty is None, options.clock_mhz
+    switches = (False, True)
+    wanted = []
     for name in names:  # all rows of the quick ones before any of the slow
-        for isolation, gating in itertools.product((False, True) if whole else (False,), (False, True)):
-            table = build(
-                path, node, options.clock_mhz, [name], clock_gating=gating, operand_isolation=isolation, moving=whole
-            )
-        for other_mhz in others:
-            table = build(path, node, options.clock_mhz, [name], other_mhz=other_mhz)
+        wanted += [
+            Wanted(name, clock_mhz, gating, isolation, moving=whole)
+            for isolation, gating in itertools.product(switches if whole else (False,), switches)
+        ]
+        wanted += [Wanted(name, other_mhz) for other_mhz in (OTHER_CLOCKS_MHZ if whole else ())]
+    if options.only is None and whole:
+        wanted += [Wanted(tile, clock_mhz, own=own) for own, tiles in SECTIONS.items() for tile in tiles]
+    table = build(path, node, clock_mhz, wanted, commands.processors())
     if options.only is None:
-        for own, tiles in SECTIONS.items() if whole else ():
-            build(path, node, options.clock_mhz, tiles, own=own)
         build_parts(path, node, options.clock_mhz)
         table = build_glitches(path, node, options.clock_mhz)
     print(json.dumps({"rows": len(table["rows"]), "output": str(path)}))

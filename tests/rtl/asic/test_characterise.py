@@ -211,7 +211,10 @@ def test_the_table_is_stable_text_and_merges(liberty: Path, tmp_path: Path) -> N
     assert liberty.is_file()
     first = costs.build_costs("nangate45", only=ONLY, cache=tmp_path)
     before = {**first, "entries": {"kept": {"area_um2": 1.0}}}
-    built = [costs.build_costs("nangate45", only=ONLY, cache=tmp_path, before=before) for _ in range(2)]
+    built = [
+        costs.build_costs("nangate45", only=ONLY, cache=tmp_path / str(processes), before=before, processes=processes)
+        for processes in (1, 2)
+    ]
     assert sorted(built[0]["entries"]) == ["kept", ONLY]
     for number, table in enumerate(built):
         write_json(tmp_path / f"{number}.json", table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bitwright.arch import pe
+from bitwright.arch.errors import ConfigError
 from bitwright.rtl.asic import cells, stream_costs
 from bitwright.rtl.asic.activity import Activity, NetlistSimulator
 from bitwright.rtl.asic.liberty import Library, library_path, read_library
@@ -21,6 +23,10 @@ from bitwright.rtl.asic.synthesis import synthesize_verilog, yosys_version
 from bitwright.rtl.pe import streaming
 
 NAMES = ["shift-add", "int8-mac", "opt1"]
+
+
+def rows(names: list[str], clock_mhz: float = 250, **switches: bool) -> list[stream_costs.Wanted]:
+    return [stream_costs.Wanted(name, clock_mhz, **switches) for name in names]
 
 
 @pytest.fixture
@@ -50,11 +56,11 @@ def made(monkeypatch: pytest.MonkeyPatch, liberty: Path) -> list[tuple[str, floa
 def test_a_stopped_run_goes_on_and_each_clock_has_its_rows(made: list[tuple[str, float, str]], tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     with pytest.raises(KeyboardInterrupt):
-        stream_costs.build(path, "nangate45", 250, NAMES)
+        stream_costs.build(path, "nangate45", 250, rows(NAMES))
     assert set(json.loads(path.read_text())["rows"]) == {"shift-add", "int8-mac"}
-    stream_costs.build(path, "nangate45", 250, NAMES)
-    stream_costs.build(path, "nangate45", 250, NAMES[:1], clock_gating=True)
-    stream_costs.build(path, "nangate45", 250, NAMES[:1], other_mhz=500)
+    stream_costs.build(path, "nangate45", 250, rows(NAMES))
+    stream_costs.build(path, "nangate45", 250, rows(NAMES[:1], clock_gating=True))
+    stream_costs.build(path, "nangate45", 250, rows(NAMES[:1], 500))
     assert made == [
         ("shift-add", 250, ""), ("int8-mac", 250, ""), ("opt1", 250, ""), ("opt1", 250, ""),
         ("shift-add", 250, "gated"), ("shift-add", 500, ""),
@@ -69,9 +75,31 @@ def test_a_stopped_run_goes_on_and_each_clock_has_its_rows(made: list[tuple[str,
     table["clocks"]["500"]["shift-add"]["stimuli_sha256"] = "0" * 64
     path.write_text(json.dumps(table))
     made.clear()
-    stream_costs.build(path, "nangate45", 250, NAMES[:2])
-    stream_costs.build(path, "nangate45", 250, NAMES[:1], other_mhz=500)
+    stream_costs.build(path, "nangate45", 250, rows(NAMES[:2]))
+    stream_costs.build(path, "nangate45", 250, rows(NAMES[:1], 500))
     assert made == [("int8-mac", 250, ""), ("shift-add", 500, "")]
+
+
+def test_rows_that_are_made_at_once_are_those_made_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a failing one leaves those that were made before it."""
+    wanted = rows(["shift-add", "int8-mac", "flint", "opt1"])
+    monkeypatch.setattr(stream_costs.Wanted, "make", _of_its_name)
+    tables = [
+        stream_costs.build(tmp_path / f"{processes}.json", "nangate45", 250, wanted, processes) for processes in (1, 3)
+    ]
+    assert tables[0] == tables[1]
+    assert tables[0]["rows"]["flint"] == {"of": "flint", "node": "nangate45"}
+    assert (tmp_path / "1.json").read_text() == (tmp_path / "3.json").read_text()
+    with pytest.raises(ConfigError, match=r"^opt9$"):
+        stream_costs.build(tmp_path / "new.json", "nangate45", 250, [*wanted, *rows(["opt9"])], 2)
+    assert {"shift-add", "int8-mac", "flint"} <= set(json.loads((tmp_path / "new.json").read_text())["rows"])
+
+
+def _of_its_name(self: stream_costs.Wanted, node: str) -> dict[str, str]:
+    if self.name == "opt9":
+        time.sleep(1)  # the others are done by then
+        raise ConfigError(self.name)
+    return {"of": self.name, "node": node}
 
 
 def test_isolated_rows_have_their_own_sections_and_are_stale_without_energies_of_moving_operands(
@@ -80,7 +108,9 @@ def test_isolated_rows_have_their_own_sections_and_are_stale_without_energies_of
     path, one = tmp_path / "table.json", NAMES[:1]
     for gating in (False, True):
         for _ in range(2):
-            stream_costs.build(path, "nangate45", 250, one, clock_gating=gating, operand_isolation=True, moving=True)
+            stream_costs.build(
+                path, "nangate45", 250, rows(one, clock_gating=gating, operand_isolation=True, moving=True)
+            )
     assert made == [("shift-add", 250, "isolated"), ("shift-add", 250, "gatedisolated")]
     table = json.loads(path.read_text())
     assert table["isolated"].keys() == table["isolated_clock_gated"].keys() == {"shift-add"}
@@ -90,10 +120,10 @@ def test_isolated_rows_have_their_own_sections_and_are_stale_without_energies_of
     table["isolated_clock_gated"]["shift-add"]["rtl_sha256"] = stream_costs.rtl_sha256("shift-add")
     path.write_text(json.dumps(table))
     made.clear()
-    stream_costs.build(path, "nangate45", 250, one, operand_isolation=True)
+    stream_costs.build(path, "nangate45", 250, rows(one, operand_isolation=True))
     assert made == []
     for gating in (False, True):
-        stream_costs.build(path, "nangate45", 250, one, clock_gating=gating, operand_isolation=True, moving=True)
+        stream_costs.build(path, "nangate45", 250, rows(one, clock_gating=gating, operand_isolation=True, moving=True))
     assert made == [("shift-add", 250, "isolated"), ("shift-add", 250, "gatedisolated")]
 
 
