@@ -19,8 +19,8 @@ import numpy as np
 from bitwright.arch import formats
 from bitwright.arch.errors import BitwrightError, ConfigError, FormatError
 from bitwright.arch.space import Accuracy
+from bitwright.arch.workers import killed, worker_pool
 from bitwright.sim.store import Store, content_hash
-from bitwright.sim.workers import killed, worker_pool
 from bitwright.workloads import models
 from bitwright.workloads.policy import FormatPolicy
 
@@ -166,7 +166,7 @@ def compare(
                 try:
                     row, hashes = job.result()
                 except BrokenProcessPool as error:
-                    raise killed() from error
+                    raise killed("--workers 1") from error
                 except BitwrightError as error:
                     row, hashes = {**policy.model_dump(mode="json"), "describe": policy.describe()}, None
                     row["error"] = str(error)

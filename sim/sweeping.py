@@ -19,9 +19,9 @@ from bitwright.arch import costs
 from bitwright.arch import space as spaces
 from bitwright.arch.errors import BitwrightError, ConfigError
 from bitwright.arch.space import Point, Space
+from bitwright.arch.workers import killed, worker_pool
 from bitwright.sim.accuracy import accuracy_identity, code_hash, measure_accuracy
 from bitwright.sim.store import Store, content_hash
-from bitwright.sim.workers import killed, worker_pool
 from bitwright.workloads import mapping, models, operators, steps
 from bitwright.workloads.policy import FormatPolicy
 
@@ -180,7 +180,7 @@ def _collect(
         try:
             outcome = future.result()
         except BrokenProcessPool as error:
-            raise killed() from error
+            raise killed("--workers 1") from error
         except Exception as error:
             errors[subject if stage == "accuracy" else subject.key] = _describe(error)
         else:

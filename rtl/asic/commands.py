@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from bitwright.arch import costs
 from bitwright.arch.errors import BitwrightError, ConfigError
+from bitwright.arch.workers import killed, worker_pool
 from bitwright.rtl.bench.environment import cache_folder
 
 
@@ -55,16 +57,26 @@ def in_parallel(
 ) -> Iterator[tuple[Any, Any]]:
     """(first argument, result) of each call, as they come, at most `processes` at once, begun in the given order.
 
-    A call that raises ends it: its error is raised, and calls that were not begun are not. One process: here, in order.
+    After a call that raised none is begun any more; those that were come first, then the error. One process: here, in
+    order.
     """
     if processes == 1:
         for each in arguments:
             yield each[0], make(*each)
         return
-    with ProcessPoolExecutor(processes) as pool:
+    failed: BaseException | None = None
+    with worker_pool(processes) as pool:
         begun = {pool.submit(make, *each): each[0] for each in arguments}
-        try:
-            for done in as_completed(begun):
+        for done in as_completed(begun):
+            if done.cancelled():
+                continue
+            if (error := done.exception()) is None:
                 yield begun[done], done.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+                continue
+            failed = failed or error
+            for other in begun:
+                other.cancel()
+    if isinstance(failed, BrokenProcessPool):
+        raise killed("one processor (taskset --cpu-list 0)") from failed
+    if failed is not None:
+        raise failed

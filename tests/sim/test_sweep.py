@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from bitwright.arch import formats
 from bitwright.arch import space as spaces
+from bitwright.arch import workers as pools
 from bitwright.arch.errors import BitwrightError, FormatError
 from bitwright.arch.machine import DramTiming
 from bitwright.arch.space import Space
 from bitwright.sim import accuracy
 from bitwright.sim import sweeping as sweeps
-from bitwright.sim import workers as sim_workers
 from bitwright.sim.inference import simulate
 from bitwright.sim.store import Store
 
@@ -191,7 +191,7 @@ def test_unexpected_error_fails_its_point_only(tiny: Space, tmp_path: Path, monk
         def __init__(self, *_: object, **__: object) -> None:
             super().__init__(1)
 
-    monkeypatch.setattr(sim_workers, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(pools, "ProcessPoolExecutor", Inline)
     monkeypatch.setattr(sweeps, "run_point", fail)
     store = Store(tmp_path / "store")
     assert len(sweeps.sweep(tiny, store)) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +65,22 @@ def test_another_wheel_is_refused(tmp_path: Path) -> None:
         f"CACTI wheel {wheel}: sha256 is 06121725c433ccd0469b52730a723e66a9c1e31c67c42b1dba6b501f0bf94c9d, must be "
         f"{sram_table.WHEEL_SHA256} (delete it and try again)"
     )
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_calls_at_once_give_what_calls_in_turn_do(processes: int) -> None:
+    found = dict(commands.in_parallel(math.sqrt, [(4,), (9,), (16,)], processes))
+    assert found == {4: 2.0, 9: 3.0, 16: 4.0}
+
+
+def test_a_call_that_raises_ends_a_run_after_those_that_were_begun() -> None:
+    found: list[tuple[float, float]] = []
+    with pytest.raises(ValueError, match="math domain error"):
+        found.extend(commands.in_parallel(math.sqrt, [(4,), (-1,), *[(9,)] * 20], 2))
+    assert (4, 2.0) in found
+    assert set(found) <= {(4, 2.0), (9, 3.0)}
+
+
+def test_a_process_that_dies_is_told() -> None:
+    with pytest.raises(ToolError, match=r"^a worker process was killed, .* with one processor \(taskset"):
+        list(commands.in_parallel(os._exit, [(1,), (1,)], 2))

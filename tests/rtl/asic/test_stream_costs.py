@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from bitwright.arch import pe
-from bitwright.arch.errors import ConfigError
 from bitwright.rtl.asic import cells, stream_costs
 from bitwright.rtl.asic.activity import Activity, NetlistSimulator
 from bitwright.rtl.asic.liberty import Library, library_path, read_library
@@ -78,28 +76,6 @@ def test_a_stopped_run_goes_on_and_each_clock_has_its_rows(made: list[tuple[str,
     stream_costs.build(path, "nangate45", 250, rows(NAMES[:2]))
     stream_costs.build(path, "nangate45", 250, rows(NAMES[:1], 500))
     assert made == [("int8-mac", 250, ""), ("shift-add", 500, "")]
-
-
-def test_rows_that_are_made_at_once_are_those_made_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a failing one leaves those that were made before it."""
-    wanted = rows(["shift-add", "int8-mac", "flint", "opt1"])
-    monkeypatch.setattr(stream_costs.Wanted, "make", _of_its_name)
-    tables = [
-        stream_costs.build(tmp_path / f"{processes}.json", "nangate45", 250, wanted, processes) for processes in (1, 3)
-    ]
-    assert tables[0] == tables[1]
-    assert tables[0]["rows"]["flint"] == {"of": "flint", "node": "nangate45"}
-    assert (tmp_path / "1.json").read_text() == (tmp_path / "3.json").read_text()
-    with pytest.raises(ConfigError, match=r"^opt9$"):
-        stream_costs.build(tmp_path / "new.json", "nangate45", 250, [*wanted, *rows(["opt9"])], 2)
-    assert {"shift-add", "int8-mac", "flint"} <= set(json.loads((tmp_path / "new.json").read_text())["rows"])
-
-
-def _of_its_name(self: stream_costs.Wanted, node: str) -> dict[str, str]:
-    if self.name == "opt9":
-        time.sleep(1)  # the others are done by then
-        raise ConfigError(self.name)
-    return {"of": self.name, "node": node}
 
 
 def test_isolated_rows_have_their_own_sections_and_are_stale_without_energies_of_moving_operands(

@@ -45,11 +45,11 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
                 os.environ[name] = value
 
 
-def killed() -> ToolError:
-    """The error for a broken pool."""
+def killed(how: str) -> ToolError:
+    """The error for a broken pool; `how` to run the command with less."""
     return ToolError(
         "a worker process was killed, probably because memory ran out; what was finished is kept; "
-        "run the same command again with --workers 1"
+        f"run the same command again with {how}"
     )
 
 
