@@ -24,11 +24,21 @@ from bitwright.arch.isa.limits import limits
 from bitwright.arch.machine import Machine
 from bitwright.fpga import tools
 from bitwright.fpga.boards import Board
-from bitwright.fpga.cell_counts import at_least, board_script, cells_of, in_parts_names
+from bitwright.fpga.cell_counts import (
+    FF,
+    REGISTERS_SCRIPT,
+    at_least,
+    board_script,
+    capacity,
+    cells_of,
+    in_parts_names,
+    registers_of,
+)
 from bitwright.fpga.fitting import too_large
 from bitwright.fpga.wrapping import TOP, constraints, wrapper
 
 SCHEMA_VERSION = 2
+FAR = 2
 Progress = Callable[[str, int, int], None]
 NETLIST_SIMULATED = frozenset({"ecp5", "ice40"})
 """Families of which netlists pass the tests of the RTL, cell by cell: a 2 x 2 int8 array's, and a board's memory's."""
@@ -122,6 +132,7 @@ def _built(
     began = time.monotonic()
     machine, board = design.machine, design.board
     progress("yosys", 0, 1)
+    _refuse_far_too_large(work, design)
     yosys(work, design)
     needed = at_least(board.family, cells_of(work / "design.json", TOP))
     design.refuse_if_too_large(in_parts_names(board, needed))
@@ -153,6 +164,16 @@ def _built(
         "build_s": round(time.monotonic() - began, 1),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
     }
+
+
+def _refuse_far_too_large(work: Path, design: Design) -> None:
+    """ConfigError for more than FAR times the part's flip-flops, counted as the design is written: seconds, where
+    mapping it would take half an hour to say so. What mapping leaves out of a design is far from half of it."""
+    (work / "registers.ys").write_text(REGISTERS_SCRIPT.format(top=TOP))
+    yosys(work, design, "registers.ys", "registers")
+    found = {FF: registers_of(work / "registers.json")}
+    if found[FF] > FAR * capacity(design.board)[FF]:
+        design.refuse_if_too_large(in_parts_names(design.board, found))
 
 
 def _refuse(log: Path, routing: bool, design: Design) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -169,6 +170,17 @@ def synthesize(folder: Path, verilog: str, commands: str, cap_s: float) -> Ran:
     driver = Path(__file__).parents[1] / "rtl" / "asic" / "yosys_driver.py"
     command = [sys.executable, "-P", str(driver), "synthesis.ys"]
     return run_capped(command, folder, "yosys.log", cap_s, MEMORY_GIB)
+
+
+REGISTERS_SCRIPT = "read_verilog design.v\nhierarchy -top {top}\nproc\ntee -q -o registers.json stat -width -json\n"
+_REGISTER = re.compile(r"\$\w*dff\w*_(\d+)")
+
+
+def registers_of(file: Path) -> int:
+    """Flip-flops of a design as it is written, before anything is left out or added, from REGISTERS_SCRIPT's file."""
+    text = file.read_text()
+    kinds: dict[str, int] = json.loads(text[text.index("{") :])["design"]["num_cells_by_type"]
+    return sum(int(found[1]) * count for kind, count in kinds.items() if (found := _REGISTER.fullmatch(kind)))
 
 
 def resources(family: str, cells: Mapping[str, int]) -> dict[str, float]:

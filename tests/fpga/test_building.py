@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,8 @@ def test_a_design_that_exceeds_the_part_is_refused_before_it_is_placed(
 ) -> None:
     cells = {str(n): {"type": "LUT4"} for n in range(8641)} | {"d": {"type": "DFFRE"}, "new": {"type": "NEW"}}
 
-    def yosys(work: Path, design: building.Design) -> None:
+    def yosys(work: Path, design: building.Design, script: str = "synthesis.ys", stage: str = "yosys") -> None:
+        (work / "registers.json").write_text('{"design": {"num_cells_by_type": {"$sdff_8": 2}}}')
         (work / "design.json").write_text(json.dumps({"modules": {"board": {"cells": cells}}}))
 
     monkeypatch.setattr(building, "yosys", yosys)
@@ -64,6 +66,17 @@ def test_a_design_that_exceeds_the_part_is_refused_before_it_is_placed(
     assert str(raised.value) == (
         "machine int8-1x1 on tang-nano-9k: needs 8641 LUT4 of 8640; take a larger board, a smaller array"
     )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_design_that_is_far_too_large_is_refused_before_it_is_mapped(tmp_path: Path) -> None:
+    """24 x 24 cells of three bytes and a sum of 32 bits each, and the skew: five times the part's flip-flops and more."""
+    done = CliRunner().invoke(
+        app, ["fpga", "build", "--board", "tang-nano-9k", "--machine", "int8-24x24", "--array", "-o", str(tmp_path)]
+    )
+    told = re.match(r"machine int8-24x24 on tang-nano-9k: needs (\d+) DFF of 6480; take a larger", str(done.exception))
+    assert told, done.exception
+    assert 24 * 24 * (3 * 8 + 32) < int(told[1]) < 2 * 24 * 24 * (3 * 8 + 32)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -185,6 +198,7 @@ def test_peak_operations_are_of_the_machines_fastest_weights(
     """At 50 MHz, two operations a product."""
     design = building.Design(machine.load(name), boards.get("ulx3s-85f"), array=False)
     monkeypatch.setattr(building, "yosys", lambda *_: None)
+    monkeypatch.setattr(building, "registers_of", lambda file: 0)
     monkeypatch.setattr(building, "_run", lambda *_, **__: None)
     monkeypatch.setattr(building, "cells_of", lambda *_: {})
     (tmp_path / "report.json").write_text(json.dumps({"fmax": {"clk": {"achieved": 50.0}}, "utilization": {}}))

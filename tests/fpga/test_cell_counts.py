@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from bitwright.arch.errors import ToolError
-from bitwright.fpga import boards
+from bitwright.fpga import boards, building
 from bitwright.fpga.cell_counts import (
     FAMILIES,
+    REGISTERS_SCRIPT,
     Arithmetic,
     at_least,
     board_script,
     cells_of,
     in_parts_names,
+    registers_of,
     resources,
     run_capped,
     script,
@@ -111,3 +114,26 @@ def test_a_run_gets_no_more_memory_than_its_cap(tmp_path: Path) -> None:
     code = "held = bytearray(3 << 30)"
     assert run_capped([sys.executable, "-c", code], tmp_path, "log", 60, memory_gib=1).status == 1
     assert "MemoryError" in (tmp_path / "log").read_text()
+
+
+def test_registers_as_written_are_counted_through_instances(tmp_path: Path) -> None:
+    """Two modules with 3 and 5 bits under a top with 1, one of them twice; a latch and a memory are no registers."""
+    (tmp_path / "design.v").write_text("""
+module three(input clk, input rst, input [2:0] d, output reg [2:0] q);
+  always @(posedge clk) if (rst) q <= 0; else q <= d;
+endmodule
+module five(input clk, input en, input [4:0] d, output reg [4:0] q);
+  always @(posedge clk) if (en) q <= d;
+endmodule
+module top(input clk, input a, input [4:0] d, output reg q, output [10:0] r, output reg l);
+  always @(posedge clk) q <= a;
+  always @* if (a) l = d[0];
+  three one (.clk(clk), .rst(a), .d(d[2:0]), .q(r[2:0]));
+  three two (.clk(clk), .rst(a), .d(d[4:2]), .q(r[5:3]));
+  five three (.clk(clk), .en(a), .d(d), .q(r[10:6]));
+endmodule
+""")
+    (tmp_path / "synthesis.ys").write_text(REGISTERS_SCRIPT.format(top="top"))
+    driver = Path(building.__file__).parents[1] / "rtl" / "asic" / "yosys_driver.py"
+    subprocess.run([sys.executable, "-P", str(driver), "synthesis.ys"], cwd=tmp_path, check=True, capture_output=True)
+    assert registers_of(tmp_path / "registers.json") == 1 + 3 + 3 + 5
