@@ -70,7 +70,7 @@ def test_a_design_that_exceeds_the_part_is_refused_before_it_is_placed(
 
 
 def test_a_design_that_is_far_too_large_is_refused_before_it_is_mapped(tmp_path: Path) -> None:
-    """24 x 24 cells of three bytes and a sum of 32 bits each, and the skew: five times the part's flip-flops and more."""
+    """24 x 24 cells of three bytes and a sum of 32 bits each, and the skew: over five times the flip-flops."""
     done = CliRunner().invoke(
         app, ["fpga", "build", "--board", "tang-nano-9k", "--machine", "int8-24x24", "--array", "-o", str(tmp_path)]
     )
