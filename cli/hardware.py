@@ -127,9 +127,10 @@ def _verify_machine(name: str, simulator: str, seed: int, json: bool, done: list
 def synthesize(
     name: Annotated[str, typer.Argument(metavar="PE|MACHINE", help="A PE (bitwright list pes) or a machine.")],
     dataflow: Annotated[
-        str | None, typer.Option(help="Which systolic cell: ws or os.", show_default="ws, or the PE's streams")
+        str | None,
+        typer.Option(help="Which systolic cell, ws or os; or stream.", show_default="ws, or the PE's streams"),
     ] = None,
-    node: Annotated[str, typer.Option(help="Cell library.")] = "nangate45",
+    node: Annotated[str | None, typer.Option(help="Cell library.", show_default="nangate45")] = None,
     liberty: Annotated[
         Path | None, typer.Option(metavar="FILE.lib", help="Liberty file of yours instead, also packed (.gz, .xz).")
     ] = None,
@@ -143,11 +144,16 @@ def synthesize(
 ) -> None:
     """Area, clock and energy on real standard cells: of a PE, or area and clock of each block of a machine.
 
-    A machine's accelerator takes from a few minutes (4x4) upwards.
+    A PE that systolic arrays are made of is taken as its cell, with energies of its logic and clock pins alone; with
+    --dataflow stream, or with parameters, behind streams with handshake, as docs/stream-costs.md has all PEs, with
+    leakage and the clock tree. Glitches and layout are in neither. A machine's accelerator takes minutes (4x4) to a
+    quarter of an hour (bitmod).
 
     Examples:
 
       bitwright synthesize int8-mac --clock 500
+
+      bitwright synthesize int8-mac --dataflow stream --fmax
 
       bitwright synthesize int8-4x4 --json
 
@@ -155,10 +161,12 @@ def synthesize(
     """
     from bitwright import rtl
 
+    if node and liberty:
+        raise ConfigError(f"--node = {node}, --liberty = {liberty}: choose one; the command line")
     figures = rtl.synthesize(
         name,
         dataflow=dataflow,
-        node=liberty or node,
+        node=liberty or node or "nangate45",
         clock_mhz=clock_mhz,
         fmax=fmax,
         clock_gating=clock_gating,

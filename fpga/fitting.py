@@ -19,16 +19,16 @@ def sizes(board: Board) -> list[dict[str, Any]]:
 
     Only kinds whose multiplications go where builds put them. Sizes are of one sequence a kind (n x n, n x (n + 1);
     lut: two rows): another shape may hold more. `shown` is "closes" where it was placed, routed and met the board's
-    clock, and "by synthesis" where it was not placed. Empty for a board that was not searched.
+    clock, and "by synthesis" where none was placed; a kind of which none closes is left out. Empty for a board that was
+    not searched.
     """
     stored = json.loads(resources.files("bitwright.arch.costs").joinpath("fpga.json").read_text("utf-8"))
     built = board_script(board, TOP)
     rows = []
     for kind, found in stored["arrays"].get(board.name, {}).items():
-        for key, shown in (("largest", "closes"), ("largest_by_synthesis", "by synthesis")):
-            if found.get(key) and found["sizes"][found[key]]["script"] == built:
-                rows.append({"array": kind, "largest": found[key], "shown": shown})
-                break
+        key, shown = ("largest", "closes") if "largest" in found else ("largest_by_synthesis", "by synthesis")
+        if found[key] and found["sizes"][found[key]]["script"] == built:  # None: no size closes, or fits
+            rows.append({"array": kind, "largest": found[key], "shown": shown})
     return rows
 
 

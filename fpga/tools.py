@@ -36,7 +36,7 @@ _SUFFIX = {"ecp5": "bit", "ice40": "bin", "gowin": "fs"}
 
 def bitstream(board: Board) -> str:
     """The name of a board's bitstream in the folder of its build."""
-    return f"{TOP}.{_SUFFIX[board.family]}"
+    return f"{TOP}.{_SUFFIX.get(board.family, 'bit')}"
 
 
 def find(pips: str, native: str, package: str) -> Path:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+STREAM = "stream"
 LEAST_CLOCK_MHZ, MOST_CLOCK_MHZ = 1, 10_000
 """That a mapping can be asked for."""
 
@@ -189,9 +190,10 @@ def synthesize(
 ) -> dict[str, Any]:
     """Area, clock and energy of PE `name`, or area and clock of each block of machine `name`, sized for `clock_mhz`.
 
-    With `fmax` (PEs only) sized again for more than it reached until that gains nothing: the fastest of all is given,
-    and `clock_mhz` is what it was sized for. A PE in its systolic cell of `dataflow` ("ws" if it has one) or, where it
-    has none or parameters are given, its stream form.
+    With `fmax` (PEs only) sized again for more than it reached until that gains nothing, and then for what it reached,
+    as cells.fastest says. A PE in its systolic cell of `dataflow` ("ws" if it has one) or, where it has none,
+    parameters are given or `dataflow` is "stream", its stream form. A cell's energies are of its logic and clock pins
+    alone; a stream form's have leakage and the clock tree too (`terms_pj_per_mac`).
     With `clock_gating` (PEs only) registers that share an enable get the library's clock gates; with
     `operand_isolation` (PEs only) operands are held at 0 while the PE has none of its own.
     `node` is a named one, or the path of a Liberty file (a machine's memories then have no figures).
@@ -222,6 +224,8 @@ def synthesize(
     from bitwright.rtl.asic import cells
 
     systolic = ":" not in name and base in pe.names()
+    if dataflow == STREAM:
+        systolic, dataflow = False, None
     if dataflow is not None and not systolic:
         raise ConfigError(f"{name} dataflow = {dataflow!r}: this PE takes streams (leave the option out)")
 

@@ -28,6 +28,8 @@ NANGATE45_WIRE = WireLoad(
      (9, 25.4842), (11, 27.0320)),
 )  # fmt: skip
 FANOUT = 4
+MOST_RATIO = 1000
+"""No two nodes differ so much in an inverter's capacitance or delay; a wrong prefix does."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,18 @@ def surroundings(library: Library) -> tuple[Boundary, Conditions]:
     """What a design meets at its edges in synthesis, and in timing and power. Raises as `chosen`."""
     picked = chosen(library)
     inverter: Cell = library.cell(picked.inverter)
-    load_ff = Boundary().load_ff * inverter.inputs[0].capacitance_ff / INV_X1_FF
-    slew_ns = Conditions().clock_slew_ns * fanout_of_four_ns(library, picked.inverter) / INV_X1_FO4_NS
+    ratios = {
+        "capacitive_load_unit": inverter.inputs[0].capacitance_ff / INV_X1_FF,
+        "time_unit": fanout_of_four_ns(library, picked.inverter) / INV_X1_FO4_NS,
+    }
+    for unit, ratio in ratios.items():
+        if not 1 / MOST_RATIO < ratio < MOST_RATIO:
+            raise ConfigError(
+                f"{library.where}: {unit}: input capacitance or delay of {picked.inverter} is {ratio:.3g} times that "
+                f"of Nangate45's INV_X1: must be within a factor of {MOST_RATIO} (the file's unit is wrong)"
+            )
+    load_ff = Boundary().load_ff * ratios["capacitive_load_unit"]
+    slew_ns = Conditions().clock_slew_ns * ratios["time_unit"]
     load_ff, slew_ns = (_three_digits(value) for value in (load_ff, slew_ns))
     return Boundary(picked.buffer, load_ff), Conditions(slew_ns, picked.flip_flop, slew_ns, load_ff)
 

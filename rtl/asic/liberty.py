@@ -212,12 +212,14 @@ class Library:
         self.sha256 = sha256
         self.name = self._root.args
         values = self._root.values
-        self.time_ns = _unit(self._needed("time_unit"), "s") / 1e-9
-        self._leakage_nw = _unit(self._needed("leakage_power_unit"), "W") / 1e-9
-        volt = _unit(self._needed("voltage_unit"), "V")
+        self.time_ns = self._unit("time_unit", "s") / 1e-9
+        self._leakage_nw = self._unit("leakage_power_unit", "W") / 1e-9
+        volt = self._unit("voltage_unit", "V")
         scale, unit = self._needed("capacitive_load_unit").replace('"', "").split(",")
         self.voltage_v = float(self._needed("nom_voltage"))
-        self.capacitance_ff = float(scale) * _unit("1" + unit.strip().lower(), "f") / 1e-15
+        self.capacitance_ff = (
+            float(scale) * _unit("1" + unit.strip().lower(), "f", f"{where}: capacitive_load_unit") / 1e-15
+        )
         self._energy_fj = self.capacitance_ff * volt * volt
         self._cells = {group.args: group for group in self._root.of_kind("cell")}
         self._templates = {
@@ -227,6 +229,9 @@ class Library:
         }
         self._built: dict[str, Cell] = {}
         self.wire_load = self._wire_load(values.get("default_wire_load", ""))
+
+    def _unit(self, name: str, base: str) -> float:
+        return _unit(self._needed(name), base, f"{self.where}: {name}")
 
     def _needed(self, name: str) -> str:
         found = self._root.values.get(name) or self._root.listed(name)
@@ -417,11 +422,11 @@ def _outline(group: Group) -> Outline:
     )
 
 
-def _unit(text: str, base: str) -> float:
+def _unit(text: str, base: str, what: str) -> float:
     """`1ps` with base `s` -> 1e-12. Raises ConfigError for a unit that is not a number and a known prefix."""
     found = re.fullmatch(rf"\s*([\d.]+)\s*([munpfk]?){base}\s*", text, re.IGNORECASE)
     if found is None:
-        raise ConfigError(f"liberty unit = {text!r}: must be a number, a prefix and {base}")
+        raise ConfigError(f"{what} = {text!r}: must be a number, a prefix and {base}")
     return float(found.group(1)) * _PREFIX[found.group(2).lower()]
 
 
@@ -450,10 +455,10 @@ NODES = {"nangate45": nangate45_path}
 def read_library(path: Path) -> Library:
     """Read one Liberty file, plain or packed by gzip or xz.
 
-    Raises ToolError when it is missing, ConfigError when it does not parse or states no units.
+    Raises ConfigError when it is missing, does not parse or states no units.
     """
     if not path.is_file():
-        raise ToolError(f"library file = {path.name}: there is no such file (give the path of a Liberty file)")
+        raise ConfigError(f"library file = {path.name}: there is no such file (give the path of a Liberty file)")
     data = path.read_bytes()
     for magic, unpack in ((b"\x1f\x8b", gzip.decompress), (b"\xfd7zXZ", lzma.decompress)):
         if data.startswith(magic):
@@ -472,7 +477,7 @@ def library_path(node: str | Path) -> Path:
     if isinstance(node, Path):
         return node
     if node not in NODES:
-        raise ConfigError(f"node = {node}: no such node: {suggest(node, NODES)}")
+        raise ConfigError(f"node = {node}: no such node: {suggest(node, NODES)}; of others give the file (--liberty)")
     return NODES[node]()
 
 

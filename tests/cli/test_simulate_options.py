@@ -45,6 +45,22 @@ def test_a_clock_that_no_mapping_has_is_refused(clock_mhz: float) -> None:
     assert str(caught.value) == f"clock_mhz = {clock_mhz:g}: must be 1..10000; the command line"
 
 
+def test_a_node_and_a_library_are_not_both_taken() -> None:
+    ran = CliRunner().invoke(app, ["synthesize", "int8-mac", "--node", "nangate45", "--liberty", "mine.lib"])
+    assert str(ran.exception) == "--node = nangate45, --liberty = mine.lib: choose one; the command line"
+
+
+def test_a_pe_of_arrays_is_taken_as_its_cell_or_behind_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bitwright.rtl.asic import cells
+
+    monkeypatch.setattr(cells, "synthesize", lambda name, dataflow, *_, **__: {"cell": f"{name} {dataflow}"})
+    monkeypatch.setattr(cells, "synthesize_stream", lambda name, *_, **__: {"stream": name})
+    assert synthesize("int8-mac") == {"cell": "int8-mac ws"}
+    assert synthesize("int8-mac", dataflow="os") == {"cell": "int8-mac os"}
+    assert synthesize("int8-mac", dataflow="stream") == {"stream": "int8-mac"}
+    assert synthesize("bit-serial", dataflow="stream") == synthesize("bit-serial") == {"stream": "bit-serial"}
+
+
 def test_a_machines_own_file_is_not_written_over(tmp_path: Path) -> None:
     own = tmp_path / "mine.yaml"
     own.write_text(text := "name: mine\npe: int8-mac\narray: {rows: 2, cols: 2}\n")

@@ -131,6 +131,39 @@ def test_a_missing_bitstream_is_refused(tmp_path: Path) -> None:
     assert str(raised.value) == (f"bitstream = {tmp_path / 'none.fs'}: no such file; make it with bitwright fpga build")
 
 
+def test_a_file_of_another_kind_is_no_bitstream(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("text")
+    with pytest.raises(ConfigError) as raised:
+        building.program(tmp_path / "README.md", boards.get("ulx3s-85f"))
+    assert str(raised.value) == (
+        f"bitstream = {tmp_path / 'README.md'}: must be a .bit file for ulx3s-85f (from bitwright fpga build)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (127, "openFPGALoader: does not start: libftdi1.so.2: not found (Debian, Ubuntu: apt install openfpgaloader)"),
+        (
+            1,
+            "openFPGALoader: status 1: libftdi1.so.2: not found (is ulx3s-85f plugged in and readable? Debian, Ubuntu: "
+            "apt install openfpgaloader)",
+        ),
+    ],
+)
+def test_a_loader_that_fails_is_told(
+    status: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader, bits = tmp_path / "loader", tmp_path / "board.bit"
+    loader.write_text(f"#!/bin/sh\necho 'libftdi1.so.2: not found' >&2\nexit {status}\n")
+    loader.chmod(0o755)
+    bits.write_bytes(b"bits")
+    monkeypatch.setattr(tools, "find", lambda *names: loader)
+    with pytest.raises(ToolError) as raised:
+        building.program(bits, boards.get("ulx3s-85f"))
+    assert str(raised.value) == message
+
+
 class Fake:
     """Stands for the tools: writes a bitstream that counts the builds. What designs are is of no matter here."""
 

@@ -7,7 +7,8 @@ from bitwright.arch import machine as machines
 from bitwright.fpga import boards, fitting
 
 STORED = """{"arrays": {"tang-nano-9k": {
- "int8 in DSPs": {"largest_by_synthesis": "6x6", "largest": null, "sizes": {"6x6": {"script": "as built"}}},
+ "int8 in DSPs": {"largest_by_synthesis": "6x6", "sizes": {"6x6": {"script": "as built"}}},
+ "bit-serial": {"largest_by_synthesis": "1x2", "largest": null, "sizes": {"1x2": {"script": "as built"}}},
  "int8 in LUTs": {"largest_by_synthesis": "4x4", "sizes": {"4x4": {"script": "-nodsp"}}},
  "shift-add": {"largest_by_synthesis": "7x7", "largest": "6x7",
                "sizes": {"7x7": {"script": "as built"}, "6x7": {"script": "as built"}}},
@@ -36,7 +37,7 @@ def _stored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_stored")
 def test_what_fits_is_what_builds_make() -> None:
-    """Not the kind whose multiplications go where builds do not put them, nor the one of which no size fits."""
+    """Not the kind whose multiplications go where builds do not put them, nor those of which no size fits or closes."""
     assert fitting.sizes(boards.get("tang-nano-9k")) == [
         {"array": "int8 in DSPs", "largest": "6x6", "shown": "by synthesis"},
         {"array": "shift-add", "largest": "6x7", "shown": "closes"},

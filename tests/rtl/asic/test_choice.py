@@ -161,3 +161,20 @@ def test_a_library_without_the_cells_is_refused(
     with pytest.raises(ConfigError) as caught:
         synthesize_verilog(mac_verilog, "mac", path, period_ps=4000)
     assert str(caught.value) == f"few.lib: {message}: synthesis needs them (give a whole library)"
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("capacitive_load_unit", ("(1,ff)", "(1,uF)")), ("time_unit", ('"1ns"', '"1s"'))]
+)
+def test_a_unit_that_no_inverter_has_is_refused(
+    name: str, other: tuple[str, str], liberty: Path, tmp_path: Path
+) -> None:
+    text = part(liberty, ("INV_X1", "BUF_X1", "BUF_X2", "NAND2_X1", "DFF_X1", "LOGIC0_X1", "LOGIC1_X1"))
+    assert other[0] in text
+    (tmp_path / "wrong.lib").write_text(text.replace(*other))
+    with pytest.raises(ConfigError) as caught:
+        surroundings(read_library(tmp_path / "wrong.lib"))
+    assert str(caught.value) == (
+        f"wrong.lib: {name}: input capacitance or delay of INV_X1 is 1e+09 times that of Nangate45's INV_X1: must be "
+        "within a factor of 1000 (the file's unit is wrong)"
+    )

@@ -78,7 +78,7 @@ def test_wire_load_interpolates_and_extends_by_its_slope() -> None:
         ("library (x) { }\n}", "tiny.lib: a closing bracket without an opening one; line 2"),
         ("library (x) {\n\n ? }", "tiny.lib: not a Liberty statement; line 3"),
         ("cells (x) { }", "tiny.lib: no library group: is this a Liberty file?"),
-        ('library (x) { time_unit : "1 day"; }', "liberty unit = '1 day': must be a number, a prefix and s"),
+        ('library (x) { time_unit : "1 day"; }', "tiny.lib: time_unit = '1 day': must be a number, a prefix and s"),
     ],
 )
 def test_bad_files_are_refused(text: str, message: str) -> None:
@@ -93,7 +93,10 @@ def test_unknown_cells_and_nodes_are_refused() -> None:
     assert str(caught.value) == "cell = BUFF: not in tiny.lib: did you mean 'BUF'? (known: BUF)"
     with pytest.raises(ConfigError) as caught:
         library_path("nangate54")
-    assert str(caught.value) == "node = nangate54: no such node: did you mean 'nangate45'? (known: nangate45)"
+    assert str(caught.value) == (
+        "node = nangate54: no such node: did you mean 'nangate45'? (known: nangate45); "
+        "of others give the file (--liberty)"
+    )
 
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

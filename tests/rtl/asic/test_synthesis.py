@@ -51,7 +51,7 @@ def test_bad_arguments_are_refused(liberty: Path, tmp_path: Path, mac_verilog: s
     with pytest.raises(ConfigError) as caught:
         synthesize_verilog(mac_verilog, "mac", liberty, period_ps=0)
     assert str(caught.value) == "period_ps = 0: must be positive"
-    with pytest.raises(ToolError) as missing:
+    with pytest.raises(ConfigError) as missing:
         synthesize_verilog(mac_verilog, "mac", tmp_path / "no.lib", period_ps=4000)
     assert str(missing.value) == "library file = no.lib: there is no such file (give the path of a Liberty file)"
     with pytest.raises(ToolError) as late:
