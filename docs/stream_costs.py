@@ -19,8 +19,8 @@ HEAD = """# What PEs behind streams cost
 <!-- written by docs/stream_costs.py; do not edit -->
 Every PE of [the library](pe-library.md) with its streams and handshake, on nangate45, sized for {clock:g} MHz, one script and effort for all;
 `make costs` writes the table and goes on where it was stopped. Zero-delay activity (no glitches), pre-layout. `fmax` is of the netlist sized
-for {clock:g} MHz: `bitwright synthesize PE --dataflow stream --fmax` searches for more. Real operands are SmolLM2's, in the PE's own format; random ones are
-uniform legal codes. An energy is all of it at {clock:g} MHz: data nets (switching), cells when data move (internal), flip-flops' clock pins,
+for {clock:g} MHz: `bitwright synthesize PE --dataflow stream --fmax` searches for more. Real operands are SmolLM2's, in the PE's own format;
+random ones are uniform legal codes. An energy is all of it at {clock:g} MHz: data nets (switching), cells when data move (internal), flip-flops' clock pins,
 the clock tree (estimated by the number of flip-flops: buffers of a fan-out of 16, not in the area) and leakage. A group is 64 MACs.
 
 Random steps of `lut` and `int8-int4-mac` also choose their modes at random (fewer bit planes, both weight widths), so that a MAC of theirs is
@@ -37,16 +37,16 @@ there, uncertainty and processor time on [one more](stream-nodes.md).
 GATED = """
 ## With clock gating
 
-`bitwright synthesize PE --dataflow stream --clock-gating`, alike for every PE: four registers or more with one enable get the library's clock gate. Against the
-rows above.
+`bitwright synthesize PE --dataflow stream --clock-gating`, alike for every PE: four registers or more with one enable get the library's clock
+gate. Against the rows above.
 
 | PE | gates | area, um2 | pJ a MAC, real | against ungated | pJ a stalled cycle | against ungated | pJ an idle cycle |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
 ISOLATED = """
 ## With operand isolation
 
-`bitwright synthesize PE --dataflow stream --operand-isolation`, alike for every PE: each bit of a step's payload is ANDed with the stream's valid bit, so that
-logic stands still while the PE has no step (a systolic cell: the operands of its datapath with act_valid). It pays where operands go on moving
+`bitwright synthesize PE --dataflow stream --operand-isolation`, alike for every PE: each bit of a step's payload is ANDed with the stream's valid
+bit, so that logic stands still while the PE has no step (a systolic cell: the operands of its datapath with act_valid). It pays where operands go on moving
 then: here no step is on offer, but a neighbour's steps, on a real model's operands, pass on the same wires, as on a bus that PEs share; idle,
 and stalled with a sum that nobody takes. (A step that is on offer and waits is held and moves nothing.) A PE whose operands first meet a
 register with an enable, or an encoder in front of one, has little to save. Whole energy of a cycle, clock, its tree and leakage included;
@@ -55,6 +55,15 @@ payload, and the PE as one design, so that its own scatter is in these ratios: a
 
 | PE | area | delay | pJ a MAC | stalled, moving: pJ a cycle | isolated | clock-gated | both | saved by isolation | of gated | idle, moving: pJ a cycle | isolated | clock-gated | both |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+FLOW = """
+## What the flow moves
+
+The same Verilog and cells, mapped without Yosys' Booth multipliers, and without the optimisation on generic gates that Yosys' `synth` has ABC
+do before ours on cells: over the rows above, which have both. Most PEs gain from the generic pass; `mxint8-dot` loses by it, and takes a
+quarter of an hour to map where it takes ten seconds without (ABC's SAT sweeping, `&fraig -x`, over 32 equal multipliers).
+
+| PE | left out | area | fmax |
+| --- | --- | --- | --- |"""
 GLITCHES = """
 ## Glitches
 
@@ -159,6 +168,8 @@ def isolated_table(made: dict[str, Any]) -> list[str]:
     """What isolation costs and saves, without and with clock gates."""
     lines = []
     for name, row in sorted(made["isolated"].items()):
+        if name not in made["isolated_clock_gated"]:
+            continue
         plain, gated, both = (made[section][name] for section in ("rows", "clock_gated", "isolated_clock_gated"))
         figures = [f"{row[key] / plain[key]:.2f}" for key in ("area_um2", "min_period_ns", "energy_pj_per_mac")]
         for kind in ("stalled", "idle"):
@@ -168,6 +179,22 @@ def isolated_table(made: dict[str, Any]) -> list[str]:
                 figures += [f"{100 * (1 - less / more):.0f} %" for more, less in (found[:2], found[2:])]
         lines.append(f"| `{name}` | {' | '.join(figures)} |")
     return lines
+
+
+def flow_table(rows: dict[str, Row], parts: dict[str, Row]) -> list[str]:
+    """PEs mapped in other ways, over their rows."""
+    lines = []
+    for title, part in parts.items():
+        name, _, left_out = title.partition(" without ")
+        if left_out:
+            ratios = [f"{part[key] / rows[name][key]:.2f}" for key in ("area_um2", "fmax_mhz")]
+            lines.append(f"| `{name}` | {left_out} | {' | '.join(ratios)} |")
+    return sorted(lines)
+
+
+def not_made(rows: dict[str, Row], section: dict[str, Row]) -> str:
+    """Which of `rows` a section has not."""
+    return f"\nRows not made: {', '.join(f'`{name}`' for name in sorted(rows.keys() - section.keys())) or 'none'}."
 
 
 def glitches_table(rows: dict[str, Row], measured: dict[str, Any]) -> list[str]:
@@ -240,8 +267,9 @@ def main() -> None:
     print(costs_table(rows))
     print("\n## What the energy is made of\n")
     print(terms_table(rows))
-    print("\n".join([GATED, *gated_table(rows, made["clock_gated"])]))
-    print("\n".join([ISOLATED, *isolated_table(made)]))
+    print("\n".join([GATED, *gated_table(rows, made["clock_gated"]), not_made(rows, made["clock_gated"])]))
+    print("\n".join([ISOLATED, *isolated_table(made), not_made(rows, made["isolated_clock_gated"])]))
+    print("\n".join([FLOW, *flow_table(rows, made["parts"])]))
     print(PAPERS.format(clock=clock))
     for line in papers(made):
         print(f"| {' | '.join(line)} |")

@@ -145,7 +145,9 @@ def gated(tables: list[dict[str, Any]]) -> str:
         for key in ("energy_pj_per_mac", "stalled_energy_pj", "area_um2"):
             cells.append(" / ".join(f"{one['clock_gated'][name][key] / one['rows'][name][key]:.2f}" for one in tables))
         lines.append([f"`{name}`", *cells])
-    return table(["PE", "energy of a MAC", "of a stalled cycle", "area"], lines) + "\n"
+    every = {name for one in tables for name in one["rows"]} - set(shared)
+    rest = f"\nNot at every node: {', '.join(f'`{name}`' for name in sorted(every))}.\n" if every else ""
+    return table(["PE", "energy of a MAC", "of a stalled cycle", "area"], lines) + "\n" + rest
 
 
 def clocks(base: dict[str, Any]) -> str:
@@ -203,7 +205,7 @@ def scaled() -> str:
     )
     why = (
         f"Much of the error of fmax is in the libraries, not in the PEs: the delay of their smallest inverters at a fan-out of four is {inverters}. "
-        "`lut` on SG13G2 is an outlier of mapping (its netlist reaches 19 MHz)."
+        f"`lut` on SG13G2 is an outlier of mapping (its netlist reaches {load('sg13g2')['rows']['lut']['fmax_mhz']:.0f} MHz)."
     )
     return table(columns, lines) + f"\n\nMedian, least and most: {'; '.join(texts)}. {why}\n"
 

@@ -105,6 +105,7 @@ def synthesize_verilog(
     timeout_s: float = 900.0,
     cache: Path | None = None,
     booth: bool = True,
+    generic_pass: bool = True,
     clock_gating: bool = False,
 ) -> Synthesis:
     """Map one Verilog module onto the cells of a Liberty file.
@@ -114,11 +115,14 @@ def synthesize_verilog(
     boundary    As choice.surroundings says of the library when None.
     cache       Folder of netlists made before, found by everything that Provenance holds; None keeps none.
     booth       Off: multipliers as Yosys makes them without its option (to show what it moves; all tables have it on).
+    generic_pass   Off: without the optimisation that Yosys has ABC do on generic gates before ours on cells (the same).
     clock_gating   Registers with an enable, LEAST_GATED or more with the same one, get the library's clock gate.
     Raises ToolError when pyosys or the library is missing, or when Yosys fails or takes longer than timeout_s;
     ConfigError for a period that is not positive, and for clock gating with a library that has no clock gate.
     """
     script = SCRIPT if booth else tuple(line.replace(" -booth", "") for line in SCRIPT)
+    if not generic_pass:
+        script = tuple(line.replace("synth ", "synth -noabc ") for line in script)
     if clock_gating:
         script = gated(script, wired_library(liberty))
     found = _mapped(
