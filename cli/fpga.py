@@ -125,7 +125,7 @@ def report(
     print_table(("block", *kinds), [(part["block"], *(f"{part[kind]:g}" for kind in kinds)) for part in row["blocks"]])
     if row["fits"]:
         print("\nArrays alone (--array) found to fit this board, multiplications where builds put them:")
-        print_table(("array", "largest", "shown"), [tuple(item.values()) for item in row["fits"]])
+        print_table(("array", "machine", "shown"), [tuple(item.values()) for item in row["fits"]])
 
 
 @app.command()

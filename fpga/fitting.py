@@ -18,9 +18,9 @@ def sizes(board: Board) -> list[dict[str, Any]]:
     """Arrays that `bitwright fpga build --array` was found to fit on a board: the largest of each kind of array.
 
     Only kinds whose multiplications go where builds put them. Sizes are of one sequence a kind (n x n, n x (n + 1);
-    lut: two rows): another shape may hold more. `shown` is "closes" where it was placed, routed and met the board's
-    clock, and "by synthesis" where none was placed; a kind of which none closes is left out. Empty for a board that was
-    not searched.
+    lut: two rows): another shape may hold more. `machine` is its name; `shown` is "closes" where it was placed, routed
+    and met the board's clock, and "by synthesis" where none was placed; a kind of which none closes is left out. Empty
+    for a board that was not searched.
     """
     stored = json.loads(resources.files("bitwright.arch.costs").joinpath("fpga.json").read_text("utf-8"))
     built = board_script(board, TOP)
@@ -28,7 +28,7 @@ def sizes(board: Board) -> list[dict[str, Any]]:
     for kind, found in stored["arrays"].get(board.name, {}).items():
         key, shown = ("largest", "closes") if "largest" in found else ("largest_by_synthesis", "by synthesis")
         if found[key] and found["sizes"][found[key]]["script"] == built:  # None: no size closes, or fits
-            rows.append({"array": kind, "largest": found[key], "shown": shown})
+            rows.append({"array": kind, "machine": f"{kind.partition(' in ')[0]}-{found[key]}", "shown": shown})
     return rows
 
 
@@ -40,7 +40,7 @@ def too_large(machine: Machine, board: Board, needed: Mapping[str, float], *, ar
     over = [f"{needed[kind]:g} {kind} of {most}" for kind, most in board.capacity.items() if needed.get(kind, 0) > most]
     if not over:
         return None
-    known = ", ".join(f"{row['array']} {row['largest']} ({row['shown']})" for row in sizes(board))
+    known = ", ".join(f"{row['machine']} ({row['shown']})" for row in sizes(board))
     fits = f"; arrays alone that fit (--array): {known}" if known else ""
     alone = "" if array else ", port.bytes: 8 and smaller buffers, or the array alone (--array)"
     return ConfigError(

@@ -39,10 +39,16 @@ def _stored(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_fits_is_what_builds_make() -> None:
     """Not the kind whose multiplications go where builds do not put them, nor those of which no size fits or closes."""
     assert fitting.sizes(boards.get("tang-nano-9k")) == [
-        {"array": "int8 in DSPs", "largest": "6x6", "shown": "by synthesis"},
-        {"array": "shift-add", "largest": "6x7", "shown": "closes"},
+        {"array": "int8 in DSPs", "machine": "int8-6x6", "shown": "by synthesis"},
+        {"array": "shift-add", "machine": "shift-add-6x7", "shown": "closes"},
     ]
     assert fitting.sizes(boards.get("zcu104")) == []
+
+
+def test_what_fits_are_machines() -> None:
+    for board in map(boards.get, boards.names()):
+        for row in fitting.sizes(board):
+            assert machines.load(row["machine"]).name == row["machine"]
 
 
 def told(name: str, board: str, needed: dict[str, float], *, array: bool) -> str:
@@ -52,7 +58,7 @@ def told(name: str, board: str, needed: dict[str, float], *, array: bool) -> str
 @pytest.mark.usefixtures("_stored")
 def test_a_refusal_says_what_exceeds_and_what_fits() -> None:
     needed = {"LUT4": 9000.0, "DFF": 100.0, "BSRAM": 27}
-    known = "; arrays alone that fit (--array): int8 in DSPs 6x6 (by synthesis), shift-add 6x7 (closes)"
+    known = "; arrays alone that fit (--array): int8-6x6 (by synthesis), shift-add-6x7 (closes)"
     exceeds = (
         "machine int8-8x8 on tang-nano-9k: needs 9000 LUT4 of 8640, 27 BSRAM of 26; take a larger board, a "
         "smaller array"
