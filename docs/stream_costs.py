@@ -59,11 +59,12 @@ FLOW = """
 ## What the flow moves
 
 The same Verilog and cells, mapped without Yosys' Booth multipliers, and without the optimisation on generic gates that Yosys' `synth` has ABC
-do before ours on cells: over the rows above, which have both. Most PEs gain from the generic pass; `mxint8-dot` loses by it, and takes a
-quarter of an hour to map where it takes ten seconds without (ABC's SAT sweeping, `&fraig -x`, over 32 equal multipliers).
+do before ours on cells (`synthesize --effort low`): over the rows above, which have both. Most PEs gain from the generic pass; `mxint8-dot`
+loses by it, and takes a quarter of an hour to map where it takes ten seconds without (ABC's SAT sweeping, `&fraig -x`, over 32 equal
+multipliers).
 
-| PE | left out | area | fmax |
-| --- | --- | --- | --- |"""
+| PE | left out | area | fmax | pJ a MAC, real |
+| --- | --- | --- | --- | --- |"""
 GLITCHES = """
 ## Glitches
 
@@ -181,14 +182,17 @@ def isolated_table(made: dict[str, Any]) -> list[str]:
     return lines
 
 
-def flow_table(rows: dict[str, Row], parts: dict[str, Row]) -> list[str]:
+def flow_table(made: dict[str, Any]) -> list[str]:
     """PEs mapped in other ways, over their rows."""
+    others = [(name, "generic pass", row) for name, row in made["low_effort"].items()]
+    others += [(*title.split(" without "), part) for title, part in made["parts"].items() if " without " in title]  # type: ignore[misc]
     lines = []
-    for title, part in parts.items():
-        name, _, left_out = title.partition(" without ")
-        if left_out:
-            ratios = [f"{part[key] / rows[name][key]:.2f}" for key in ("area_um2", "fmax_mhz")]
-            lines.append(f"| `{name}` | {left_out} | {' | '.join(ratios)} |")
+    for name, left_out, other in others:
+        ratios = [
+            f"{other[key] / made['rows'][name][key]:.2f}" if key in other else ""
+            for key in ("area_um2", "fmax_mhz", "energy_pj_per_mac")
+        ]
+        lines.append(f"| `{name}` | {left_out} | {' | '.join(ratios)} |")
     return sorted(lines)
 
 
@@ -269,7 +273,7 @@ def main() -> None:
     print(terms_table(rows))
     print("\n".join([GATED, *gated_table(rows, made["clock_gated"]), not_made(rows, made["clock_gated"])]))
     print("\n".join([ISOLATED, *isolated_table(made), not_made(rows, made["isolated_clock_gated"])]))
-    print("\n".join([FLOW, *flow_table(rows, made["parts"])]))
+    print("\n".join([FLOW, *flow_table(made)]))
     print(PAPERS.format(clock=clock))
     for line in papers(made):
         print(f"| {' | '.join(line)} |")

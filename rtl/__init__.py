@@ -187,6 +187,7 @@ def synthesize(
     fmax: bool = False,
     clock_gating: bool = False,
     operand_isolation: bool = False,
+    effort: str = "high",
 ) -> dict[str, Any]:
     """Area, clock and energy of PE `name`, or area and clock of each block of machine `name`, sized for `clock_mhz`.
 
@@ -196,6 +197,7 @@ def synthesize(
     alone; a stream form's have leakage and the clock tree too (`terms_pj_per_mac`).
     With `clock_gating` (PEs only) registers that share an enable get the library's clock gates; with
     `operand_isolation` (PEs only) operands are held at 0 while the PE has none of its own.
+    `effort` is "high", as in all tables, or "low": less optimisation, in a tenth of the time where that is long.
     `node` is a named one, or the path of a Liberty file (a machine's memories then have no figures).
     Raises ConfigError for an unknown PE, machine, dataflow or node and for a library that lacks cells or units,
     ToolError when the library or Yosys is missing.
@@ -205,7 +207,11 @@ def synthesize(
     _require_amaranth()
     if not LEAST_CLOCK_MHZ <= clock_mhz <= MOST_CLOCK_MHZ:
         raise ConfigError(f"clock_mhz = {clock_mhz:g}: must be {LEAST_CLOCK_MHZ}..{MOST_CLOCK_MHZ}; the command line")
+    from bitwright.rtl.asic.synthesis import EFFORTS
     from bitwright.rtl.generation import is_machine, require_known
+
+    if effort not in EFFORTS:
+        raise ConfigError(f"effort = {effort}: must be {' or '.join(EFFORTS)}; the command line")
 
     base = name.partition(":")[0]
     if base not in pe.all_names() or is_machine(name):
@@ -220,7 +226,7 @@ def synthesize(
             raise ConfigError(f"{name} clock gating: is for PEs (leave the option out)")
         if operand_isolation:
             raise ConfigError(f"{name} operand isolation: is for PEs (leave the option out)")
-        return accelerators.synthesize(name, node, clock_mhz)
+        return accelerators.synthesize(name, node, clock_mhz, effort) | {"effort": effort}
     from bitwright.rtl.asic import cells
 
     systolic = ":" not in name and base in pe.names()
@@ -238,9 +244,10 @@ def synthesize(
                 clock_mhz,
                 clock_gating=clock_gating,
                 operand_isolation=operand_isolation,
+                effort=effort,
             )
         return cells.synthesize_stream(
-            name, node, clock_mhz, clock_gating=clock_gating, operand_isolation=operand_isolation
+            name, node, clock_mhz, clock_gating=clock_gating, operand_isolation=operand_isolation, effort=effort
         )
 
-    return cells.fastest(once, clock_mhz) if fmax else once(clock_mhz)
+    return (cells.fastest(once, clock_mhz) if fmax else once(clock_mhz)) | {"effort": effort}

@@ -26,7 +26,7 @@ from bitwright.rtl.asic.hierarchy import Place
 from bitwright.rtl.asic.jsonout import rounded
 from bitwright.rtl.asic.liberty import Library, library_path, node_name
 from bitwright.rtl.asic.memory_cells import MemoryMacro, macros, with_memories
-from bitwright.rtl.asic.synthesis import sha256_text, synthesize_hierarchy
+from bitwright.rtl.asic.synthesis import HIGH, sha256_text, synthesize_hierarchy
 from bitwright.rtl.asic.timing import analyse
 
 TIMEOUT_S = 7200.0
@@ -34,7 +34,7 @@ _INSTANCE = re.compile(r"^ +(\w+) +\w+ *\(", re.MULTILINE)
 _MODULE = re.compile(r"^module (\w+) *\(", re.MULTILINE)
 
 
-def synthesize(name: str, node: str | Path, clock_mhz: float) -> dict[str, Any]:
+def synthesize(name: str, node: str | Path, clock_mhz: float, effort: str = HIGH) -> dict[str, Any]:
     """Area, leakage and fmax of the accelerator of machine `name`, sized for `clock_mhz`, and the same of each block.
 
     blocks     Disjoint: they add up to `area_um2`. A block is what one module holds itself, without the blocks inside.
@@ -46,10 +46,10 @@ def synthesize(name: str, node: str | Path, clock_mhz: float) -> dict[str, Any]:
     """
     loaded = machines.load(name)
     top, text = verilog(limits(loaded))
-    return {"machine": loaded.name, **blocks(text, top, node, clock_mhz)}
+    return {"machine": loaded.name, **blocks(text, top, node, clock_mhz, effort)}
 
 
-def blocks(text: str, top: str, node: str | Path, clock_mhz: float) -> dict[str, Any]:
+def blocks(text: str, top: str, node: str | Path, clock_mhz: float, effort: str = HIGH) -> dict[str, Any]:
     """As `synthesize`, of Verilog whose memories are modules `memory_<rows>x<bits>` as rtl.accelerator writes them."""
     if clock_mhz <= 0:
         raise ConfigError(f"clock_mhz = {clock_mhz:g}: must be positive")
@@ -65,6 +65,7 @@ def blocks(text: str, top: str, node: str | Path, clock_mhz: float) -> dict[str,
         kept=kept_modules(text, top) - boxes.keys(),
         black_boxes=boxes.keys(),
         timeout_s=TIMEOUT_S,
+        effort=effort,
     )
     boundary, conditions = surroundings(library)
     whole = with_memories(

@@ -27,7 +27,7 @@ from bitwright.rtl.asic.operands import GROUP
 from bitwright.rtl.asic.power import PowerModel
 from bitwright.rtl.asic.stimulus import ACTIVE, IDLE, PASS, Stimulus
 from bitwright.rtl.asic.stream_stimulus import Work
-from bitwright.rtl.asic.synthesis import sha256_text, synthesize_verilog
+from bitwright.rtl.asic.synthesis import HIGH, sha256_text, synthesize_verilog
 from bitwright.rtl.asic.timing import analyse
 from bitwright.rtl.pe import streaming
 
@@ -69,6 +69,7 @@ def synthesize(
     *,
     clock_gating: bool = False,
     operand_isolation: bool = False,
+    effort: str = HIGH,
 ) -> dict[str, Any]:
     """Area, timing and energy of a PE cell sized for `clock_mhz`, made now (the cost table is not read).
 
@@ -84,7 +85,7 @@ def synthesize(
         raise ConfigError(f"clock_mhz = {clock_mhz:g}: must be positive")
     spec = pe_specs.get(name)
     chosen = spec.wgt.name
-    builder = Builder(node, clock_mhz, None, clock_gating=clock_gating)
+    builder = Builder(node, clock_mhz, None, clock_gating=clock_gating, effort=effort)
     entry = cell_entry(spec, dataflow, [chosen], operand_isolation=operand_isolation)
     found = builder.build(entry)
     energy = found["energies"][chosen]
@@ -117,6 +118,7 @@ def synthesize_stream(
     *,
     clock_gating: bool = False,
     operand_isolation: bool = False,
+    effort: str = HIGH,
 ) -> dict[str, Any]:
     """Area, timing and energy of a streaming PE with its parameters, as `synthesize` of a cell.
 
@@ -153,6 +155,7 @@ def synthesize_stream(
         timeout_s=TIMEOUT_S,
         cache=cache,
         clock_gating=clock_gating,
+        effort=effort,
     )
     timing = analyse(made.netlist, library, conditions)
     figures: dict[str, Any] = {

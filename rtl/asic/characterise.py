@@ -22,10 +22,12 @@ from bitwright.rtl.asic.power import PowerModel
 from bitwright.rtl.asic.stimulus import ACTIVE, ARRAY_ROWS, IDLE, PASS, PERIOD, UNCOUNTED, Loading, Stimulus
 from bitwright.rtl.asic.synthesis import (
     ABC_SHARE,
+    HIGH,
     MAPPING,
     SCRIPT,
     Synthesis,
     gated,
+    of_effort,
     sha256_text,
     synthesize_verilog,
     yosys_version,
@@ -43,17 +45,26 @@ class Builder:
     base   Everything that all results depend on, as plain data: part of every cache key and of the table's provenance.
     """
 
-    def __init__(self, node: str | Path, clock_mhz: float, cache: Path | None, *, clock_gating: bool = False) -> None:
+    def __init__(
+        self,
+        node: str | Path,
+        clock_mhz: float,
+        cache: Path | None,
+        *,
+        clock_gating: bool = False,
+        effort: str = HIGH,
+    ) -> None:
         self.liberty = library_path(node)
         self.library = wired_library(self.liberty)
         self.node, self.clock_mhz, self.cache = node_name(node), clock_mhz, cache
         self.boundary, self.conditions = surroundings(self.library)
-        self.clock_gating = clock_gating
+        self.clock_gating, self.effort = clock_gating, effort
+        script = of_effort(SCRIPT, effort)
         self.base: dict[str, Any] = {
             "method": METHOD_VERSION,
             "library_sha256": self.library.sha256,
             "tool": yosys_version(),
-            "script": [*(gated(SCRIPT, self.library) if clock_gating else SCRIPT), *MAPPING],
+            "script": [*(gated(script, self.library) if clock_gating else script), *MAPPING],
             "abc_share_of_period": ABC_SHARE,
             "synthesis_boundary": asdict(self.boundary),
             "timing_and_power_conditions": asdict(self.conditions),
@@ -134,6 +145,7 @@ class _Lazy:
                 period_ps=period_ps,
                 boundary=self.builder.boundary,
                 clock_gating=self.builder.clock_gating,
+                effort=self.builder.effort,
             )
             timing = analyse(made.netlist, library, conditions)
             model = PowerModel(made.netlist, library, timing, conditions)

@@ -27,7 +27,7 @@ from bitwright.rtl.asic import cells, commands, glitches, stream_parts
 from bitwright.rtl.asic.choice import surroundings, wired_library
 from bitwright.rtl.asic.jsonout import rounded, write_json
 from bitwright.rtl.asic.liberty import library_path, node_name, read_library
-from bitwright.rtl.asic.synthesis import sha256_text, synthesize_verilog, yosys_version
+from bitwright.rtl.asic.synthesis import HIGH, LOW, sha256_text, synthesize_verilog, yosys_version
 from bitwright.rtl.pe import streaming
 
 CLOCK_MHZ = 250
@@ -52,7 +52,11 @@ LUT_TILES = tuple(
 """The same tile for weights of 1, 2 and 4 bits and both activations, each built for its width: beside MACs."""
 ALIGNED = (f"mxfp8-dot:aligner_bits={block_gates.ALIGNED_LIMIT_BITS}",)
 """MXFP8 as the published gate model has it: products aligned to the largest, instead of an exact sum."""
-SECTIONS = {"ablation": ABLATION, "lut_tiles": LUT_TILES, "aligned": ALIGNED}
+LOW_EFFORT = (
+    "int8-mac", "shift-add", "fp16-mac", "mxfp4-dot", "mxfp8-dot", "mxint8-dot", "nvfp4-dot", "nvint4-dot",
+)  # fmt: skip
+"""Mapped with less effort beside their rows, to show what the flow moves."""
+SECTIONS = {"ablation": ABLATION, "lut_tiles": LUT_TILES, "aligned": ALIGNED, "low_effort": LOW_EFFORT}
 """Sections with rows of their own, at the table's clock: on the default node only, where papers are compared."""
 
 GLITCHING = ("int8-mac", "shift-add", "int8-mac:pipeline=1", "opt1")
@@ -127,6 +131,11 @@ class Wanted:
             today["moving_stimulus_sha256"] = moving_sha256(self.name)
         return bool(rounded(today).items() <= kept.items())
 
+    @property
+    def effort(self) -> str:
+        """LOW of the section that shows it."""
+        return LOW if self.own == "low_effort" else HIGH
+
     def make(self, node: str | Path) -> dict[str, Any]:
         """The row; its netlist is kept."""
         print(f"streams: {self}", file=sys.stderr, flush=True)
@@ -137,6 +146,7 @@ class Wanted:
             commands.work_folder("netlists"),
             clock_gating=self.clock_gating,
             operand_isolation=self.operand_isolation,
+            effort=self.effort,
         )
 
 

@@ -1,5 +1,4 @@
-"""Parts of PEs that comparisons with papers need, and PEs mapped in other ways (without Booth multipliers, without the
-generic optimisation before mapping), which show what the flow moves: area, clock, leakage.
+"""Parts of PEs that comparisons with papers need, and PEs mapped without Booth multipliers: area, clock, leakage.
 
 The bit-serial cell and its column's term encoder are what a BitMoD tile holds; pair decoders stand at the border of
 an array of outlier-victim PEs; the tables of a row of four activations feed all columns of a tile of lut.
@@ -9,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,6 @@ class Part:
 
     make: Callable[[], tuple[str, str]]
     booth: bool = True
-    generic_pass: bool = True
 
 
 def _cell() -> tuple[str, str]:
@@ -60,7 +57,6 @@ def _stream(name: str) -> tuple[str, str]:
     return spec.module_stem, streaming.verilog(spec)
 
 
-DOTS = ("mxint8-dot", "mxfp8-dot", "mxfp4-dot", "nvint4-dot", "nvfp4-dot")
 PARTS = {
     "bit-serial cell": Part(_cell),
     "bit-serial column encoder": Part(_encoder),
@@ -73,10 +69,6 @@ PARTS = {
     "int8-mac without Booth": Part(lambda: _stream("int8-mac"), booth=False),
     "shift-add without Booth": Part(lambda: _stream("shift-add"), booth=False),
     "opt1 without Booth": Part(lambda: _stream("opt1"), booth=False),
-    **{
-        f"{name} without generic pass": Part(partial(_stream, name), generic_pass=False)
-        for name in ("int8-mac", "shift-add", "fp16-mac", *DOTS)
-    },
 }
 
 
@@ -99,7 +91,6 @@ def synthesize_part(name: str, node: str | Path, clock_mhz: float, cache: Path |
         timeout_s=TIMEOUT_S,
         cache=cache,
         booth=part.booth,
-        generic_pass=part.generic_pass,
     )
     timing = analyse(made.netlist, library, surroundings(library)[1])
     found: dict[str, Any] = rounded(

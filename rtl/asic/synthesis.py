@@ -40,6 +40,8 @@ SCRIPT = (
     "write_json netlist.json",
     "write_verilog -noattr -noexpr netlist.v",
 )
+HIGH, LOW = "high", "low"
+EFFORTS = (HIGH, LOW)
 MAPPING = (
     "strash",
     "scorr",
@@ -105,7 +107,7 @@ def synthesize_verilog(
     timeout_s: float = 900.0,
     cache: Path | None = None,
     booth: bool = True,
-    generic_pass: bool = True,
+    effort: str = HIGH,
     clock_gating: bool = False,
 ) -> Synthesis:
     """Map one Verilog module onto the cells of a Liberty file.
@@ -115,14 +117,14 @@ def synthesize_verilog(
     boundary    As choice.surroundings says of the library when None.
     cache       Folder of netlists made before, found by everything that Provenance holds; None keeps none.
     booth       Off: multipliers as Yosys makes them without its option (to show what it moves; all tables have it on).
-    generic_pass   Off: without the optimisation that Yosys has ABC do on generic gates before ours on cells (the same).
+    effort      HIGH, as all tables have it, or LOW: without the optimisation that Yosys has ABC do on generic gates
+                before ours on cells. What it moves: docs/stream-costs.md.
     clock_gating   Registers with an enable, LEAST_GATED or more with the same one, get the library's clock gate.
     Raises ToolError when pyosys or the library is missing, or when Yosys fails or takes longer than timeout_s;
     ConfigError for a period that is not positive, and for clock gating with a library that has no clock gate.
     """
     script = SCRIPT if booth else tuple(line.replace(" -booth", "") for line in SCRIPT)
-    if not generic_pass:
-        script = tuple(line.replace("synth ", "synth -noabc ") for line in script)
+    script = of_effort(script, effort)
     if clock_gating:
         script = gated(script, wired_library(liberty))
     found = _mapped(
@@ -131,6 +133,12 @@ def synthesize_verilog(
     netlist = from_yosys(found.document, top)
     _refuse_unmodelled(netlist, found.library)
     return Synthesis(netlist, found.verilog, netlist.area(found.library), found.provenance, found.processor_s)
+
+
+def of_effort(script: tuple[str, ...], effort: str) -> tuple[str, ...]:
+    """The script with less optimisation if `effort` is LOW."""
+    assert effort in EFFORTS, f"effort {effort}"
+    return script if effort == HIGH else tuple(line.replace("synth ", "synth -noabc ") for line in script)
 
 
 def gated(script: tuple[str, ...], library: Library) -> tuple[str, ...]:
@@ -155,6 +163,7 @@ def synthesize_hierarchy(
     kept: Collection[str],
     black_boxes: Collection[str],
     timeout_s: float,
+    effort: str = HIGH,
 ) -> tuple[Hierarchy, Provenance]:
     """Map a design module by module, by the same script: modules in `kept` stay, each mapped once however often it is
     instantiated; those in `black_boxes` stay empty; the others are flattened into what holds them.
@@ -164,7 +173,7 @@ def synthesize_hierarchy(
     """
     marks = [f"blackbox {' '.join(sorted(black_boxes))}"] if black_boxes else []
     marks += [f"setattr -mod -set keep_hierarchy 1 {' '.join(sorted(kept))}"] if kept else []
-    script = (SCRIPT[0], "hierarchy -top {top}", *marks, *SCRIPT[1:])
+    script = of_effort((SCRIPT[0], "hierarchy -top {top}", *marks, *SCRIPT[1:]), effort)
     found = _mapped(verilog, top, liberty, script, period_ps=period_ps, boundary=None, timeout_s=timeout_s)
     return Hierarchy(found.document, top, frozenset(black_boxes)), found.provenance
 

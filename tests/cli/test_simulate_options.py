@@ -55,10 +55,15 @@ def test_a_pe_of_arrays_is_taken_as_its_cell_or_behind_streams(monkeypatch: pyte
 
     monkeypatch.setattr(cells, "synthesize", lambda name, dataflow, *_, **__: {"cell": f"{name} {dataflow}"})
     monkeypatch.setattr(cells, "synthesize_stream", lambda name, *_, **__: {"stream": name})
-    assert synthesize("int8-mac") == {"cell": "int8-mac ws"}
-    assert synthesize("int8-mac", dataflow="os") == {"cell": "int8-mac os"}
-    assert synthesize("int8-mac", dataflow="stream") == {"stream": "int8-mac"}
-    assert synthesize("bit-serial", dataflow="stream") == synthesize("bit-serial") == {"stream": "bit-serial"}
+    assert synthesize("int8-mac")["cell"] == "int8-mac ws"
+    assert synthesize("int8-mac", dataflow="os")["cell"] == "int8-mac os"
+    assert synthesize("int8-mac", dataflow="stream") == {"stream": "int8-mac", "effort": "high"}
+    assert synthesize("bit-serial", dataflow="stream") == synthesize("bit-serial")
+
+
+def test_effort_is_high_or_low() -> None:
+    ran = CliRunner().invoke(app, ["synthesize", "int8-mac", "--effort", "medium"])
+    assert str(ran.exception) == "effort = medium: must be high or low; the command line"
 
 
 def test_a_machines_own_file_is_not_written_over(tmp_path: Path) -> None:

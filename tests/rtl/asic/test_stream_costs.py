@@ -34,9 +34,9 @@ def made(monkeypatch: pytest.MonkeyPatch, liberty: Path) -> list[tuple[str, floa
     found: list[tuple[str, float, str]] = []
 
     def synthesize(
-        name: str, node: str, clock_mhz: float, cache: Path, *, clock_gating: bool, operand_isolation: bool
+        name: str, node: str, clock_mhz: float, cache: Path, *, clock_gating: bool, operand_isolation: bool, effort: str
     ) -> dict[str, Any]:
-        what = (name, clock_mhz, "gated" * clock_gating + "isolated" * operand_isolation)
+        what = (name, clock_mhz, "gated" * clock_gating + "isolated" * operand_isolation + "low" * (effort == "low"))
         stopped = name == "opt1" and what not in found
         found.append(what)
         if stopped:
@@ -67,6 +67,12 @@ def test_a_stopped_run_goes_on_and_each_clock_has_its_rows(made: list[tuple[str,
     assert set(table["rows"]) == set(NAMES)
     assert set(table["clock_gated"]) == set(table["clocks"]["500"]) == {"shift-add"}
     assert table["clocks"]["500"]["shift-add"]["clock_mhz"] == 500
+
+    made.clear()
+    stream_costs.build(path, "nangate45", 250, [stream_costs.Wanted("int8-mac", 250, own="low_effort")])
+    assert made == [("int8-mac", 250, "low")]
+    table = json.loads(path.read_text())
+    assert set(table["low_effort"]) == {"int8-mac"}
 
     table["rows"]["int8-mac"]["rtl_sha256"] = "0" * 64
     table["rows"]["opt1"]["method"] -= 1

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bitwright.arch.errors import ConfigError, ToolError
 from bitwright.rtl.asic import synthesis
+from bitwright.rtl.asic.activity import NetlistSimulator
 from bitwright.rtl.asic.liberty import Library
-from bitwright.rtl.asic.synthesis import MAPPING, SCRIPT, sha256_text, synthesize_verilog
+from bitwright.rtl.asic.synthesis import EFFORTS, MAPPING, SCRIPT, sha256_text, synthesize_verilog
 
 
 def test_the_same_text_gives_the_same_netlist(liberty: Path, nangate45: Library, mac_verilog: str) -> None:
@@ -45,6 +47,25 @@ def test_latches_and_asynchronous_resets_are_refused(liberty: Path) -> None:
     reset += " always @(posedge c, posedge r) if (r) q <= 0; else q <= d; endmodule"
     with pytest.raises(ConfigError, match=r"^cell \S+ = DFFR_X1: asynchronous reset is not modelled; module m$"):
         synthesize_verilog(reset, "m", liberty, period_ps=4000)
+
+
+def test_low_effort_leaves_the_generic_pass_out_and_computes_the_same(
+    liberty: Path, nangate45: Library, mac_verilog: str
+) -> None:
+    high, low = (synthesize_verilog(mac_verilog, "mac", liberty, period_ps=4000, effort=each) for each in EFFORTS)
+    assert "synth -noabc -flatten -booth -top mac" in low.provenance.script
+    assert high.provenance.script[2:] == low.provenance.script[2:]
+    assert low.netlist != high.netlist
+    rng = np.random.default_rng(1)
+    inputs = {name for name, port in high.netlist.ports.items() if not port.is_output} - {"clk"}
+    stimulus = {name: rng.integers(0, 256, (64, 64)) for name in inputs}
+    outputs = [name for name, port in high.netlist.ports.items() if port.is_output]
+    runs = [
+        NetlistSimulator(each.netlist, nangate45).run(stimulus, bins=[-1] * 64, record=outputs) for each in (high, low)
+    ]
+    for name in outputs:
+        assert (runs[0].outputs[name] == runs[1].outputs[name]).all()
+        assert runs[0].outputs[name].any()
 
 
 def test_bad_arguments_are_refused(liberty: Path, tmp_path: Path, mac_verilog: str) -> None:
