@@ -275,10 +275,11 @@ def seconds(tables: dict[str, dict[str, Any]]) -> str:
             slow += [f"`{name}` ({node}, {what}) {each:.0f} s" for name, each in timed.items() if each > limit(name)]
     columns = ["node", "rows", "timed of those made", "s in all", "the dearest, s"]
     over = f"Over 60 s (scalar and 4-lane PEs) or 10 minutes (tiles): {', '.join(slow) or 'none of these'}."
+    names = ", ".join(f"`{name}`" for name in sorted({*untimed}))
+    rest = f"; {len(untimed)} rows ({names}) were not timed or not made" if untimed else ""
     budget = (
         f"nangate45 at all clocks, as the sum of rows made on different occasions (no run in one go): {whole_s / 60:.0f} minutes of "
-        f"one core, where 3 hours of two are 360; {len(untimed)} rows ({', '.join(f'`{name}`' for name in sorted({*untimed}))}) were "
-        "not timed or not made."
+        f"one core, where 3 hours of two are 360{rest}."
     )
     return table(columns, lines) + f"\n\n{over} {budget}\n"
 
