@@ -182,6 +182,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     monkeypatch.setattr(building, "_built", made)
     monkeypatch.setattr(array_top, "verilog", lambda machine, board: ("array", f"// {machine.name} on {board}"))
     monkeypatch.setattr(tools, "find", lambda *names: Path(names[0]))
+    monkeypatch.setattr(tools, "versioned", lambda package: f"{package} 1")  # installed or not
     return made
 
 
