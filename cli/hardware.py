@@ -137,7 +137,7 @@ def synthesize(
     clock_mhz: Annotated[float, typer.Option("--clock", "--clock-mhz", help="Target of the mapping, MHz.")] = 250,
     fmax: Annotated[bool, typer.Option("--fmax", help="Size again for more until nothing is gained (PEs).")] = False,
     clock_gating: Annotated[bool, typer.Option("--clock-gating", help="With the library's clock gates (PEs).")] = False,
-    effort: Annotated[str, typer.Option(help="high, as the tables; or low, in a fraction of the time.")] = "high",
+    effort: Annotated[str, typer.Option(help="high, as the tables; or low, without generic gates optimised.")] = "high",
     operand_isolation: Annotated[
         bool, typer.Option("--operand-isolation", help="Operands held at 0 while the PE has none (PEs).")
     ] = False,
@@ -147,9 +147,9 @@ def synthesize(
 
     A PE that systolic arrays are made of is taken as its cell, with energies of its logic and clock pins alone; with
     --dataflow stream, or with parameters, behind streams with handshake, as docs/stream-costs.md has all PEs, with
-    leakage and the clock tree. --effort low leaves out an optimisation: mxint8-dot in ten seconds instead of a quarter
-    of an hour, most PEs with 3 to 6 % more area (docs/stream-costs.md). Glitches and layout are in neither. A machine's
-    accelerator takes minutes (4x4) to a quarter of an hour (bitmod).
+    leakage and the clock tree. --effort low leaves out the optimisation of generic gates; what that moves is in
+    docs/stream-costs.md. Glitches and layout are in neither. A machine's accelerator takes minutes (4x4) to a quarter
+    of an hour (bitmod).
 
     Examples:
 

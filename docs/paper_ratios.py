@@ -221,7 +221,7 @@ TABLE_5 = {"mxint8-dot": (0.79, 0.63), "nvfp4-dot": (0.54, 0.55), "nvint4-dot": 
 
 
 def block_dots(made: dict[str, Any]) -> list[list[str]]:
-    """Block-scaled dot products over mxfp8-dot, per MAC a cycle, and the paper's gate counts with this library's cells."""
+    """Block-scaled dot products over mxfp8-dot, per MAC a cycle; the paper's gate counts with this library's cells."""
     rows, lines = made["rows"], []
     base, (aligned,) = rows["mxfp8-dot"], made["aligned"].values()
     accumulator_um2 = made["parts"]["fp32 accumulator"]["area_um2"]
@@ -238,8 +238,8 @@ def block_dots(made: dict[str, Any]) -> list[list[str]]:
                 f"on random codes an energy of {random:.2f}; over MXFP8 with the paper's aligner of 24 bits instead of our exact sum "
                 f"(in our hands {per_mac(aligned) / per_mac(base):.2f} times as large) "
                 f"{per_mac(row) / per_mac(aligned):.2f}, {row['energy_pj_per_mac'] / aligned['energy_pj_per_mac']:.2f}. The paper's "
-                f"own counts (Table 6) with Nangate45's full adder, AND and multiplexer, and our fp32 accumulator a block, the scales' adders or products counted as there: an area of "
-                f"{weighed[name] / weighed['mxfp8-dot']:.2f}. Both mapped with low effort (above): "
+                "own counts (Table 6) with Nangate45's full adder, AND and multiplexer, and our fp32 accumulator a block, the scales' "
+                f"adders or products counted as there: an area of {weighed[name] / weighed['mxfp8-dot']:.2f}. Both mapped with low effort (above): "
                 f"{per_mac(low[name]) / per_mac(low['mxfp8-dot']):.2f}, "
                 f"{low[name]['energy_pj_per_mac'] / low['mxfp8-dot']['energy_pj_per_mac']:.2f}. {READ_DOTS[name]}",
             ]
@@ -260,7 +260,7 @@ def block_dots(made: dict[str, Any]) -> list[list[str]]:
 
 
 READ_DOTS = {
-    "mxint8-dot": "So the distance in area, and that energy goes the other way, come from what the generic pass makes of 32 equal multipliers. "
+    "mxint8-dot": "So what the flow makes of 32 equal multipliers is as large as the distance in area. "
     "What is left of the distance in energy was not taken apart",
     "nvfp4-dot": "Accumulator and scales are shared by 16 lanes instead of 32: twice as much of them a MAC",
     "nvint4-dot": "As NVFP4; the paper's lanes shrink more than ours, whose accumulator does not",

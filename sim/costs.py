@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from bitwright.arch import costs, formats, pe
-from bitwright.arch.costs.records import BlockTree, PECost, RegisterCost, SramCost, UnitCost
+from bitwright.arch.costs.records import BlockCost, PECost, RegisterCost, SramCost, TreeCost, UnitCost
 from bitwright.arch.costs.tables import CostTable
 from bitwright.arch.costs.wires import Wires, side_um
 from bitwright.arch.errors import ConfigError
@@ -17,7 +17,6 @@ SUM_BITS = 32  # a word of the output buffer, one column
 MAX_PORT_BITS, MIN_PORT_BITS = 512, 64
 MIN_BANK_BYTES = 4096  # the SRAM table's smallest
 RANDOM_TOGGLES = 0.5  # changes a bit and word of uniform random data
-REGISTER_BLOCK_BITS = 128
 SLOTS = 2  # of a double buffer, each its own memory with its own port
 
 
@@ -53,14 +52,14 @@ class WireCosts:
 
     cell_pj, pass_pj   what reaches a cell from its neighbours in a cycle with work, and in one that passes sums on
     weight_load_pj     the same for one weight into a cell, its beat on the other rows' bus included
-    act_pj, wgt_pj, out_pj   one word from its buffer to the array's edge or back, a weight or a sum of one column
+    act_pj, wgt_pj_per_bit, out_pj   a word of activations to the array's edge, a bit of weights, a sum of one column
     """
 
     cell_pj: float
     pass_pj: float
     weight_load_pj: float
     act_pj: float
-    wgt_pj: float
+    wgt_pj_per_bit: float
     out_pj: float
 
 
@@ -244,12 +243,14 @@ def machine_costs(machine: Machine, installed: tuple[str, ...], weight_format: s
     rows, cols, lanes = machine.array.rows, machine.array.cols, machine.vector.lanes
     skew_bits = skew_register_bits(machine)
     units = [unit for name, unit in found.items() if name != "cell"]
-    tree = _clocked(machine, cell, units, register, lane)
+    logic = [(machine.cells, cell), *((cols, unit) for unit in units), (skew_bits, register), (lanes, lane)]
+    roots = machine.cells + cols * len(units) + -(-skew_bits // register.block_bits) + lanes
+    tree = _tree(logic, roots, tables.wires())
     borders = {name: unit for name, unit in found.items() if name.startswith("border ")}
     ports = _port_bits(machine, installed)
     buffers = {name: _sram(tables, machine.buffers.capacity_bytes(name), bits) for name, bits in ports.items()}
     return MachineCosts(
-        cell=Worker(_active_pj(machine, cell), cell.idle_energy_pj),
+        cell=Worker(_over_columns(machine, cell, lambda one: one.energy_pj_per_mac), cell.idle_energy_pj),
         pass_pj=cell.pass_energy_pj,
         weight_load_pj=cell.weight_load_pj + (rows - 1) * cell.bus_beat_pj,
         group=_worker(edge),
@@ -266,56 +267,46 @@ def machine_costs(machine: Machine, installed: tuple[str, ...], weight_format: s
         skew_clock_pj=register.clock_pj,
         skew_toggle_pj=register.toggle_pj,
         vector=Worker(lane.energy_pj_per_mac, lane.idle_energy_pj),
-        wires=_wire_costs(machine, cell, tables.wires(), ports),
+        wires=_wire_costs(machine, cell, tables.wires(), ports["act"]),
         clock_tree_pj=tree.energy_pj,
         array_um2=machine.cells * cell.area_um2,
         edge_um2=cols * sum(unit.area_um2 for unit in units) + skew_bits * register.area_um2,
         vector_um2=lanes * lane.area_um2,
         clock_tree_um2=tree.area_um2,
-        logic_leakage_uw=tree.leakage_uw
-        + machine.cells * cell.leakage_uw
-        + cols * sum(unit.leakage_uw for unit in units)
-        + skew_bits * register.leakage_uw
-        + lanes * lane.leakage_uw,
+        logic_leakage_uw=tree.leakage_uw + sum(count * block.leakage_uw for count, block in logic),
     )
 
 
-def _wire_costs(machine: Machine, cell: PECost, wires: Wires, port_bits: Mapping[str, int]) -> WireCosts:
+def _wire_costs(machine: Machine, cell: PECost, wires: Wires, act_word_bits: int) -> WireCosts:
     """Hops of one cell's side, and words from buffers that stand at the middle of the sides they feed.
 
     Input ports' transitions are counted on real operands; of a word between buffer and array half of the bits change,
-    as of uniform random data. Weights here are a column's bits of the buffer's word, sums SUM_BITS.
+    as of uniform random data.
     """
     rows, cols = machine.array.rows, machine.array.cols
     hop_pj = wires.toggle_pj(side_um(cell.area_um2 + cell.clock_tree.area_um2))
     bit_pj = hop_pj * RANDOM_TOGGLES
     along_rows, along_cols = rows / 4, cols / 4
     return WireCosts(
-        cell_pj=cell.hops * hop_pj,
+        cell_pj=_over_columns(machine, cell, lambda one: one.hops) * hop_pj,
         pass_pj=cell.pass_hops * hop_pj,
         weight_load_pj=(cell.weight_load_hops + (rows - 1) * cell.bus_beat_hops) * hop_pj,
-        act_pj=port_bits["act"] * bit_pj * along_rows,
-        wgt_pj=port_bits["wgt"] / cols * bit_pj * along_cols,
+        act_pj=act_word_bits * bit_pj * along_rows,
+        wgt_pj_per_bit=bit_pj * along_cols,
         out_pj=SUM_BITS * bit_pj * along_cols,
     )
 
 
-def _clocked(
-    machine: Machine, cell: PECost, units: Sequence[PECost | UnitCost], register: RegisterCost, lane: PECost
-) -> BlockTree:
-    """The clock tree of the whole machine: inside every block, and above the blocks.
-
-    Skew registers hang on it in blocks of REGISTER_BLOCK_BITS, as the table's share of a bit was measured.
-    """
-    skew_bits, cols, lanes = skew_register_bits(machine), machine.array.cols, machine.vector.lanes
-    blocks = [(machine.cells, cell), *((cols, unit) for unit in units), (skew_bits, register), (lanes, lane)]
-    roots = machine.cells + cols * len(units) + -(-skew_bits // REGISTER_BLOCK_BITS) + lanes
-    inside_um2 = sum(count * block.clock_tree.area_um2 for count, block in blocks)
-    above = table(machine).wires().tree(roots, inside_um2 + sum(count * block.area_um2 for count, block in blocks))
-    return BlockTree(
-        above.energy_pj + sum(count * block.clock_tree.energy_pj for count, block in blocks),
-        above.area_um2 + inside_um2,
-        above.leakage_uw + sum(count * block.clock_tree.leakage_uw for count, block in blocks),
+def _tree(logic: Sequence[tuple[int, BlockCost | RegisterCost]], roots: int, wires: Wires) -> TreeCost:
+    """The clock tree of a whole machine: inside its blocks, so many of each, and above their `roots` clock pins."""
+    trees = [(count, block.clock_tree) for count, block in logic]
+    inside_um2 = sum(count * one.area_um2 for count, one in trees)
+    above = wires.tree(roots, inside_um2 + sum(count * block.area_um2 for count, block in logic))
+    trees.append((1, above))
+    return TreeCost(
+        sum(count * one.energy_pj for count, one in trees),
+        inside_um2 + above.area_um2,
+        sum(count * one.leakage_uw for count, one in trees),
     )
 
 
@@ -323,13 +314,13 @@ def _worker(unit: PECost | UnitCost | None) -> Worker:
     return Worker(unit.energy_pj_per_op, unit.idle_energy_pj) if isinstance(unit, UnitCost) else NOTHING
 
 
-def _active_pj(machine: Machine, cell: PECost) -> float:
-    """Mean energy of an active cell: the zero-point column's weight is constantly 1."""
+def _over_columns(machine: Machine, cell: PECost, figure: Callable[[PECost], float]) -> float:
+    """Mean of a cell's figure: the zero-point column's weight is constantly 1."""
     extra = machine.physical_cols - machine.array.cols
     if not extra:
-        return cell.energy_pj_per_mac
-    ones = table(machine).pe(cell.pe, cell.dataflow, "constant-one").energy_pj_per_mac
-    return (machine.array.cols * cell.energy_pj_per_mac + extra * ones) / machine.physical_cols
+        return figure(cell)
+    ones = figure(table(machine).pe(cell.pe, cell.dataflow, "constant-one"))
+    return (machine.array.cols * figure(cell) + extra * ones) / machine.physical_cols
 
 
 def skew_register_bits(machine: Machine) -> int:

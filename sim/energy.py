@@ -77,7 +77,7 @@ def operator_energy(
     return Energy(
         array=counts.active_cell_cycles * unit.cell.op_pj + counts.wgt_words * array.cols * unit.weight_load_pj,
         array_idle=passing * unit.pass_pj + machine.cells * (cycles - streamed) * unit.cell.idle_pj,
-        array_wires=_wires_pj(machine, unit, counts, passing),
+        array_wires=_wires_pj(machine, unit, counts, passing, weight_bits),
         skew=unit.skew_bits * (unit.skew_clock_pj * cycles + unit.skew_toggle_pj * RANDOM_TOGGLES * streamed),
         edge=unit.edge_pj(counts.group_results, counts.partial_sums, counts.border_weights, columns),
         sram_act=counts.act_words * unit.act.read_pj + filled["act"] / act_word * unit.act.write_pj,
@@ -105,12 +105,12 @@ def vector_energy(machine: Machine, unit: MachineCosts, lane_ops: int, cycles: i
     )
 
 
-def _wires_pj(machine: Machine, unit: MachineCosts, counts: Activity, passing: int) -> float:
+def _wires_pj(machine: Machine, unit: MachineCosts, counts: Activity, passing: int, weight_bits: float) -> float:
     """Between cells, and between buffers and the array: a word's wires are charged where its buffer is read or written,
     but for what DRAM moves."""
     wires, columns = unit.wires, machine.array.cols
     cells = counts.active_cell_cycles * wires.cell_pj + passing * wires.pass_pj
-    weights = counts.wgt_words * columns * (wires.weight_load_pj + wires.wgt_pj)
+    weights = counts.wgt_words * columns * (wires.weight_load_pj + weight_bits * wires.wgt_pj_per_bit)
     sums = (counts.out_reads + counts.out_writes) * columns * wires.out_pj
     return cells + weights + counts.act_words * wires.act_pj + sums
 

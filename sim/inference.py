@@ -67,8 +67,9 @@ _COSTS = (
     "no area or energy for control logic and instruction fetch; areas are of cells and macros alone, as if packed "
     "without gaps",
     "wires and the clock tree are of a geometry before layout: square cells at 70 % utilisation, buffers at the middle "
-    "of the sides they feed, words that change half of their bits, and the library's 0.1774 fF/um, about twice that of "
-    "routed layouts; wires of the vector unit, the DRAM port and the control are left out",
+    "of the sides they feed, words that change half of their bits, and the library's own capacitance a length, more "
+    "than routed layouts have (arch/costs/wires.py); wires of the vector unit, the DRAM port and the control are left "
+    "out",
     "nothing is clock-gated: idle cells, edge units and skew registers are charged their clock, and the whole tree its "
     "buffers and wires, every cycle",
     "SRAM figures are CACTI estimates with low-standby-power cells (itrs-lstp), one port a slot; reading and "

@@ -1,6 +1,6 @@
 """Cost tables as data: PE cells, edge units, SRAM and DRAM, with their provenance."""
 
-from bitwright.arch.costs.records import BlockTree, DramCost, PECost, RegisterCost, SramCost, UnitCost
+from bitwright.arch.costs.records import DramCost, PECost, RegisterCost, SramCost, TreeCost, UnitCost
 from bitwright.arch.costs.streams import StreamCost, stream, stream_nodes
 from bitwright.arch.costs.tables import (
     CostTable,
@@ -12,18 +12,16 @@ from bitwright.arch.costs.tables import (
     sram_1r1w,
     sram_22nm,
 )
-from bitwright.arch.costs.wires import Wires
 
 __all__ = [
-    "BlockTree",
     "CostTable",
     "DramCost",
     "PECost",
     "RegisterCost",
     "SramCost",
     "StreamCost",
+    "TreeCost",
     "UnitCost",
-    "Wires",
     "dram",
     "dram_names",
     "load",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class BlockTree:
-    """The clock tree inside a block, buffers and wires: energy a cycle, area and leakage of the buffers. In no other
-    figure of the block."""
+class TreeCost:
+    """A clock tree's buffers and wires: energy a cycle, area and leakage of the buffers. In no figure of the block that
+    it is in."""
 
     energy_pj: float
     area_um2: float
@@ -17,46 +17,20 @@ class BlockTree:
 
 
 @dataclass(frozen=True)
-class PECost:
-    """One PE cell of one dataflow, with weights of one format.
+class BlockCost:
+    """A synthesised block: what PECost and UnitCost have in common.
 
     area_um2                 Cells only; sequential_um2 of it are registers.
     min_period_ns, fmax_mhz  Of the netlist made for the table's clock.
-    energy_pj_per_mac        Dynamic energy of one active cycle on operands of a real model, clock included; no weight
-                             is loaded in it.
-    random_pj_per_mac        The same on uniform random operand codes.
-    pass_energy_pj           Of a cycle in which the array streams and this cell has no operand (valid = 0, act = 0):
-                             weights march through it (output-stationary) or partial sums (weight-stationary).
-    idle_energy_pj           Of a cycle in which all inputs stand still: the clock still runs.
     leakage_uw               At the library's corner.
-    weight_load_pj           Weight-stationary: what loading and swapping in the cell's own weight adds, over all cycles
-                             that it touches, on top of their active, pass or idle energy. 0 for output-stationary.
-    bus_beat_pj              Weight-stationary: what one beat on the column's weight bus for another row adds. Every
-                             cell of a column sees all its beats, so that a tile of R weight rows adds
-                             weight_load_pj + (R - 1) * bus_beat_pj to a cell. 0 for output-stationary.
-    hops, pass_hops, weight_load_hops, bus_beat_hops   Transitions of the cell's input ports where the energies of the
-                             same names are: what comes from neighbours, on wires that are not in those energies.
-    clock_tree               Below the cell's clock pin, to its flip-flops.
+    clock_tree               Below the block's clock pin, to its flip-flops.
     """
 
-    pe: str
-    dataflow: str
-    weight_format: str
     area_um2: float
     sequential_um2: float
     min_period_ns: float
-    energy_pj_per_mac: float
-    random_pj_per_mac: float
-    pass_energy_pj: float
-    idle_energy_pj: float
     leakage_uw: float
-    weight_load_pj: float
-    bus_beat_pj: float
-    hops: float
-    pass_hops: float
-    weight_load_hops: float
-    bus_beat_hops: float
-    clock_tree: BlockTree
+    clock_tree: TreeCost
 
     @property
     def fmax_mhz(self) -> float:
@@ -65,23 +39,47 @@ class PECost:
 
 
 @dataclass(frozen=True)
-class UnitCost:
+class PECost(BlockCost):
+    """One PE cell of one dataflow, with weights of one format.
+
+    energy_pj_per_mac        Dynamic energy of one active cycle on operands of a real model, clock included; no weight
+                             is loaded in it.
+    random_pj_per_mac        The same on uniform random operand codes.
+    pass_energy_pj           Of a cycle in which the array streams and this cell has no operand (valid = 0, act = 0):
+                             weights march through it (output-stationary) or partial sums (weight-stationary).
+    idle_energy_pj           Of a cycle in which all inputs stand still: the clock still runs.
+    weight_load_pj           Weight-stationary: what loading and swapping in the cell's own weight adds, over all cycles
+                             that it touches, on top of their active, pass or idle energy. 0 for output-stationary.
+    bus_beat_pj              Weight-stationary: what one beat on the column's weight bus for another row adds. Every
+                             cell of a column sees all its beats, so that a tile of R weight rows adds
+                             weight_load_pj + (R - 1) * bus_beat_pj to a cell. 0 for output-stationary.
+    hops, pass_hops, weight_load_hops, bus_beat_hops   Transitions of the cell's input ports where the energies of the
+                             same names are: what comes from neighbours, on wires that are not in those energies.
+    """
+
+    pe: str
+    dataflow: str
+    weight_format: str
+    energy_pj_per_mac: float
+    random_pj_per_mac: float
+    pass_energy_pj: float
+    idle_energy_pj: float
+    weight_load_pj: float
+    bus_beat_pj: float
+    hops: float
+    pass_hops: float
+    weight_load_hops: float
+    bus_beat_hops: float
+
+
+@dataclass(frozen=True)
+class UnitCost(BlockCost):
     """One unit at the edge of an array. `energy_pj_per_op` is one result, clock pins of that cycle included."""
 
     name: str
     variant: str
-    area_um2: float
-    sequential_um2: float
-    min_period_ns: float
     energy_pj_per_op: float
     idle_energy_pj: float
-    leakage_uw: float
-    clock_tree: BlockTree
-
-    @property
-    def fmax_mhz(self) -> float:
-        """1000 / min_period_ns."""
-        return 1e3 / self.min_period_ns
 
 
 @dataclass(frozen=True)
@@ -90,13 +88,15 @@ class RegisterCost:
 
     clock_pj    A cycle in which the bit does not change.
     toggle_pj   What one change of the bit adds (the next register's data pin included).
+    block_bits  Of the block that it is a share of, clock tree and all.
     """
 
     area_um2: float
     clock_pj: float
     toggle_pj: float
     leakage_uw: float
-    clock_tree: BlockTree
+    block_bits: int
+    clock_tree: TreeCost
 
     def energy_pj(self, toggles_per_cycle: float) -> float:
         """Energy of one bit and cycle at a given rate of change (0 to 1)."""

@@ -17,7 +17,7 @@ from importlib import resources
 from typing import Any
 
 from bitwright.arch import dram as timed
-from bitwright.arch.costs.records import BlockTree, DramCost, PECost, RegisterCost, SramCost, UnitCost
+from bitwright.arch.costs.records import DramCost, PECost, RegisterCost, SramCost, TreeCost, UnitCost
 from bitwright.arch.costs.wires import Wires
 from bitwright.arch.errors import ConfigError, suggest
 
@@ -145,8 +145,8 @@ class CostTable:
     def register(self) -> RegisterCost:
         """Cost of one bit of a plain register."""
         entry = self.entry("register")
-        figures = {name: entry[name] for name in ("area_um2", "clock_pj", "toggle_pj", "leakage_uw")}
-        return RegisterCost(**figures, clock_tree=_block_tree(entry))
+        figures = {name: entry[name] for name in ("area_um2", "clock_pj", "toggle_pj", "leakage_uw", "block_bits")}
+        return RegisterCost(**figures, clock_tree=_tree(entry))
 
     def wires(self) -> Wires:
         """What wires and the clock tree above blocks are made of."""
@@ -166,11 +166,11 @@ class CostTable:
 
 def _physical(entry: Mapping[str, Any]) -> dict[str, Any]:
     names = ("area_um2", "sequential_um2", "min_period_ns", "leakage_uw")
-    return {"clock_tree": _block_tree(entry)} | {name: float(entry[name]) for name in names}
+    return {"clock_tree": _tree(entry)} | {name: float(entry[name]) for name in names}
 
 
-def _block_tree(entry: Mapping[str, Any]) -> BlockTree:
-    return BlockTree(entry["clock_tree_pj"], entry["clock_tree_um2"], entry["clock_tree_leakage_uw"])
+def _tree(entry: Mapping[str, Any]) -> TreeCost:
+    return TreeCost(entry["clock_tree_pj"], entry["clock_tree_um2"], entry["clock_tree_leakage_uw"])
 
 
 @lru_cache(maxsize=8)

@@ -7,8 +7,9 @@ side p apart, 4 x 4, hang on 18 p of wire; their middles, 4 p apart, on the next
 none loaded beyond the clock slew that timing assumes. What is below a block's own clock pin is the block's tree
 (rtl/asic/clock_tree.py).
 Source of the capacitance a micrometre: the library's own wire load (Nangate45: 0.1774 fF/um, with the resistance of
-metal 3). Routed layouts have less: OpenROAD's calibration for this library gives 0.089 fF/um on metal 3 (its setRC.tcl
-beside the platform's files), so wires are charged up to twice what a router would need.
+metal 3). Routed layouts have less: OpenROAD-flow-scripts' calibration for this library has 0.083 to 0.120 fF/um on
+metals 2 to 10, 0.105 on 3 (flow/platforms/nangate45/setRC.tcl, commit 257f85b): wires are charged 1.5 to 2.1 times
+that.
 UTILISATION is an assumption. Not modelled: repeaters on long data wires, crosstalk, detours, blocks that are not
 square, skew groups, spines; the wires of the vector unit, the DRAM port and the control.
 """
@@ -19,6 +20,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from bitwright.arch.costs.records import TreeCost
 
 UTILISATION = 0.7
 BRANCHES = 16
@@ -63,27 +66,14 @@ class Wires:
         """One transition of a wire: 0.5 C V**2."""
         return 0.5 * self.ff_per_um * length_um * self.voltage_v**2 / 1e3
 
-    def tree(self, sinks: int, area_um2: float) -> Tree:
+    def tree(self, sinks: int, area_um2: float) -> TreeCost:
         """The tree of one clock over `sinks` blocks that fill `area_um2` of cells evenly; nothing for one block."""
-        length_um = h_tree_um(sinks, side_um(area_um2 / sinks))
-        if length_um == 0:
-            return Tree(0.0, 0, 0.0, 0.0, 0.0)
-        wire_ff = self.ff_per_um * length_um
+        wire_ff = self.ff_per_um * h_tree_um(sinks, side_um(area_um2 / sinks))
+        if wire_ff == 0:
+            return TreeCost(0.0, 0.0, 0.0)
         buffers = math.ceil((wire_ff + sinks * self.buffer_pin_ff) / (self.buffer_load_ff - self.buffer_pin_ff))
         energy_fj = self.voltage_v**2 * (wire_ff + buffers * self.buffer_pin_ff) + buffers * self.buffer_fj
-        area_um2, leakage_uw = buffers * self.buffer_um2, buffers * self.buffer_leakage_uw
-        return Tree(length_um, buffers, energy_fj / 1e3, area_um2, leakage_uw)
-
-
-@dataclass(frozen=True)
-class Tree:
-    """A clock tree above blocks. energy_pj a cycle (wires, buffers' pins and insides), buffers' area and leakage."""
-
-    length_um: float
-    buffers: int
-    energy_pj: float
-    area_um2: float
-    leakage_uw: float
+        return TreeCost(energy_fj / 1e3, buffers * self.buffer_um2, buffers * self.buffer_leakage_uw)
 
 
 def side_um(area_um2: float) -> float:

@@ -27,7 +27,7 @@ from bitwright.rtl.asic.operands import GROUP
 from bitwright.rtl.asic.power import PowerModel
 from bitwright.rtl.asic.stimulus import ACTIVE, IDLE, PASS, Stimulus
 from bitwright.rtl.asic.stream_stimulus import Work
-from bitwright.rtl.asic.synthesis import HIGH, sha256_text, synthesize_verilog
+from bitwright.rtl.asic.synthesis import FLOW_SHA256, HIGH, sha256_text, synthesize_verilog
 from bitwright.rtl.asic.timing import analyse
 from bitwright.rtl.pe import streaming
 
@@ -181,7 +181,7 @@ def synthesize_stream(
     energies = _stream_energies(spec, NetlistSimulator(made.netlist, library), model, trees, leakage_pj)
     figures["processor_s"] = {"mapping": made.processor_s, "timing_and_energy": time.process_time() - started}
     origin = {"tool": made.provenance.tool, "library_sha256": library.sha256, "rtl_sha256": sha256_text(text)}
-    return rounded({**figures, **energies, **origin, "method": STREAM_METHOD})
+    return rounded({**figures, **energies, **origin, "method": STREAM_METHOD, "flow_sha256": FLOW_SHA256})
 
 
 def stream_spec(name: str) -> PESpec:

@@ -23,13 +23,13 @@ from bitwright.rtl.asic.stimulus import ACTIVE, ARRAY_ROWS, IDLE, PASS, PERIOD, 
 from bitwright.rtl.asic.synthesis import (
     ABC_SHARE,
     HIGH,
-    MAPPING,
     SCRIPT,
     Synthesis,
     gated,
     of_effort,
     sha256_text,
     synthesize_verilog,
+    with_abc,
     yosys_version,
 )
 from bitwright.rtl.asic.timing import Timing, analyse
@@ -64,7 +64,7 @@ class Builder:
             "method": METHOD_VERSION,
             "library_sha256": self.library.sha256,
             "tool": yosys_version(),
-            "script": [*(gated(script, self.library) if clock_gating else script), *MAPPING],
+            "script": with_abc(gated(script, self.library) if clock_gating else script),
             "abc_share_of_period": ABC_SHARE,
             "synthesis_boundary": asdict(self.boundary),
             "timing_and_power_conditions": asdict(self.conditions),
@@ -253,6 +253,7 @@ def _register_result(result: dict[str, Any]) -> dict[str, Any]:
             "clock_tree_pj": result["clock_tree_pj"] / bits,
             "clock_tree_um2": result["clock_tree_um2"] / bits,
             "clock_tree_leakage_uw": result["clock_tree_leakage_uw"] / bits,
+            "block_bits": bits,
             "measured_on": f"{REGISTER_BITS} bits x {REGISTER_STAGES} stages",
             "provenance": result["provenance"],
         }

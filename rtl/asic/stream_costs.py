@@ -3,14 +3,15 @@ arch/costs/streams_<node>.json.
 
 One row a PE (cells.synthesize_stream), one more with clock gating, and on the default node with operand isolation, with
 both, and at each of OTHER_CLOCKS_MHZ; as many at once as there are processors. The table is written after each one, and
-a row whose RTL, stimuli, library, tool, clock and method are still the same is kept, as are netlists: a run that was
-stopped goes on where it was. A clock that a PE does not reach is a row that says so (`meets_clock`).
+a row whose RTL, stimuli, library, tool, flow, clock and method are still the same is kept, as are netlists: a run that
+was stopped goes on where it was. A clock that a PE does not reach is a row that says so (`meets_clock`).
 Machines do not read this table; their cells and edge units are in arch/costs/<node>.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import sys
@@ -27,7 +28,7 @@ from bitwright.rtl.asic import cells, commands, glitches, stream_parts
 from bitwright.rtl.asic.choice import surroundings, wired_library
 from bitwright.rtl.asic.jsonout import rounded, write_json
 from bitwright.rtl.asic.liberty import library_path, node_name, read_library
-from bitwright.rtl.asic.synthesis import HIGH, LOW, sha256_text, synthesize_verilog, yosys_version
+from bitwright.rtl.asic.synthesis import FLOW_SHA256, HIGH, LOW, sha256_text, synthesize_verilog, yosys_version
 from bitwright.rtl.pe import streaming
 
 CLOCK_MHZ = 250
@@ -64,6 +65,7 @@ GLITCHING = ("int8-mac", "shift-add", "int8-mac:pipeline=1", "opt1")
 GLITCH_LANES = 8
 
 
+@functools.cache
 def rtl_sha256(name: str, *, operand_isolation: bool = False) -> str:
     """Hash of the Verilog that a row of this name must have."""
     spec = cells.stream_spec(name)
@@ -71,6 +73,7 @@ def rtl_sha256(name: str, *, operand_isolation: bool = False) -> str:
     return sha256_text(cells.stream_verilog(spec, operand_isolation=operand_isolation))
 
 
+@functools.cache
 def stimuli_sha256(name: str) -> str:
     """Hash of the stimuli that a row of this name must have come from."""
     spec = cells.stream_spec(name)
@@ -78,6 +81,7 @@ def stimuli_sha256(name: str) -> str:
     return cells.stimuli_sha256(cells.stream_works(spec))
 
 
+@functools.cache
 def moving_sha256(name: str) -> str:
     """Hash of the stimulus that a row's energies of moving operands must have come from."""
     spec = cells.stream_spec(name)
@@ -121,10 +125,11 @@ class Wanted:
         return rows
 
     def is_fresh(self, kept: dict[str, Any], library_sha256: str) -> bool:
-        """Whether `kept` is of today's library, RTL, stimuli, method and tool."""
+        """Whether `kept` is of today's library, RTL, stimuli, flow, method and tool."""
         if not kept.get("tool", "").startswith(yosys_version()):
             return False
         today = {"library_sha256": library_sha256, "clock_mhz": self.clock_mhz, "method": cells.STREAM_METHOD}
+        today["flow_sha256"] = FLOW_SHA256
         today["rtl_sha256"] = rtl_sha256(self.name, operand_isolation=self.operand_isolation)
         today["stimuli_sha256"] = stimuli_sha256(self.name)
         if self.moving:
@@ -175,7 +180,8 @@ def build_parts(path: Path, node: str | Path, clock_mhz: float) -> dict[str, Any
     table: dict[str, Any] = json.loads(path.read_text())
     parts = table.setdefault("parts", {})
     for name in stream_parts.PARTS:
-        wanted = {"library_sha256": library_sha256, "clock_mhz": clock_mhz, "rtl_sha256": stream_parts.rtl_sha256(name)}
+        wanted = {"library_sha256": library_sha256, "clock_mhz": clock_mhz, "flow_sha256": FLOW_SHA256}
+        wanted["rtl_sha256"] = stream_parts.rtl_sha256(name)
         kept = parts.get(name, {})
         if not (kept.get("tool", "").startswith(yosys_version()) and rounded(wanted).items() <= kept.items()):
             print(f"parts: {name}", file=sys.stderr, flush=True)
@@ -191,7 +197,8 @@ def build_glitches(path: Path, node: str | Path, clock_mhz: float) -> dict[str, 
     found = table.setdefault("glitches", {})
     for name in GLITCHING:
         row, period_ps = table["rows"][name], round(1e6 / clock_mhz)
-        made_from = {key: row[key] for key in ("rtl_sha256", "stimuli_sha256", "library_sha256", "clock_mhz", "tool")}
+        origin = ("rtl_sha256", "stimuli_sha256", "library_sha256", "flow_sha256", "clock_mhz", "tool")
+        made_from = {key: row[key] for key in origin}
         if made_from.items() <= found.get(name, {}).items():
             continue
         print(f"glitches: {name}", file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ from bitwright.rtl.asic.cells import TIMEOUT_S
 from bitwright.rtl.asic.choice import surroundings, wired_library
 from bitwright.rtl.asic.jsonout import rounded
 from bitwright.rtl.asic.liberty import library_path
-from bitwright.rtl.asic.synthesis import sha256_text, synthesize_verilog
+from bitwright.rtl.asic.synthesis import FLOW_SHA256, sha256_text, synthesize_verilog
 from bitwright.rtl.asic.timing import analyse
 from bitwright.rtl.pe import bit_serial_cell, lut_tables, streaming
 from bitwright.rtl.pe.emit import emit
@@ -83,15 +83,7 @@ def synthesize_part(name: str, node: str | Path, clock_mhz: float, cache: Path |
     library = wired_library(path)
     top, text = part.make()
     period_ps = round(1e6 / clock_mhz)
-    made = synthesize_verilog(
-        text,
-        top,
-        path,
-        period_ps=period_ps,
-        timeout_s=TIMEOUT_S,
-        cache=cache,
-        booth=part.booth,
-    )
+    made = synthesize_verilog(text, top, path, period_ps=period_ps, timeout_s=TIMEOUT_S, cache=cache, booth=part.booth)
     timing = analyse(made.netlist, library, surroundings(library)[1])
     found: dict[str, Any] = rounded(
         {
@@ -104,6 +96,7 @@ def synthesize_part(name: str, node: str | Path, clock_mhz: float, cache: Path |
             "tool": made.provenance.tool,
             "library_sha256": library.sha256,
             "rtl_sha256": sha256_text(text),
+            "flow_sha256": FLOW_SHA256,
         }
     )
     return found

@@ -30,9 +30,11 @@ from bitwright.rtl.asic.hierarchy import Hierarchy
 from bitwright.rtl.asic.liberty import Library
 from bitwright.rtl.asic.netlist import Area, Netlist, from_yosys
 
+_GENERIC = ("abc -script generic.abc", "opt -fast")
 SCRIPT = (
     "read_verilog rtl.v",
-    "synth -flatten -booth -top {top}",
+    "synth -noabc -flatten -booth -top {top}",
+    *_GENERIC,
     "dfflibmap -liberty {liberty}",
     "abc -liberty {liberty} -D {delay_ps} -constr boundary.constr -script mapping.abc",
     "opt_clean -purge",
@@ -42,6 +44,10 @@ SCRIPT = (
 )
 HIGH, LOW = "high", "low"
 EFFORTS = (HIGH, LOW)
+GENERIC = ("strash", "dc2", "dch -f", "map")
+"""ABC's commands on generic gates, before flip-flops and cells are chosen. In place of the pass of Yosys' `synth`,
+whose SAT sweeping (`&fraig -x`) took a quarter of an hour over the 32 multipliers of mxint8-dot and made them larger.
+"""
 MAPPING = (
     "strash",
     "scorr",
@@ -53,7 +59,7 @@ MAPPING = (
     "upsize -D {delay_ps}",
     "dnsize -D {delay_ps}",
 )
-"""ABC's commands: clean-up, choices, mapping for delay, buffers, sizing up for the target and down where it is met."""
+"""ABC's on cells: clean-up, choices, mapping for delay, buffers, sizing up for the target and down where it is met."""
 LEAST_GATED = 4
 """Registers that share an enable, from which on a clock gate is put in."""
 ABC_SHARE = 0.75
@@ -97,6 +103,10 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+FLOW_SHA256 = sha256_text(json.dumps([SCRIPT, GENERIC, MAPPING, ABC_SHARE, LEAST_GATED]))
+"""Of all that a flow is made of: rows of tables made with another are stale."""
+
+
 def synthesize_verilog(
     verilog: str,
     top: str,
@@ -117,8 +127,7 @@ def synthesize_verilog(
     boundary    As choice.surroundings says of the library when None.
     cache       Folder of netlists made before, found by everything that Provenance holds; None keeps none.
     booth       Off: multipliers as Yosys makes them without its option (to show what it moves; all tables have it on).
-    effort      HIGH, as all tables have it, or LOW: without the optimisation that Yosys has ABC do on generic gates
-                before ours on cells. What it moves: docs/stream-costs.md.
+    effort      HIGH, as all tables have it, or LOW: without GENERIC. What it moves: docs/stream-costs.md.
     clock_gating   Registers with an enable, LEAST_GATED or more with the same one, get the library's clock gate.
     Raises ToolError when pyosys or the library is missing, or when Yosys fails or takes longer than timeout_s;
     ConfigError for a period that is not positive, and for clock gating with a library that has no clock gate.
@@ -136,9 +145,14 @@ def synthesize_verilog(
 
 
 def of_effort(script: tuple[str, ...], effort: str) -> tuple[str, ...]:
-    """The script with less optimisation if `effort` is LOW."""
+    """The script; without the pass on generic gates if `effort` is LOW."""
     assert effort in EFFORTS, f"effort {effort}"
-    return script if effort == HIGH else tuple(line.replace("synth ", "synth -noabc ") for line in script)
+    return script if effort == HIGH else tuple(line for line in script if line not in _GENERIC)
+
+
+def with_abc(script: tuple[str, ...]) -> tuple[str, ...]:
+    """The script and ABC's commands that it runs."""
+    return (*script, *(GENERIC if _GENERIC[0] in script else ()), *MAPPING)
 
 
 def gated(script: tuple[str, ...], library: Library) -> tuple[str, ...]:
@@ -209,7 +223,7 @@ def _mapped(
     boundary = boundary or surroundings(library)[0]
     script = _with_ties(script, library)
     values = {"top": top, "liberty": "library.lib", "delay_ps": round(ABC_SHARE * period_ps)}
-    shown = tuple(line.format(**{**values, "liberty": "LIBRARY"}) for line in (*script, *MAPPING))
+    shown = tuple(line.format(**{**values, "liberty": "LIBRARY"}) for line in with_abc(script))
     made_by = [tool, shown, library.sha256, sha256_text(verilog), period_ps, asdict(boundary)]
     kept = cache and cache / f"{top}-{sha256_text(json.dumps(made_by))[:24]}.netlist.gz"
     if kept and kept.is_file():
@@ -222,6 +236,7 @@ def _mapped(
             (work / "boundary.constr").write_text(
                 f"set_driving_cell {boundary.driving_cell}\nset_load {boundary.load_ff} [all_outputs]\n"
             )
+            (work / "generic.abc").write_text("\n".join(GENERIC) + "\n")
             (work / "mapping.abc").write_text("\n".join(line.format(**values) for line in MAPPING) + "\n")
             (work / "run.ys").write_text("\n".join(line.format(**values) for line in script) + "\n")
             processor_s = -_children_s()

@@ -20,7 +20,7 @@ from bitwright.arch.dram import Device
 from bitwright.sim.dram.channel import Binding, Channel, Interval
 from bitwright.sim.dram.reference import Counts, Run
 
-_MOST = 1 << 17  # outcomes, situations and reaches together: 70 MiB after 520,000 random runs; a model takes thousands
+_MOST = 1 << 17  # outcomes, situations and reaches together; a model takes thousands
 
 
 class _Situation:

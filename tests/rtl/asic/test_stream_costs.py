@@ -17,7 +17,7 @@ from bitwright.rtl.asic.liberty import Library, library_path, read_library
 from bitwright.rtl.asic.power import Energy
 from bitwright.rtl.asic.stimulus import ACTIVE
 from bitwright.rtl.asic.stream_stimulus import stream_work
-from bitwright.rtl.asic.synthesis import synthesize_verilog, yosys_version
+from bitwright.rtl.asic.synthesis import FLOW_SHA256, synthesize_verilog, yosys_version
 from bitwright.rtl.pe import streaming
 
 NAMES = ["shift-add", "int8-mac", "opt1"]
@@ -45,7 +45,7 @@ def made(monkeypatch: pytest.MonkeyPatch, liberty: Path) -> list[tuple[str, floa
         origin |= {"stimuli_sha256": stream_costs.stimuli_sha256(name)}
         origin |= {"moving_stimulus_sha256": stream_costs.moving_sha256(name)}
         library = {"library_sha256": read_library(library_path(node)).sha256, "tool": yosys_version()}
-        return {"clock_mhz": clock_mhz, "method": cells.STREAM_METHOD, **origin, **library}
+        return {"clock_mhz": clock_mhz, "method": cells.STREAM_METHOD, "flow_sha256": FLOW_SHA256, **origin, **library}
 
     monkeypatch.setattr(cells, "synthesize_stream", synthesize)
     return found
