@@ -239,7 +239,7 @@ def uncertainty(tables: dict[str, dict[str, Any]]) -> str:
         ["energy, other operands of the same kind", "`energy_error_pj_per_mac` in each row: scatter of eight parts of the run",
          f"{min(errors):.2f} to {max(errors):.2f} %, median {statistics.median(errors):.2f} %"],
         ["energy, glitches", "measured with cell delays on some PEs, left out of all", f"times {', '.join(glitches)}"],
-        ["fmax", "our timing against OpenSTA on the same netlist", "within 2.6 % ([campaigns](campaigns.md)); no placement"],
+        ["fmax", "our timing against OpenSTA on the same netlist", "within 2.8 % ([campaigns](campaigns.md)); no placement"],
         ["area", "exact for the netlist; what mapping makes of the same RTL at another target is the table of three clocks", "no placement, cells packed"],
         ["leakage", "mean over a cell's states; one corner", "see below for OpenSTA's"],
         ["figures labelled scaled", "the section above", "far larger than all of these"],
