@@ -129,10 +129,10 @@ fpga: $(STAMP) ## bitstreams: arrays on iCEBreaker, Tang Nano 9K and ULX3S; int8
 	$(BIN)/bitwright fpga build --board tang-nano-9k --machine int8-2x2 --array
 	$(BIN)/bitwright fpga build --board icebreaker --machine int8-2x2 --array
 	$(BIN)/bitwright fpga build --board ulx3s-85f --machine int8-4x4 --array
-	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/shift-add-12x12-board.yaml
+	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/shift-add-13x13-board.yaml
 	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/int8-12x8-board.yaml
-	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/lut-2x16-board.yaml
-	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/bit-serial-4x6-board.yaml
+	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/lut-2x20-board.yaml
+	$(BIN)/bitwright fpga build --board ulx3s-85f --machine examples/bit-serial-5x5-board.yaml
 
 campaign-properties: $(STAMP) ## every property-based test with new random cases; `make test` takes the same ones every time (half an hour)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis --hypothesis-profile explore

@@ -227,7 +227,7 @@ def test_a_native_program_is_told_by_its_content(tmp_path: Path, monkeypatch: py
     ("name", "weights", "gops"),
     [
         ("int8-2x3", "int8", 2 * 6 * 0.05),
-        ("bit-serial-4x6", "bitmod_fp4", 2 * 4 * 6 * 4 / 2 * 0.05),  # 4 lanes, 2 cycles a step
+        ("bit-serial-5x5", "bitmod_fp4", 2 * 5 * 5 * 4 / 2 * 0.05),  # 4 lanes, 2 cycles a step
     ],
 )
 def test_peak_operations_are_of_the_machines_fastest_weights(
