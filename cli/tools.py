@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-CANNOT_START = 127  # a shell's and the dynamic linker's status
+from bitwright.fpga.tools import CANNOT_START
 
 
 def _package(name: str) -> Callable[[], str | None]:

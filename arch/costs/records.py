@@ -17,25 +17,30 @@ class TreeCost:
 
 
 @dataclass(frozen=True)
-class BlockCost:
-    """A synthesised block: what PECost and UnitCost have in common.
+class NetlistCost:
+    """What every synthesised netlist has.
 
-    area_um2                 Cells only; sequential_um2 of it are registers.
+    area_um2                 Cells only, without a clock tree's buffers; sequential_um2 of it are registers.
     min_period_ns, fmax_mhz  Of the netlist made for the table's clock.
     leakage_uw               At the library's corner.
-    clock_tree               Below the block's clock pin, to its flip-flops.
     """
 
     area_um2: float
     sequential_um2: float
     min_period_ns: float
     leakage_uw: float
-    clock_tree: TreeCost
 
     @property
     def fmax_mhz(self) -> float:
         """1000 / min_period_ns."""
         return 1e3 / self.min_period_ns
+
+
+@dataclass(frozen=True)
+class BlockCost(NetlistCost):
+    """A block of a machine; `clock_tree`, from its clock pin to its flip-flops, is in none of its other figures."""
+
+    clock_tree: TreeCost
 
 
 @dataclass(frozen=True)

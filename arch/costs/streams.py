@@ -13,6 +13,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from bitwright.arch.costs.records import NetlistCost
 from bitwright.arch.costs.tables import STREAMS_PREFIX, read
 from bitwright.arch.errors import ConfigError, suggest
 
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class StreamCost:
-    """One PE with its streams. Energies are dynamic: leakage stands apart, and has the clock tree's in it.
+class StreamCost(NetlistCost):
+    """One PE with its streams. Energies are dynamic: leakage_uw stands apart, and has the clock tree's in it.
 
-    area_um2, sequential_um2    Cells; of them registers. The clock tree's buffers are not in it.
-    min_period_ns               Of the netlist, which was sized for clock_mhz.
+    clock_mhz                   That the netlist was sized for.
     macs_per_cycle              While steps are on offer, on the operands that were measured: a real model's, in the
                                 formats that the PE is made for (bit-serial: bitmod_fp4).
     active_pj, stalled_pj, idle_pj   A cycle with a step on offer; with a sum that nobody takes; with neither. The
@@ -37,21 +37,12 @@ class StreamCost:
     name: str
     node: str
     clock_mhz: float
-    area_um2: float
-    sequential_um2: float
-    min_period_ns: float
     macs_per_cycle: float
     active_pj: float
     active_error_pj: float
     stalled_pj: float
     idle_pj: float
-    leakage_uw: float
     rtl_sha256: str
-
-    @property
-    def fmax_mhz(self) -> float:
-        """1000 / min_period_ns."""
-        return 1e3 / self.min_period_ns
 
     @property
     def active_pj_per_mac(self) -> float:
